@@ -1,0 +1,50 @@
+MODULE_big = follow_primary
+EXTENSION = follow_primary
+DATA = sql/follow_primary--1.0.sql
+PGFILEDESC = "follow_primary - make a node follow the new primary after a failover"
+
+OBJS = \
+	src/follow_primary.o \
+	src/functions.o \
+	src/job.o \
+	src/attach.o \
+	src/method.o \
+	src/method_basebackup.o \
+	src/method_repoint.o \
+	src/method_rewind.o \
+	src/net.o \
+	src/node.o \
+	src/pcp.o \
+	src/plan.o \
+	src/primary.o \
+	src/recovery_conf.o \
+	src/remote.o \
+	src/request.o \
+	src/settings.o \
+	src/sql.o \
+	src/ssh.o \
+	src/survey.o \
+	src/timeline.o \
+	src/unit.o \
+	src/verify.o \
+	src/worker.o
+
+REGRESS = install arguments privileges rendering plan
+
+# The scripts that run on a node; embedded into the library.
+REMOTE_SCRIPTS = $(sort $(filter-out src/remote/lib.sh,$(wildcard src/remote/*.sh)))
+
+PG_CONFIG ?= pg_config
+PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -I$(libpq_srcdir)
+SHLIB_LINK = $(libpq) -lssh2
+EXTRA_CLEAN = src/remote_scripts.h
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+src/remote.o src/remote.bc: src/remote_scripts.h
+
+src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
+	LC_ALL=C awk -f src/remote/embed.awk $(REMOTE_SCRIPTS) > $@.tmp
+	mv $@.tmp $@

@@ -1,0 +1,135 @@
+/*
+ * attach.c
+ *		pgpool gets the node back.
+ *
+ * pgpool answers "success" to attaching a node that does not exist or is up
+ * already, so it is asked before and looked at afterwards.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "attach.h"
+#include "compat.h"
+#include "node.h"
+#include "pcp.h"
+
+#define POLL_MS		100
+
+/* Long enough for a pgpool that is there. */
+#define CHECK_MS	300
+
+static void
+set_target(const Job *job, PcpTarget *target)
+{
+	const Settings *settings = job->request->settings;
+
+	target->host = settings->pcp_host[0] ? settings->pcp_host : job->request->client_host;
+	target->port = settings->pcp_port;
+	target->user = settings->pcp_user;
+	target->pass_file = settings->pcp_pass_file;
+	target->connect_timeout_ms = settings->connect_timeout * 1000;
+	if (target->host == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("it is not known where pgpool is, to attach node %d", job->request->node_id),
+				 errdetail("The caller is not connected by TCP, and follow_primary.pcp_host is not set."),
+				 errhint("Set follow_primary.pcp_host, or leave node_id out.")));
+}
+
+/* Is this pgpool's idea of the node, too? */
+static void
+check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadline,
+		   PcpNodeInfo *info)
+{
+	int			node_id = job->request->node_id;
+
+	if (node_id >= count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("pgpool at %s:%d has no node %d", target->host, target->port, node_id),
+				 errdetail("It has %d nodes, numbered from 0.", count),
+				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
+	pcp_node_info(target, node_id, deadline, info);
+	if (info->port != job->request->node_port)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("pgpool's node %d is %s:%d, not %s", node_id, info->host, info->port,
+						node_name(job)),
+				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
+}
+
+void
+attach_check_node_id(Job *job)
+{
+	PcpTarget	target;
+	PcpNodeInfo info;
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_MS);
+	volatile int count = -1;
+
+	if (job->request->node_id < 0)
+		return;
+	set_target(job, &target);
+	PG_TRY();
+	{
+		count = pcp_node_count(&target, deadline);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)
+			PG_RE_THROW();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (count >= 0)
+		check_node(job, &target, count,
+				   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms),
+				   &info);
+}
+
+StepResult
+attach_node(Job *job)
+{
+	PcpTarget	target;
+	PcpNodeInfo info;
+	int			node_id = job->request->node_id;
+	TimestampTz deadline;
+
+	set_target(job, &target);
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   job->request->settings->verify_timeout * 1000);
+	check_node(job, &target, pcp_node_count(&target, deadline), deadline, &info);
+	if (info.status == PCP_NODE_UP || info.status == PCP_NODE_WAITING)
+	{
+		job_detail(job, "pgpool's node %d is up already", node_id);
+		return STEP_DONE;
+	}
+
+	pcp_attach_node(&target, node_id, deadline);
+	for (;;)
+	{
+		pcp_node_info(&target, node_id, deadline, &info);
+		if (info.status == PCP_NODE_UP || info.status == PCP_NODE_WAITING)
+			break;
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("pgpool does not show node %d up", node_id),
+					 errdetail("The node follows this server; pgpool took the request to attach it and still shows status %d.",
+							   info.status),
+					 errhint("See pgpool's log. Calling follow_primary() again attaches it, and does nothing else.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	job_detail(job, "pgpool at %s:%d shows node %d up", target.host, target.port, node_id);
+	return STEP_DONE;
+}

@@ -1,0 +1,24 @@
+/*
+ * attach.h
+ *		pgpool gets the node back.
+ */
+#ifndef FOLLOW_PRIMARY_ATTACH_H
+#define FOLLOW_PRIMARY_ATTACH_H
+
+#include "method.h"
+
+/*
+ * Attaches the node to pgpool and returns when pgpool shows it up.  Raises
+ * what pcp.h's functions raise; 22023 for a node_id that pgpool does not have,
+ * or has for another node; 55000 when it does not come up in time.
+ */
+extern StepResult attach_node(Job *job);
+
+/*
+ * Refuses a node_id that pgpool does not have, while nothing has been changed.
+ * A pgpool that does not answer now is no reason to refuse: it may be
+ * restarting its PCP process after a failover.
+ */
+extern void attach_check_node_id(Job *job);
+
+#endif							/* FOLLOW_PRIMARY_ATTACH_H */

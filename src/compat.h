@@ -1,0 +1,55 @@
+/*
+ * compat.h
+ *		All that differs between PostgreSQL versions.
+ *
+ * Call sites are written for the newest API; a shim keeps its meaning on the
+ * older ones.
+ */
+#ifndef FOLLOW_PRIMARY_COMPAT_H
+#define FOLLOW_PRIMARY_COMPAT_H
+
+#include "pgstat.h"
+#include "utils/guc.h"
+
+#if PG_VERSION_NUM < 110000 || PG_VERSION_NUM >= 200000
+#error "follow_primary needs PostgreSQL 11 to 19"
+#endif
+
+#if PG_VERSION_NUM < 120000
+#define WL_EXIT_ON_PM_DEATH		WL_POSTMASTER_DEATH
+#endif
+
+/* SQL: has a row of pg_replication_slots lost WAL that it was to keep? */
+#if PG_VERSION_NUM >= 130000
+#define SLOT_IS_LOST			"coalesce(wal_status, '') = 'lost'"
+#else
+#define SLOT_IS_LOST			"false"
+#endif
+
+/* SQL: bytes done and in all of the base backup that client $1 takes. */
+#if PG_VERSION_NUM >= 130000
+#define BASE_BACKUP_PROGRESS \
+	"SELECT p.backup_streamed, p.backup_total FROM pg_stat_progress_basebackup p " \
+	"JOIN pg_stat_activity a USING (pid) WHERE a.application_name = $1"
+#else
+#define BASE_BACKUP_PROGRESS \
+	"SELECT NULL, NULL WHERE $1 IS NULL"
+#endif
+
+#if PG_VERSION_NUM < 130000
+/* fd.c does not count foreign descriptors there. */
+#define AcquireExternalFD()		true
+#define ReleaseExternalFD()		((void) 0)
+#endif
+
+#if PG_VERSION_NUM < 190000
+#define CHECKPOINT_FAST			CHECKPOINT_IMMEDIATE
+#endif
+
+#if PG_VERSION_NUM < 150000
+#define shm_mq_send(mqh, nbytes, data, nowait, force_flush) \
+	shm_mq_send(mqh, nbytes, data, nowait)
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+#endif							/* FOLLOW_PRIMARY_COMPAT_H */

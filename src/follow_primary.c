@@ -1,0 +1,35 @@
+/*
+ * follow_primary.c
+ *		Module entry.
+ *
+ * SELECT follow_primary('db3') on a new primary makes another node follow it.
+ * A call travels through the files in this order:
+ *
+ *	functions.c	the SQL-callable functions
+ *	request.c	arguments, node row and settings become one value
+ *	worker.c	a background worker takes it, and runs the job:
+ *	survey.c	facts about this server and the node
+ *	plan.c		facts to method, a pure function
+ *	method_*.c	the steps of each method, done by node.c, primary.c,
+ *				verify.c and attach.c
+ *	job.c		the record of all that
+ *
+ * Below them, remote.c runs the scripts of src/remote over ssh.c, pcp.c talks
+ * to pgpool, sql.c to this server.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "compat.h"
+#include "settings.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	settings_define();
+}

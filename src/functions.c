@@ -1,0 +1,192 @@
+/*
+ * functions.c
+ *		The SQL-callable functions.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "tcop/utility.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "job.h"
+#include "method.h"
+#include "request.h"
+#include "sql.h"
+#include "survey.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(follow_primary);
+PG_FUNCTION_INFO_V1(follow_primary_plan);
+PG_FUNCTION_INFO_V1(follow_primary_cancel);
+PG_FUNCTION_INFO_V1(follow_primary_wait);
+
+#define ARG_WAIT		10		/* of follow_primary(), after the request's */
+#define WAIT_POLL_MS	50
+
+Datum
+follow_primary(PG_FUNCTION_ARGS)
+{
+	Request    *request;
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is a standby"),
+				 errdetail("A node is made to follow a primary by that primary."),
+				 errhint("Call follow_primary() on the new primary.")));
+	PreventCommandIfReadOnly("follow_primary()");
+	if (PG_ARGISNULL(ARG_WAIT))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "wait")));
+
+	request = request_from_call(fcinfo);
+	PG_RETURN_INT64(worker_run(request, PG_GETARG_BOOL(ARG_WAIT)));
+}
+
+/* The names of the plan's steps, for people. */
+static ArrayType *
+step_names(const JobPlan *plan, const Request *request)
+{
+	Datum		names[32];
+	int			n = 0;
+
+	for (const Step *step = plan_steps(plan); step && step->name; step++)
+		if (step_applies(step, request))
+			names[n++] = CStringGetTextDatum(step->name);
+	return construct_array(names, n, TEXTOID, -1, false, 'i');
+}
+
+Datum
+follow_primary_plan(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleDesc	tupdesc;
+	Tuplestorestate *tupstore;
+	MemoryContext context = CurrentMemoryContext;
+	Job		   *job = palloc0(sizeof(Job));
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	job->context = context;
+	job->request = request_from_call(fcinfo);
+	PG_TRY();
+	{
+		survey(job);
+	}
+	PG_CATCH();
+	{
+		ssh_disconnect(job->ssh);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	ssh_disconnect(job->ssh);
+	plan_choose(&job->primary, &job->node, job->request->method,
+				job->request->rejoin_when_down, &job->plan);
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	context = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	tupstore = tuplestore_begin_heap(true, false, work_mem);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = tupstore;
+	rsinfo->setDesc = tupdesc;
+	MemoryContextSwitchTo(context);
+
+	values[0] = CStringGetTextDatum(method_name(job->plan.method));
+	values[1] = CStringGetTextDatum(job->plan.hint ?
+									psprintf("%s. %s", job->plan.reason, job->plan.hint) :
+									job->plan.reason);
+	values[2] = PointerGetDatum(step_names(&job->plan, job->request));
+	tuplestore_putvalues(tupstore, tupdesc, values, nulls);
+	return (Datum) 0;
+}
+
+/*
+ * The state of a job as of this moment, whatever snapshot the caller's
+ * transaction has; raises 42704 if there is none.
+ */
+static char *
+job_state(FunctionCallInfo fcinfo, int64 job_id)
+{
+	const char *args[] = {psprintf(INT64_FORMAT, job_id)};
+	CallerIdentity caller;
+	char	   *state;
+
+	act_as_owner(fcinfo, &caller);
+	state = sql_scalar_latest(psprintf("SELECT state FROM %s.follow_primary_job WHERE id = $1::bigint",
+									   extension_schema(fcinfo)), lengthof(args), args);
+	resume_caller(&caller);
+	if (state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no job " INT64_FORMAT, job_id),
+				 errhint("The table follow_primary_job lists the jobs.")));
+	return state;
+}
+
+Datum
+follow_primary_cancel(PG_FUNCTION_ARGS)
+{
+	int64		job_id = PG_GETARG_INT64(0);
+	int			pid;
+
+	if (strcmp(job_state(fcinfo, job_id), "running") != 0)
+		PG_RETURN_BOOL(false);
+	pid = worker_pid(job_id);
+	PG_RETURN_BOOL(pid != 0 && kill(pid, SIGINT) == 0);
+}
+
+Datum
+follow_primary_wait(PG_FUNCTION_ARGS)
+{
+	int64		job_id;
+	TimestampTz deadline = DT_NOEND;
+	char	   *state;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	job_id = PG_GETARG_INT64(0);
+	if (!PG_ARGISNULL(1))
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														   TimestampTzGetDatum(GetCurrentTimestamp()),
+														   PG_GETARG_DATUM(1)));
+	for (;;)
+	{
+		state = job_state(fcinfo, job_id);
+		if (strcmp(state, "running") != 0)
+			break;
+		if (!RecoveryInProgress() && worker_pid(job_id) == 0)
+		{
+			/* Gone without a word, unless it has just written its last one. */
+			state = job_state(fcinfo, job_id);
+			if (strcmp(state, "running") == 0)
+				state = "interrupted";
+			break;
+		}
+		if (GetCurrentTimestamp() >= deadline)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 WAIT_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_RETURN_TEXT_P(cstring_to_text(state));
+}

@@ -1,0 +1,271 @@
+/*
+ * job.c
+ *		The record of a job's progress, in follow_primary_job and
+ *		follow_primary_step.
+ *
+ * Every function is a transaction of its own, committed before any network
+ * work goes on.  The worker runs with synchronous_commit = local, so none waits
+ * for a standby, which may be the very one that is being made.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "job.h"
+#include "sql.h"
+
+#define PROGRESS_INTERVAL_MS 1000
+
+#define TEXT_INT64(value)	psprintf(INT64_FORMAT, (int64) (value))
+#define TEXT_LSN(lsn)		psprintf("%X/%X", (uint32) ((lsn) >> 32), (uint32) (lsn))
+
+void
+job_record(Job *job)
+{
+	const Request *request = job->request;
+	const char *args[] = {
+		request->node_host,
+		TEXT_INT64(request->node_port),
+		request->node_pgdata,
+		request->node_id >= 0 ? TEXT_INT64(request->node_id) : NULL,
+		request->primary_host,
+		TEXT_INT64(request->primary_port),
+		request->slot_name,
+		requested_method_name(request->method),
+		TEXT_INT64(MyProcPid),
+		TEXT_INT64(JOB_LOCK_CLASS)
+	};
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+
+	job->id = strtoll(sql_scalar(psprintf("WITH job AS ("
+										  "INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
+										  "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid) "
+										  "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int) "
+										  "RETURNING id) "
+										  "SELECT id, pg_advisory_lock($10::int, (id %% 2147483648)::int) FROM job",
+										  request->schema),
+								 lengthof(args), args), NULL, 10);
+	MemoryContextSwitchTo(caller);
+}
+
+void
+job_lock_node(Job *job)
+{
+	const Request *request = job->request;
+	const char *lock[] = {
+		TEXT_INT64(NODE_LOCK_CLASS), request->node_host, TEXT_INT64(request->node_port)
+	};
+	const char *others[] = {
+		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id)
+	};
+
+	if (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
+						  lengthof(lock), lock), "t") != 0)
+	{
+		SqlResult  *other = sql_run(psprintf("SELECT id, started_at, worker_pid FROM %s.follow_primary_job "
+											 "WHERE lower(node_host) = lower($1) AND node_port = $2::int "
+											 "AND id <> $3::bigint AND state = 'running' ORDER BY id DESC LIMIT 1",
+											 request->schema),
+									lengthof(others), others);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another job has node %s:%d", request->node_host, request->node_port),
+				 other->nrows == 0 ? 0 :
+				 errdetail("Job %s has it since %s, in process %s.",
+						   sql_value(other, 0, 0), sql_value(other, 0, 1), sql_value(other, 0, 2)),
+				 other->nrows == 0 ? 0 :
+				 errhint("Wait for it by SELECT %s.follow_primary_wait(%s), or end it by SELECT %s.follow_primary_cancel(%s).",
+						 request->schema, sql_value(other, 0, 0),
+						 request->schema, sql_value(other, 0, 0))));
+	}
+
+	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job SET state = 'interrupted', finished_at = clock_timestamp(), "
+					 "error_code = '57P01', error = 'its worker ended without a word' "
+					 "WHERE lower(node_host) = lower($1) AND node_port = $2::int AND id < $3::bigint AND state = 'running' "
+					 "RETURNING id) "
+					 "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
+					 "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
+					 request->schema, request->schema),
+			lengthof(others), others);
+}
+
+void
+job_record_plan(Job *job)
+{
+	const char *args[] = {
+		TEXT_INT64(job->id),
+		method_name(job->plan.method),
+		job->plan.reason,
+		job->primary.timeline ? TEXT_INT64(job->primary.timeline) : NULL,
+		job->plan.diverged ? TEXT_LSN(job->plan.fork_lsn) : NULL,
+		job->node.pgdata,
+		job->primary_host
+	};
+
+	if (job->id != 0)
+		sql_run(psprintf("UPDATE %s.follow_primary_job SET method = $2, reason = $3, timeline = $4::bigint, "
+						 "fork_lsn = $5::pg_lsn, node_pgdata = coalesce($6, node_pgdata), "
+						 "primary_host = coalesce($7, primary_host) WHERE id = $1::bigint",
+						 job->request->schema),
+				lengthof(args), args);
+}
+
+void
+job_begin_step(Job *job, const char *step)
+{
+	const char *args[] = {
+		TEXT_INT64(job->id), TEXT_INT64(++job->seq), step
+	};
+
+	job->step = step;
+	job->detail = NULL;
+	if (job->id == 0)
+		return;
+	sql_run(psprintf("WITH step AS (INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at) "
+					 "VALUES ($1::bigint, $2::int, $3, 'running', clock_timestamp())) "
+					 "UPDATE %s.follow_primary_job SET step = $3 WHERE id = $1::bigint",
+					 job->request->schema, job->request->schema),
+			lengthof(args), args);
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("follow_primary job " INT64_FORMAT ": %s:%d: %s",
+									job->id, job->request->node_host,
+									job->request->node_port, step));
+}
+
+/* Ends the running step's row. */
+static void
+end_step(Job *job, const char *state, const char *detail)
+{
+	const char *args[] = {
+		TEXT_INT64(job->id), TEXT_INT64(job->seq), state, detail
+	};
+
+	if (job->id != 0)
+		sql_run(psprintf("UPDATE %s.follow_primary_step SET state = $3, finished_at = clock_timestamp(), detail = $4 "
+						 "WHERE job_id = $1::bigint AND seq = $2::int",
+						 job->request->schema),
+				lengthof(args), args);
+}
+
+void
+job_end_step(Job *job)
+{
+	end_step(job, "succeeded", job->detail);
+	job_notice(job, "%s%s%s", job->step,
+			   job->detail ? ": " : "", job->detail ? job->detail : "");
+	job->step = NULL;
+}
+
+/* Formats into the job's memory. */
+static char *format(Job *job, const char *fmt, va_list args) pg_attribute_printf(2, 0);
+
+static char *
+format(Job *job, const char *fmt, va_list args)
+{
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (;;)
+	{
+		va_list		copy;
+		int			needed;
+
+		va_copy(copy, args);
+		needed = appendStringInfoVA(&buf, fmt, copy);
+		va_end(copy);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&buf, needed);
+	}
+	MemoryContextSwitchTo(caller);
+	return buf.data;
+}
+
+void
+job_detail(Job *job, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	job->detail = format(job, fmt, args);
+	va_end(args);
+}
+
+void
+job_notice(Job *job, const char *fmt,...)
+{
+	va_list		args;
+
+	if (job->notice == NULL)
+		return;
+	va_start(args, fmt);
+	job->notice(format(job, fmt, args));
+	va_end(args);
+}
+
+void
+job_progress(Job *job, int64 bytes_done, int64 bytes_total)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const char *args[] = {
+		TEXT_INT64(job->id), TEXT_INT64(bytes_done), TEXT_INT64(bytes_total)
+	};
+
+	job->bytes_done = bytes_done;
+	job->bytes_total = bytes_total;
+	if (job->id == 0 ||
+		(bytes_done < bytes_total &&
+		 !TimestampDifferenceExceeds(job->progress_written, now, PROGRESS_INTERVAL_MS)))
+		return;
+	job->progress_written = now;
+	sql_run(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
+					 "WHERE id = $1::bigint", job->request->schema),
+			lengthof(args), args);
+	job_notice(job, "%s: %d%% of %d MB", job->step,
+			   bytes_total > 0 ? (int) (100 * bytes_done / bytes_total) : 0,
+			   (int) (bytes_total / (1024 * 1024)));
+}
+
+void
+job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
+					const char *dir)
+{
+	const char *args[] = {TEXT_INT64(job->id), bytes, transactions, dir};
+
+	sql_run(psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
+					 "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
+					 job->request->schema),
+			lengthof(args), args);
+}
+
+void
+job_finish(Job *job, const char *state)
+{
+	const char *args[] = {TEXT_INT64(job->id), state};
+
+	sql_run(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
+					 "WHERE id = $1::bigint", job->request->schema),
+			lengthof(args), args);
+}
+
+void
+job_fail(Job *job, const char *state, const ErrorData *error)
+{
+	char	   *text = error->detail ?
+		psprintf("%s\n%s", error->message, error->detail) : error->message;
+	const char *args[] = {
+		TEXT_INT64(job->id), state, unpack_sql_state(error->sqlerrcode),
+		text, error->hint
+	};
+
+	if (job->step)
+		end_step(job, state, text);
+	job->step = NULL;
+	sql_run(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
+					 "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
+					 job->request->schema),
+			lengthof(args), args);
+}

@@ -1,0 +1,90 @@
+/*
+ * job.h
+ *		One job: what it knows, and the record of its progress.
+ */
+#ifndef FOLLOW_PRIMARY_JOB_H
+#define FOLLOW_PRIMARY_JOB_H
+
+#include "plan.h"
+#include "request.h"
+#include "ssh.h"
+
+/*
+ * A job as it runs, or the survey for a plan, which has no record: id is 0
+ * then, and the functions below that record do nothing.  Everything in it
+ * lives in its memory context.
+ */
+typedef struct Job
+{
+	int64		id;
+	MemoryContext context;
+	const Request *request;
+	SshSession *ssh;			/* NULL until connected */
+	PrimaryFacts primary;
+	NodeFacts	node;
+	JobPlan		plan;
+
+	/* What the survey found that the steps need, and the plan does not. */
+	char	   *primary_host;	/* the name under which the node reaches us */
+	char	   *node_home;		/* home directory of the SSH user there */
+	char	   *config_file;	/* the node's; "" = in its data directory */
+	char	   *waldir;			/* where its pg_wal leads; "" = in PGDATA */
+	int			ntablespaces;
+	char	  **tablespaces;	/* their locations */
+
+	/* What the steps did. */
+	bool		slot_made;		/* by this job, so it goes if the job fails */
+	void		(*undo) (struct Job *job);	/* puts back what a failed job
+											 * changed; NULL: nothing to */
+	int64		bytes_done;
+	int64		bytes_total;
+	TimestampTz progress_written;
+
+	/* The step that runs. */
+	int			seq;
+	const char *step;			/* NULL between steps */
+	char	   *detail;
+
+	void		(*notice) (const char *text);	/* to a waiting caller; may be
+												 * NULL */
+} Job;
+
+/* Inserts the job's row, and takes the lock that says that the job is alive. */
+extern void job_record(Job *job);
+
+/*
+ * Takes the lock on the node for this job.  Rows of the same node that say
+ * "running" without a live worker become "interrupted".  Raises 55006 when
+ * another job has the node.
+ */
+extern void job_lock_node(Job *job);
+
+/* Writes method, reason, timeline and fork of the plan, and the facts found. */
+extern void job_record_plan(Job *job);
+
+extern void job_begin_step(Job *job, const char *step);
+extern void job_end_step(Job *job);
+
+/* What the running step found or did; shown when it ends. */
+extern void job_detail(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* A line to a caller who waits. */
+extern void job_notice(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* How far a copy is. Written at most once a second. */
+extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);
+
+extern void job_record_lost_wal(Job *job, const char *bytes,
+								const char *transactions, const char *dir);
+
+/* Ends the job's row: succeeded, skipped. */
+extern void job_finish(Job *job, const char *state);
+
+/* Ends the job's row and its running step by an error. */
+extern void job_fail(Job *job, const char *state, const ErrorData *error);
+
+/* Advisory lock keys: the job's (with its id), the node's (with a hash). */
+#define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
+#define NODE_LOCK_CLASS	1718645616
+
+#endif							/* FOLLOW_PRIMARY_JOB_H */

@@ -1,0 +1,34 @@
+/*
+ * method.c
+ *		Which steps belong to a plan.
+ */
+#include "postgres.h"
+
+#include "attach.h"
+#include "method.h"
+
+const Step *
+plan_steps(const JobPlan *plan)
+{
+	switch (plan->method)
+	{
+		case METHOD_NONE:
+			return none_steps;
+		case METHOD_REPOINT:
+			return plan->restart ? repoint_restart_steps : repoint_steps;
+		case METHOD_REWIND:
+			return rewind_steps;
+		case METHOD_BASEBACKUP:
+			return basebackup_steps;
+		case METHOD_SKIP:
+		case METHOD_REFUSE:
+			break;
+	}
+	return NULL;
+}
+
+bool
+step_applies(const Step *step, const Request *request)
+{
+	return step->run != attach_node || request->node_id >= 0;
+}

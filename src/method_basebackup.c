@@ -1,0 +1,31 @@
+/*
+ * method_basebackup.c
+ *		A node gets a new copy of this server, beside what it has.
+ *
+ * The node's server, if it runs, goes on until the copy is complete and
+ * verified; what it had stays beside the new data until the new standby is
+ * proven.
+ */
+#include "postgres.h"
+
+#include "attach.h"
+#include "method.h"
+#include "node.h"
+#include "primary.h"
+#include "verify.h"
+
+const Step basebackup_steps[] = {
+	{"slot", primary_ensure_slot},
+	{"space", node_check_space},
+	{"copy", node_copy},
+	{"stop", node_stop},
+	{"save_config", node_save_config},
+	{"save_wal", node_save_wal},
+	{"swap", node_swap},
+	{"configure", node_configure},
+	{"start", node_start},
+	{"verify", verify_follows},
+	{"attach", attach_node},
+	{"clean", node_clean},
+	{NULL, NULL}
+};

@@ -1,0 +1,510 @@
+/*
+ * node.c
+ *		What can be done to the node, a step each.
+ *
+ * The scripts know how; this file knows with which values, how long, and what
+ * to tell the user when they fail.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+
+#include "compat.h"
+#include "node.h"
+#include "recovery_conf.h"
+#include "remote.h"
+#include "sql.h"
+
+/* For scripts that only look at or write a few files. */
+#define FILES_TIMEOUT_MS	60000
+
+/* Beyond a script's own limit, for it to say what happened. */
+#define GRACE_MS			15000
+
+#define ARGUMENTS(...)		((const char *[]) {__VA_ARGS__, NULL})
+#define NUMBER(n)			psprintf("%d", (int) (n))
+
+char *
+node_name(const Job *job)
+{
+	return psprintf("%s:%d", job->request->node_host, job->request->node_port);
+}
+
+/*
+ * A script's failure as an error.  The script's own messages are the detail;
+ * among them is the server's log when a start failed.
+ */
+static void pg_attribute_noreturn()
+fail(const Job *job, const RemoteReply *reply, int sqlstate,
+	 const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("%s on node %s", what, node_name(job)),
+			 reply->messages[0] ? errdetail("%s", reply->messages) : 0,
+			 errhint("%s", hint)));
+}
+
+static bool
+failed_for(const RemoteReply *reply, const char *reason)
+{
+	return reply->failed && strcmp(reply->failed, reason) == 0;
+}
+
+/* The SQLSTATE and hint of the reasons that several scripts share. */
+static int
+common_sqlstate(const RemoteReply *reply, const char **hint)
+{
+	if (failed_for(reply, "no_space"))
+	{
+		*hint = "Make room on the node, then call follow_primary() again.";
+		return ERRCODE_DISK_FULL;
+	}
+	if (failed_for(reply, "permission"))
+	{
+		*hint = "Give the SSH user the right to write there, then call follow_primary() again.";
+		return ERRCODE_INSUFFICIENT_PRIVILEGE;
+	}
+	if (failed_for(reply, "source_unreachable"))
+	{
+		*hint = "The node must be able to connect to this server: check pg_hba.conf and listen_addresses here, "
+			"the password file there, and follow_primary.primary_host, replication_user and rewind_user.";
+		return ERRCODE_CONNECTION_FAILURE;
+	}
+	if (failed_for(reply, "mount_point"))
+	{
+		*hint = "A mount point cannot be renamed. Move the data into a directory below it.";
+		return ERRCODE_FEATURE_NOT_SUPPORTED;
+	}
+	*hint = "Remove the cause, then call follow_primary() again: it looks at the node afresh.";
+	return ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
+}
+
+static void pg_attribute_noreturn()
+fail_commonly(const Job *job, const RemoteReply *reply, const char *what)
+{
+	const char *hint;
+	int			sqlstate = common_sqlstate(reply, &hint);
+
+	fail(job, reply, sqlstate, what, hint);
+}
+
+/* node_start_command and its siblings: %D, %p and %% in them. */
+static char *
+expand_command(const Job *job, const char *command)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = command; *c; c++)
+	{
+		if (*c == '%' && c[1] == 'D')
+			remote_quote(&buf, job->node.pgdata);
+		else if (*c == '%' && c[1] == 'p')
+			appendStringInfo(&buf, "%d", job->request->node_port);
+		else if (*c == '%' && c[1] == '%')
+			appendStringInfoChar(&buf, '%');
+		else
+		{
+			appendStringInfoChar(&buf, *c);
+			continue;
+		}
+		c++;
+	}
+	return buf.data;
+}
+
+/* The WAL directory and the tablespaces, as the scripts take them at the end. */
+static const char **
+with_folders(const Job *job, int nfixed, const char *const *fixed)
+{
+	const char **all = palloc0(sizeof(char *) * (nfixed + job->ntablespaces + 2));
+	int			n = 0;
+
+	while (n < nfixed)
+	{
+		all[n] = fixed[n];
+		n++;
+	}
+	all[n++] = job->waldir;
+	for (int i = 0; i < job->ntablespaces; i++)
+		all[n++] = job->tablespaces[i];
+	return all;
+}
+
+#define WITH_FOLDERS(job, ...) \
+	with_folders(job, lengthof(((const char *[]) {__VA_ARGS__})), \
+				 (const char *[]) {__VA_ARGS__})
+
+StepResult
+node_stop(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = settings->stop_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_stop,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
+						 NUMBER(settings->stop_timeout),
+						 expand_command(job, settings->node_stop_command)),
+			   &limits, &reply);
+	if (failed_for(&reply, "timeout"))
+		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
+			 "Raise follow_primary.stop_timeout, or see what holds the server up, then call follow_primary() again.");
+	if (!reply.ok)
+		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
+	job_detail(job, "%s", strcmp(remote_get(&reply, "was_running"), "yes") == 0 ?
+			   "stopped" : "was not running");
+	return STEP_DONE;
+}
+
+StepResult
+node_start(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = settings->start_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_start,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
+						 NUMBER(settings->start_timeout),
+						 expand_command(job, settings->node_start_command), ""),
+			   &limits, &reply);
+	if (failed_for(&reply, "timeout"))
+		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not start in time",
+			 "See the server's log above. If it needs longer, raise follow_primary.start_timeout; then call follow_primary() again.");
+	if (!reply.ok)
+		fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL did not start",
+			 "See the server's log above, remove the cause, then call follow_primary() again.");
+	job_detail(job, "%s", remote_get(&reply, "status"));
+	return STEP_DONE;
+}
+
+StepResult
+node_save_config(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	if (job->node.pgdata_state != PGDATA_OK)
+	{
+		job_detail(job, "there is none");
+		return STEP_DONE;
+	}
+	remote_run(job->ssh, &remote_save_config,
+			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id)),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the configuration could not be saved");
+	job_detail(job, "%s files", remote_get(&reply, "saved"));
+	return STEP_DONE;
+}
+
+StepResult
+node_save_wal(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	const char *bytes;
+	const char *transactions;
+	const char *dir;
+
+	if (job->node.pgdata_state != PGDATA_OK || job->plan.fork_timeline == 0 ||
+		XLogRecPtrIsInvalid(job->plan.fork_lsn))
+	{
+		job_detail(job, "the node has no WAL that this server lacks");
+		return STEP_DONE;
+	}
+	remote_run(job->ssh, &remote_save_wal,
+			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
+						 psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
+								  (uint32) job->plan.fork_lsn),
+						 psprintf("%u", job->plan.fork_timeline),
+						 psprintf(INT64_FORMAT, job->id),
+						 NUMBER(wal_segment_size)),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
+
+	bytes = remote_get(&reply, "lost_wal_bytes");
+	transactions = remote_get(&reply, "lost_transactions");
+	dir = remote_get(&reply, "lost_wal_dir");
+	job_record_lost_wal(job, bytes, transactions, dir);
+	job_detail(job, "%s bytes of WAL with %s transactions%s%s",
+			   bytes ? bytes : "0", transactions ? transactions : "0",
+			   dir && dir[0] ? ", kept in " : "", dir && dir[0] ? dir : "");
+	return STEP_DONE;
+}
+
+/* pg_rewind -P writes "  1234/56789 kB (2%) copied". */
+static void
+rewind_progress(void *arg, const char *line)
+{
+	long long	done;
+	long long	total;
+	char		unit;
+
+	if (sscanf(line, " %lld/%lld %cB", &done, &total, &unit) == 3 && unit == 'k')
+		job_progress((Job *) arg, done * 1024, total * 1024);
+}
+
+StepResult
+node_rewind(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.progress_timeout_ms = settings->progress_timeout * 1000,
+		.on_stderr_line = rewind_progress,
+		.arg = job
+	};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_rewind,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
+						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
+						 job->node.restore_command && job->node.restore_command[0] ? "yes" : "no",
+						 psprintf(INT64_FORMAT, job->id),
+						 NUMBER(job->primary.version_num), ""),
+			   &limits, &reply);
+	if (failed_for(&reply, "needs_copy"))
+	{
+		if (job->plan.copy_if_rewind_fails)
+		{
+			job_detail(job, "not possible: %s", reply.messages);
+			return STEP_NEEDS_COPY;
+		}
+		fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			 "the data cannot be rewound",
+			 "Use method => 'auto' or 'basebackup' to have it copied.");
+	}
+	if (!reply.ok)
+		fail_commonly(job, &reply, "pg_rewind failed");
+	job_detail(job, "%s", strcmp(remote_get(&reply, "result"), "rewound") == 0 ?
+			   "rewound" : "no rewind was required");
+	return STEP_DONE;
+}
+
+StepResult
+node_check_space(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	int64		needed;
+	int64		room;
+	const char *free_bytes;
+
+	needed = strtoll(sql_scalar("SELECT sum(pg_database_size(oid))::bigint FROM pg_database", 0, NULL),
+					 NULL, 10);
+	remote_run(job->ssh, &remote_space, WITH_FOLDERS(job, job->node.pgdata),
+			   &limits, &reply);
+	free_bytes = remote_get(&reply, "free_0");
+	if (!reply.ok || free_bytes == NULL)
+		fail_commonly(job, &reply, "the free space could not be found out");
+	room = strtoll(free_bytes, NULL, 10);
+
+	/* Tablespaces on devices of their own bring their room along. */
+	for (int i = 1; i <= job->ntablespaces + 1; i++)
+	{
+		const char *device = remote_get(&reply, psprintf("device_%d", i));
+		bool		seen = false;
+
+		for (int j = 0; j < i && device; j++)
+		{
+			const char *other = remote_get(&reply, psprintf("device_%d", j));
+
+			seen = seen || (other && strcmp(other, device) == 0);
+		}
+		if (device && !seen)
+			room += strtoll(remote_get(&reply, psprintf("free_%d", i)), NULL, 10);
+	}
+
+	if (room < needed)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("there is no room for a copy beside the data on node %s", node_name(job)),
+				 errdetail("The copy needs about " INT64_FORMAT " MB, " INT64_FORMAT " MB are free: " INT64_FORMAT " MB are missing.",
+						   needed >> 20, room >> 20, (needed - room) >> 20),
+				 errhint("Make room on the node, then call follow_primary() again. Nothing was changed.")));
+	job_detail(job, INT64_FORMAT " MB needed, " INT64_FORMAT " MB free", needed >> 20, room >> 20);
+	return STEP_DONE;
+}
+
+/* What the primary says of the base backup that the node takes. */
+static bool
+copy_progress(void *arg)
+{
+	Job		   *job = (Job *) arg;
+	const char *args[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
+	SqlResult  *row = sql_run(BASE_BACKUP_PROGRESS, lengthof(args), args);
+	int64		done;
+	int64		total;
+	bool		moved;
+
+	if (row->nrows == 0 || sql_value(row, 0, 0) == NULL)
+		return false;
+	done = strtoll(sql_value(row, 0, 0), NULL, 10);
+	total = sql_value(row, 0, 1) ? strtoll(sql_value(row, 0, 1), NULL, 10) : 0;
+	moved = done != job->bytes_done;
+	job_progress(job, done, Max(done, total));
+	return moved;
+}
+
+StepResult
+node_copy(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.progress_timeout_ms = settings->progress_timeout * 1000,
+		.on_tick = copy_progress,
+		.arg = job
+	};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_basebackup,
+			   WITH_FOLDERS(job, job->node.pgdata, settings->node_bin_dir,
+							job_tool_conninfo(job, settings->replication_user, NULL),
+							settings->passfile[0] ? node_path(job, settings->passfile) : "",
+							job->request->slot_name,
+							psprintf(INT64_FORMAT, job->id),
+							NUMBER(job->primary.version_num)),
+			   &limits, &reply);
+	if (failed_for(&reply, "slot_in_use"))
+		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "the replication slot is in use",
+			 "Another server streams through it: give this node another slot_name.");
+	if (failed_for(&reply, "verify_failed"))
+		fail(job, &reply, ERRCODE_DATA_CORRUPTED, "the copy does not verify",
+			 "The node's data is untouched. Look for disk errors on the node, then call follow_primary() again.");
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the copy failed");
+	if (remote_get(&reply, "bytes"))
+		job_progress(job, strtoll(remote_get(&reply, "bytes"), NULL, 10),
+					 strtoll(remote_get(&reply, "bytes"), NULL, 10));
+	job_detail(job, INT64_FORMAT " MB, %s", job->bytes_done >> 20,
+			   strcmp(remote_get(&reply, "verified"), "yes") == 0 ? "verified" : "not verified");
+	return STEP_DONE;
+}
+
+StepResult
+node_swap(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_swap, WITH_FOLDERS(job, job->node.pgdata),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the copy could not be brought into place");
+	return STEP_DONE;
+}
+
+/* The settings file's place on the node. */
+static char *
+recovery_file(const Job *job)
+{
+	const char *file = job->request->settings->recovery_file;
+
+	if (file[0] == '/')
+		return pstrdup(file);
+	return psprintf("%s/%s", job->node.pgdata, file);
+}
+
+/*
+ * Writes the settings file, the include line and standby.signal.  A stopped
+ * server's effective values are read back; a running one proves them itself.
+ */
+static void
+write_settings(Job *job, const char *content, bool live)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_configure,
+			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
+						 job->config_file, recovery_file(job),
+						 NUMBER(job->primary.version_num), content, live ? "yes" : "no",
+						 job_primary_conninfo(job), job->request->slot_name),
+			   &limits, &reply);
+	if (failed_for(&reply, "overridden"))
+		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "other settings win over those of a standby",
+			 "Remove the named settings from the node's configuration or its start command, then call follow_primary() again.");
+	if (!reply.ok)
+		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+			 "Remove the cause, then call follow_primary() again. If the configuration is outside the data directory, set config_file in the node's row of follow_primary_node.");
+	job_detail(job, "%s", recovery_file(job));
+}
+
+StepResult
+node_configure(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	char	   *content = job_recovery_conf(job);
+
+	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
+	{
+		remote_run(job->ssh, &remote_restore_config, ARGUMENTS(job->node.pgdata),
+				   &limits, &reply);
+		if (failed_for(&reply, "not_saved") && job->node.pgdata_state != PGDATA_OK)
+			content = psprintf("%s%s", content, job_identity_conf(job));
+		else if (!reply.ok)
+			fail_commonly(job, &reply, "the configuration could not be put back");
+	}
+	write_settings(job, content, false);
+	return STEP_DONE;
+}
+
+static void
+run_repoint(Job *job, const char *const *arguments)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
+	if (!reply.ok)
+		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
+			 "Remove the cause, then call follow_primary() again.");
+}
+
+StepResult
+node_repoint(Job *job)
+{
+	const Settings *settings = job->request->settings;
+
+	run_repoint(job, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
+							   job->config_file, recovery_file(job)));
+	job->undo = node_undo_repoint;
+	write_settings(job, job_recovery_conf(job), true);
+	run_repoint(job, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
+							   expand_command(job, settings->node_reload_command)));
+	return STEP_DONE;
+}
+
+void
+node_undo_repoint(Job *job)
+{
+	const Settings *settings = job->request->settings;
+
+	run_repoint(job, ARGUMENTS("undo", job->node.pgdata, settings->node_bin_dir,
+							   expand_command(job, settings->node_reload_command)));
+}
+
+StepResult
+node_clean(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	const char *kept;
+
+	remote_run(job->ssh, &remote_clean,
+			   WITH_FOLDERS(job, job->node.pgdata,
+							job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
+							psprintf(INT64_FORMAT, job->id)),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "what the job left beside the data could not be removed");
+	kept = remote_get(&reply, "kept");
+	if (kept && kept[0])
+		job_detail(job, "the replaced data is kept in %s", kept);
+	return STEP_DONE;
+}

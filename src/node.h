@@ -1,0 +1,53 @@
+/*
+ * node.h
+ *		What can be done to the node, a step each.
+ *
+ * Every function runs one or two scripts of src/remote and turns what they say
+ * into an error that names the node, or into the step's detail.  All raise
+ * what remote_run() raises.
+ */
+#ifndef FOLLOW_PRIMARY_NODE_H
+#define FOLLOW_PRIMARY_NODE_H
+
+#include "method.h"
+
+/* Stops its server, cleanly; one that is down already is fine. */
+extern StepResult node_stop(Job *job);
+
+/* Starts its server and waits until it takes connections, or replays. */
+extern StepResult node_start(Job *job);
+
+/* Puts its configuration aside, which a rewind or a copy replaces. */
+extern StepResult node_save_config(Job *job);
+
+/* Counts and saves the WAL that only the node has. */
+extern StepResult node_save_wal(Job *job);
+
+/* Rewinds its data. STEP_NEEDS_COPY if only a copy can help. */
+extern StepResult node_rewind(Job *job);
+
+/* Is there room for a copy beside the data? */
+extern StepResult node_check_space(Job *job);
+
+/* Copies this server beside the node's data, and verifies the copy. */
+extern StepResult node_copy(Job *job);
+
+/* Brings the copy into the data directory's place. */
+extern StepResult node_swap(Job *job);
+
+/* Makes the data directory a standby of this server, settings and all. */
+extern StepResult node_configure(Job *job);
+
+/* New settings for a running standby, and a reload. */
+extern StepResult node_repoint(Job *job);
+
+/* Puts the settings back that a repoint replaced, and reloads. */
+extern void node_undo_repoint(Job *job);
+
+/* Removes what the job left beside the data, now that the node is proven. */
+extern StepResult node_clean(Job *job);
+
+/* "host:port", for messages. */
+extern char *node_name(const Job *job);
+
+#endif							/* FOLLOW_PRIMARY_NODE_H */

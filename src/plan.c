@@ -1,0 +1,337 @@
+/*
+ * plan.c
+ *		From facts to a method: none, repoint, rewind, basebackup, skip or
+ *		refuse.
+ *
+ * This is the one place that decides.  It reads nothing but its arguments, and
+ * the order of the questions is the order of the damage that a wrong answer
+ * would do: is it the right server at all, may it be touched, does it follow
+ * already, and only then which method is the cheapest that is safe.
+ *
+ * What makes a repoint safe is that the WAL which the node has *received*, not
+ * only what it has replayed, is a prefix of this primary's history.  What makes
+ * a rewind possible is told by pg_rewind's documentation and its source
+ * (sanityChecks() in src/bin/pg_rewind/pg_rewind.c).
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "plan.h"
+
+static const char *const names[] = {
+	[METHOD_NONE] = "none",
+	[METHOD_REPOINT] = "repoint",
+	[METHOD_REWIND] = "rewind",
+	[METHOD_BASEBACKUP] = "basebackup",
+	[METHOD_SKIP] = "skip",
+	[METHOD_REFUSE] = "refuse"
+};
+
+const char *
+method_name(Method method)
+{
+	return names[method];
+}
+
+#define LSN_ARGS(lsn)	(uint32) ((lsn) >> 32), (uint32) (lsn)
+
+/* How the WAL of the node stands to the primary's. */
+typedef enum WalRelation
+{
+	REL_UNKNOWN,
+	REL_PREFIX,					/* the primary has all that the node has */
+	REL_DIVERGED				/* the node has WAL that the primary has not */
+} WalRelation;
+
+static void
+refuse(JobPlan *plan, int sqlstate, char *reason, char *hint)
+{
+	plan->method = METHOD_REFUSE;
+	plan->sqlstate = sqlstate;
+	plan->reason = reason;
+	plan->hint = hint;
+}
+
+static void
+choose(JobPlan *plan, Method method, char *reason)
+{
+	plan->method = method;
+	plan->reason = reason;
+}
+
+/* Is this the right server, and one that may be touched? */
+static bool
+refused(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+{
+	if (primary->in_recovery)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   "this server is a standby",
+			   "Call follow_primary() on the new primary.");
+	else if (node->is_this_server)
+		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
+			   "the node is this server itself",
+			   "Call follow_primary() on the new primary, for every other node.");
+	else if (node->port_owner && node->pgdata)
+		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
+			   psprintf("the server on the node's port uses data directory \"%s\", not \"%s\"",
+						node->port_owner, node->pgdata),
+			   "Correct node_pgdata or node_port.");
+	else if (node->pgdata_state == PGDATA_MISSING)
+		refuse(plan, ERRCODE_UNDEFINED_FILE,
+			   psprintf("data directory \"%s\" does not exist on the node", node->pgdata),
+			   "Correct node_pgdata; or create it as an empty directory, owned by the SSH user, to have a copy made there.");
+	else if (node->pgdata_state == PGDATA_NOT_PGDATA)
+		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
+			   psprintf("\"%s\" on the node is not a PostgreSQL data directory", node->pgdata),
+			   "Correct node_pgdata. Nothing is deleted there.");
+	else if (node->pgdata_state == PGDATA_UNREADABLE)
+		refuse(plan, ERRCODE_INSUFFICIENT_PRIVILEGE,
+			   psprintf("data directory \"%s\" on the node cannot be read by the SSH user", node->pgdata),
+			   "Set follow_primary.ssh_user to the user that owns the data directory.");
+	else if (node->pgdata_state == PGDATA_OK && node->system_id != 0 &&
+			 node->system_id != primary->system_id)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("the node belongs to another cluster: its system identifier is " UINT64_FORMAT ", this server's is " UINT64_FORMAT,
+						node->system_id, primary->system_id),
+			   "Correct node_host, node_port or node_pgdata.");
+	else if (node->pgdata_state == PGDATA_OK && node->version_major != 0 &&
+			 node->version_major != primary->version_num / 10000)
+		refuse(plan, ERRCODE_FEATURE_NOT_SUPPORTED,
+			   psprintf("the node's data is of PostgreSQL %d, this server is PostgreSQL %d",
+						node->version_major, primary->version_num / 10000),
+			   "Streaming replication needs the same major version on both sides.");
+	else if (node->bin_version_major != primary->version_num / 10000)
+		refuse(plan, ERRCODE_FEATURE_NOT_SUPPORTED,
+			   psprintf("the node's programs are of PostgreSQL %d, this server is PostgreSQL %d",
+						node->bin_version_major, primary->version_num / 10000),
+			   "Set follow_primary.node_bin_dir, or the node's row, to the right directory.");
+	else if (node->other_port != 0)
+		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
+			   psprintf("the server of data directory \"%s\" listens on port %d",
+						node->pgdata, node->other_port),
+			   "Correct node_pgdata or node_port.");
+	else if (primary->slot_logical)
+		refuse(plan, ERRCODE_DUPLICATE_OBJECT,
+			   "a logical replication slot of the node's slot name exists",
+			   "Give another slot_name.");
+	else if (node->state == NODE_PRIMARY && node->timeline > primary->timeline)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("the node runs as a primary on timeline %u, above this server's %u: it may be the newer primary",
+						node->timeline, primary->timeline),
+			   "Make sure which server is the right primary. If it is this one, stop the other first.");
+	else
+		return false;
+	return true;
+}
+
+/* Where does the node's WAL part from the primary's, if it does? */
+static WalRelation
+relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+{
+	const Stretch *stretch;
+	XLogRecPtr	common;
+
+	if (node->timeline == 0 || XLogRecPtrIsInvalid(node->lsn))
+		return REL_UNKNOWN;
+
+	stretch = history_find(&primary->history, node->timeline);
+	if (node->history_known &&
+		history_common(&node->history, &primary->history,
+					   &plan->fork_timeline, &common))
+		plan->fork_lsn = common;
+	else if (stretch)
+	{
+		plan->fork_timeline = stretch->tli;
+		plan->fork_lsn = stretch->end;
+	}
+	else
+		return REL_UNKNOWN;
+
+	if (node->forked_unseen)
+	{
+		/* The histories agree, the WAL does not: they part where it began. */
+		plan->fork_timeline = stretch ? stretch->tli : plan->fork_timeline;
+		plan->fork_lsn = stretch ? stretch->begin : plan->fork_lsn;
+		return REL_DIVERGED;
+	}
+	if (stretch && plan->fork_timeline == node->timeline)
+	{
+		XLogRecPtr	end = XLogRecPtrIsInvalid(stretch->end) ? primary->flush_lsn : stretch->end;
+
+		if (node->lsn <= end)
+			return REL_PREFIX;
+		plan->fork_lsn = end;
+	}
+	return REL_DIVERGED;
+}
+
+/* Why pg_rewind cannot work, or NULL. */
+static char *
+rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
+{
+	if (node->pgdata_state == PGDATA_EMPTY)
+		return psprintf("data directory \"%s\" is empty", node->pgdata);
+	if (node->mark == MARK_HALF_CHANGED)
+		return "an interrupted job left the data directory half rewound";
+	if (node->mark == MARK_HALF_SWAPPED)
+		return "an interrupted job left the data directory half replaced";
+	if (node->system_id == 0)
+		return "the node's control file cannot be read";
+	if (!node->wal_log_hints && !node->checksums)
+		return "the node has neither data checksums nor wal_log_hints";
+	if (!primary->full_page_writes)
+		return "full_page_writes is off on this server";
+	if (node->forked_unseen)
+		return "the node was promoted separately to the same timeline, which pg_rewind cannot see";
+	if (node->history_known && node->timeline != 0)
+	{
+		TimeLineID	tli;
+		XLogRecPtr	lsn;
+
+		if (!history_common(&node->history, &primary->history, &tli, &lsn))
+			return "the timeline histories of the node and of this server have nothing in common";
+	}
+	return NULL;
+}
+
+/* Why a repoint is not safe or not possible, or NULL. */
+static char *
+repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
+				  WalRelation relation, const JobPlan *plan)
+{
+	if (node->state == NODE_DOWN)
+		return "the node is down";
+	if (node->state == NODE_PRIMARY)
+		return "the node runs as a primary";
+	if (!node->sql)
+		return psprintf("the node cannot be asked what it has received: %s",
+						node->sql_error ? node->sql_error : "no SQL connection");
+	if (node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE)
+		return "an interrupted job left its mark on the node";
+	if (relation == REL_UNKNOWN)
+		return "it is not known how far the node's WAL reaches";
+	if (relation == REL_DIVERGED)
+		return psprintf("the node has received WAL up to %X/%X on timeline %u, which parts from this server's history at %X/%X",
+						LSN_ARGS(node->lsn), node->timeline,
+						LSN_ARGS(plan->fork_lsn));
+	if (node->lsn < primary->oldest_wal &&
+		(node->restore_command == NULL || node->restore_command[0] == '\0'))
+		return psprintf("the WAL that the node needs next, at %X/%X, is no longer on this server, and the node has no restore_command",
+						LSN_ARGS(node->lsn));
+	return NULL;
+}
+
+void
+plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
+			RequestedMethod requested, bool rejoin_when_down,
+			JobPlan *plan)
+{
+	WalRelation relation;
+	char	   *no_repoint;
+	char	   *no_rewind;
+	char	   *state;
+
+	memset(plan, 0, sizeof(*plan));
+
+	if (refused(primary, node, plan))
+		return;
+
+	if (node->state == NODE_DOWN && !rejoin_when_down)
+	{
+		choose(plan, METHOD_SKIP, "the node is down");
+		plan->hint = "Pass when_down => 'rejoin' to have it started as a standby.";
+		return;
+	}
+	if (node->pgdata_state == PGDATA_UNKNOWN)
+	{
+		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
+			   "the node is down and its data directory is not known",
+			   "Pass node_pgdata, or set pgdata in the node's row of follow_primary_node.");
+		return;
+	}
+
+	relation = relate(primary, node, plan);
+	plan->diverged = relation == REL_DIVERGED;
+
+	/* Does it follow already? The proof comes with the verify step. */
+	if (requested == REQUESTED_AUTO && node->state == NODE_STANDBY &&
+		relation == REL_PREFIX && node->mark == MARK_NONE &&
+		node->receiver_streaming &&
+		node->receiver_timeline == primary->timeline &&
+		primary->slot_active && node->receiver_slot != NULL)
+	{
+		choose(plan, METHOD_NONE, "the node follows this server already");
+		return;
+	}
+
+	if (node->state != NODE_DOWN && node->timeline > primary->timeline &&
+		requested == REQUESTED_AUTO && node->mark == MARK_NONE)
+	{
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("the node is on timeline %u, above this server's %u",
+						node->timeline, primary->timeline),
+			   "Make sure which server is the right primary. If it is this one, ask for method => 'rewind' or 'basebackup'.");
+		return;
+	}
+	if (node->state == NODE_DOWN && node->pgdata_state == PGDATA_OK &&
+		node->timeline > primary->timeline &&
+		requested == REQUESTED_AUTO && node->mark == MARK_NONE)
+	{
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("the node's data is on timeline %u, above this server's %u: it may have been the newer primary",
+						node->timeline, primary->timeline),
+			   "Make sure which server is the right primary. If it is this one, ask for method => 'rewind' or 'basebackup'.");
+		return;
+	}
+
+	no_repoint = repoint_objection(primary, node, relation, plan);
+	no_rewind = rewind_objection(primary, node);
+	state = node->state == NODE_PRIMARY ? "runs as a primary" :
+		node->state == NODE_STANDBY ? "is a standby" : "is down";
+
+	switch (requested)
+	{
+		case REQUESTED_REPOINT:
+			if (no_repoint)
+				refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					   psprintf("a repoint is not possible: %s", no_repoint),
+					   "Use method => 'auto', 'rewind' or 'basebackup'.");
+			else
+				choose(plan, METHOD_REPOINT, "asked for");
+			break;
+		case REQUESTED_REWIND:
+			if (no_rewind)
+				refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					   psprintf("a rewind is not possible: %s", no_rewind),
+					   "Use method => 'auto' or 'basebackup'.");
+			else
+				choose(plan, METHOD_REWIND, "asked for");
+			break;
+		case REQUESTED_BASEBACKUP:
+			choose(plan, METHOD_BASEBACKUP, "asked for");
+			break;
+		case REQUESTED_AUTO:
+			if (no_repoint == NULL)
+				choose(plan, METHOD_REPOINT,
+					   psprintf("the node's WAL up to %X/%X on timeline %u is part of this server's history",
+								LSN_ARGS(node->lsn), node->timeline));
+			else if (relation == REL_PREFIX && node->state == NODE_STANDBY &&
+					 node->sql && node->lsn < primary->oldest_wal)
+				choose(plan, METHOD_BASEBACKUP, no_repoint);
+			else if (no_rewind == NULL)
+			{
+				choose(plan, METHOD_REWIND,
+					   node->state == NODE_STANDBY ? no_repoint :
+					   plan->diverged ?
+					   psprintf("the node %s and has WAL after the fork at %X/%X on timeline %u",
+								state, LSN_ARGS(plan->fork_lsn), plan->fork_timeline) :
+					   psprintf("the node %s", state));
+				plan->copy_if_rewind_fails = true;
+			}
+			else
+				choose(plan, METHOD_BASEBACKUP, no_rewind);
+			break;
+	}
+	if (plan->method == METHOD_REPOINT)
+		plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest;
+}

@@ -1,0 +1,153 @@
+/*
+ * plan.h
+ *		The facts of a survey, and the plan that follows from them.
+ */
+#ifndef FOLLOW_PRIMARY_PLAN_H
+#define FOLLOW_PRIMARY_PLAN_H
+
+#include "timeline.h"
+
+typedef enum RequestedMethod
+{
+	REQUESTED_AUTO,
+	REQUESTED_REPOINT,
+	REQUESTED_REWIND,
+	REQUESTED_BASEBACKUP
+} RequestedMethod;
+
+typedef enum Method
+{
+	METHOD_NONE,				/* it follows already; only the proof is made */
+	METHOD_REPOINT,
+	METHOD_REWIND,
+	METHOD_BASEBACKUP,
+	METHOD_SKIP,				/* the node is down, and shall be left so */
+	METHOD_REFUSE
+} Method;
+
+/* What is known of this server. LSNs are those of the moment of the survey. */
+typedef struct PrimaryFacts
+{
+	bool		in_recovery;
+	uint64		system_id;
+	int			version_num;
+	TimeLineID	timeline;
+	History		history;
+	XLogRecPtr	flush_lsn;
+	XLogRecPtr	oldest_wal;		/* start of the oldest segment in pg_wal that
+								 * all later ones follow without a gap */
+	bool		full_page_writes;
+	bool		slot_exists;
+	bool		slot_active;
+	bool		slot_lost;		/* its WAL is gone, or it reserves none */
+	bool		slot_logical;
+	char	   *slot_client;	/* application_name that streams from it, or
+								 * NULL */
+	int			free_slots;
+	int			free_wal_senders;
+} PrimaryFacts;
+
+typedef enum PgdataState
+{
+	PGDATA_UNKNOWN,				/* not given, and nothing runs that could tell */
+	PGDATA_MISSING,
+	PGDATA_EMPTY,
+	PGDATA_NOT_PGDATA,			/* something else is in there */
+	PGDATA_UNREADABLE,
+	PGDATA_OK
+} PgdataState;
+
+typedef enum NodeState
+{
+	NODE_DOWN,
+	NODE_STANDBY,
+	NODE_PRIMARY
+} NodeState;
+
+/* What an earlier job left undone there. */
+typedef enum NodeMark
+{
+	MARK_NONE,
+	MARK_BEFORE_CHANGE,			/* prepared, the data not yet touched */
+	MARK_HALF_CHANGED,			/* the data is neither old nor new */
+	MARK_HALF_SWAPPED,			/* a proven copy is half in place */
+	MARK_CHANGED				/* the data is new, not yet proven */
+} NodeMark;
+
+/* What is known of the node. Strings are NULL where unknown. */
+typedef struct NodeFacts
+{
+	bool		is_this_server;
+	PgdataState pgdata_state;
+	char	   *pgdata;			/* canonical */
+	NodeState	state;
+	char	   *port_owner;		/* another data directory whose server has
+								 * the node's port, or NULL */
+	int			other_port;		/* the port that the server of pgdata uses, if
+								 * it runs on another than was asked for, else
+								 * 0 */
+	bool		sql;			/* it could be asked by SQL */
+	char	   *sql_error;
+	int			version_major;	/* of the data directory */
+	int			bin_version_major;	/* of the programs in node_bin_dir */
+	uint64		system_id;
+	bool		clean_shutdown;
+	bool		wal_log_hints;
+	bool		checksums;
+	NodeMark	mark;
+
+	/*
+	 * The end of its WAL: for a standby, the greater of received and
+	 * replayed; for a primary, the current write position; for a server that
+	 * is down, the last checkpoint (its WAL may reach further).
+	 */
+	TimeLineID	timeline;
+	XLogRecPtr	lsn;
+	History		history;		/* of that timeline */
+	bool		history_known;
+
+	/*
+	 * Did the node's WAL prove to be different from the primary's, although
+	 * the histories look the same?  Two servers that were promoted
+	 * separately at the same point have equal history files.
+	 */
+	bool		forked_unseen;
+
+	/* Of a standby. */
+	bool		receiver_streaming;
+	TimeLineID	receiver_timeline;
+	char	   *receiver_slot;
+	char	   *conninfo;		/* primary_conninfo in force */
+	char	   *application_name;	/* in it, or NULL */
+	bool		conninfo_reloadable;	/* 13 and later */
+	bool		target_timeline_latest;
+	bool		replay_paused;
+	char	   *restore_command;	/* in force, "" or NULL if none */
+	bool		hot_standby;
+} NodeFacts;
+
+typedef struct JobPlan
+{
+	Method		method;
+	char	   *reason;			/* a phrase for people */
+	int			sqlstate;		/* METHOD_REFUSE: which error it is ... */
+	char	   *hint;			/* ... and what to do */
+	bool		copy_if_rewind_fails;
+	bool		restart;		/* METHOD_REPOINT: settings need a restart */
+	bool		diverged;		/* fork_* are set */
+	TimeLineID	fork_timeline;	/* timeline on which the histories part */
+	XLogRecPtr	fork_lsn;
+} JobPlan;
+
+/*
+ * Chooses the cheapest method that is safe.  A pure function: what is not in
+ * the facts is not looked at, so that tables of facts test it.  Strings of the
+ * plan are palloc'd in the current context.
+ */
+extern void plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
+						RequestedMethod requested, bool rejoin_when_down,
+						JobPlan *plan);
+
+extern const char *method_name(Method method);
+
+#endif							/* FOLLOW_PRIMARY_PLAN_H */

@@ -1,0 +1,99 @@
+/*
+ * primary.c
+ *		What is done on this server: checkpoint and slot.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "postmaster/bgwriter.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "primary.h"
+#include "sql.h"
+
+/* The promotion's own checkpoint may still run when ours is asked for. */
+#define CHECKPOINT_TRIES 3
+
+static bool
+control_file_is_current(void)
+{
+	return strcmp(sql_scalar("SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint "
+							 "FROM pg_control_checkpoint()", 0, NULL), "t") == 0;
+}
+
+StepResult
+primary_checkpoint(Job *job)
+{
+	/*
+	 * Only the timeline matters: once a checkpoint of this timeline is in the
+	 * control file, another one would only be an I/O storm.
+	 */
+	if (control_file_is_current())
+	{
+		job_detail(job, "not needed");
+		return STEP_DONE;
+	}
+	for (int i = 0; i < CHECKPOINT_TRIES; i++)
+	{
+		/* Directly, not by SQL: no transaction is held while it runs. */
+		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+		if (control_file_is_current())
+			return STEP_DONE;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this server's control file does not show its timeline yet"),
+			 errhint("Call follow_primary() again when the checkpoint of the promotion has ended.")));
+}
+
+StepResult
+primary_ensure_slot(Job *job)
+{
+	const char *slot[] = {job->request->slot_name};
+	PrimaryFacts *facts = &job->primary;
+
+	if (facts->slot_exists && facts->slot_lost)
+	{
+		sql_run("SELECT pg_drop_replication_slot($1)", 1, slot);
+		facts->slot_exists = false;
+	}
+	if (facts->slot_exists)
+	{
+		job_detail(job, "%s, which was there", slot[0]);
+		return STEP_DONE;
+	}
+	sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
+	facts->slot_exists = true;
+	job->slot_made = true;
+	job_detail(job, "%s, made", slot[0]);
+	return STEP_DONE;
+}
+
+void
+primary_drop_made_slot(Job *job)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *slot[] = {job->request->slot_name};
+
+	if (!job->slot_made)
+		return;
+	job->slot_made = false;
+	PG_TRY();
+	{
+		sql_run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+				"WHERE slot_name = $1 AND NOT active", 1, slot);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+}

@@ -1,0 +1,248 @@
+/*
+ * recovery_conf.c
+ *		Renders the settings that make a node a standby of this server.
+ *
+ * Two quotings meet in one line: that of a connection string (libpq's, in
+ * conninfo_build) and that of a settings file (guc-file.l's, in put_setting).
+ * libpq parses connection strings; we only put them together.
+ */
+#include "postgres.h"
+
+#include "libpq-fe.h"
+#include "postmaster/postmaster.h"
+
+#include "compat.h"
+#include "recovery_conf.h"
+
+/* Parses into the caller's hands (free with PQconninfoFree). */
+static PQconninfoOption *
+parse_conninfo(const char *conninfo)
+{
+	char	   *error = NULL;
+	PQconninfoOption *options = PQconninfoParse(conninfo, &error);
+
+	if (options == NULL)
+	{
+		/* The message may quote a password: it is not passed on. */
+		if (error)
+			PQfreemem(error);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a connection string cannot be parsed"),
+				 errhint("Check follow_primary.replication_options and the node's primary_conninfo.")));
+	}
+	return options;
+}
+
+char *
+conninfo_value(const char *conninfo, const char *key)
+{
+	PQconninfoOption *options;
+	char	   *value = NULL;
+
+	if (conninfo == NULL || conninfo[0] == '\0')
+		return NULL;
+	options = PQconninfoParse(conninfo, NULL);
+	for (PQconninfoOption *o = options; o && o->keyword; o++)
+		if (strcmp(o->keyword, key) == 0 && o->val && o->val[0] != '\0')
+			value = pstrdup(o->val);
+	PQconninfoFree(options);
+	return value;
+}
+
+static void
+put_option(StringInfo buf, const char *key, const char *value)
+{
+	bool		plain = value[0] != '\0' && strpbrk(value, " '\\\t\n") == NULL;
+
+	if (buf->len > 0)
+		appendStringInfoChar(buf, ' ');
+	appendStringInfo(buf, "%s=", key);
+	if (!plain)
+		appendStringInfoChar(buf, '\'');
+	for (const char *c = value; *c; c++)
+	{
+		if (*c == '\'' || *c == '\\')
+			appendStringInfoChar(buf, '\\');
+		appendStringInfoChar(buf, *c);
+	}
+	if (!plain)
+		appendStringInfoChar(buf, '\'');
+}
+
+/* Adds the keys of a connection string that are none of those set by us. */
+static void
+put_others(StringInfo buf, const char *conninfo, const char *const *except)
+{
+	PQconninfoOption *options;
+
+	if (conninfo == NULL || conninfo[0] == '\0')
+		return;
+	options = parse_conninfo(conninfo);
+	for (PQconninfoOption *o = options; o->keyword; o++)
+	{
+		bool		ours = o->val == NULL || strcmp(o->keyword, "hostaddr") == 0;
+
+		for (int i = 0; except[i]; i++)
+			ours = ours || strcmp(o->keyword, except[i]) == 0;
+		if (!ours)
+			put_option(buf, o->keyword, o->val);
+	}
+	PQconninfoFree(options);
+}
+
+char *
+conninfo_build(const char *base, const char *options, const char *host,
+			   int port, const char *user, const char *application_name,
+			   const char *passfile)
+{
+	StringInfoData buf;
+	const char *ours[8] = {"host", "port"};
+	int			n = 2;
+
+	initStringInfo(&buf);
+	put_option(&buf, "host", host);
+	put_option(&buf, "port", psprintf("%d", port));
+	if (user)
+	{
+		put_option(&buf, "user", user);
+		ours[n++] = "user";
+	}
+	if (application_name)
+	{
+		put_option(&buf, "application_name", application_name);
+		ours[n++] = "application_name";
+	}
+	if (passfile)
+	{
+		put_option(&buf, "passfile", passfile);
+		ours[n++] = "passfile";
+	}
+	put_others(&buf, options, ours);
+	put_others(&buf, base, ours);
+	return buf.data;
+}
+
+/* A line of a settings file. */
+static void
+put_setting(StringInfo buf, const char *name, const char *value)
+{
+	appendStringInfo(buf, "%s = '", name);
+	for (const char *c = value; *c; c++)
+	{
+		if (*c == '\'' || *c == '\\')
+			appendStringInfoChar(buf, *c);
+		appendStringInfoChar(buf, *c);
+	}
+	appendStringInfoString(buf, "'\n");
+}
+
+char *
+restore_command_guard(const char *command)
+{
+	return psprintf("{ %s ; } || exit 1", command);
+}
+
+char *
+recovery_conf_render(int version_num, const char *conninfo,
+					 const char *slot_name, const char *restore_command)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "# Written by follow_primary; the next call replaces it.\n");
+	if (version_num < 120000)
+		put_setting(&buf, "standby_mode", "on");
+	put_setting(&buf, "primary_conninfo", conninfo);
+	put_setting(&buf, "primary_slot_name", slot_name);
+	put_setting(&buf, "recovery_target_timeline", "latest");
+	if (restore_command && restore_command[0] != '\0')
+		put_setting(&buf, "restore_command", restore_command);
+	return buf.data;
+}
+
+char *
+node_path(const Job *job, const char *path)
+{
+	if (strncmp(path, "~/", 2) == 0)
+		return psprintf("%s/%s", job->node_home, path + 2);
+	return pstrdup(path);
+}
+
+char *
+job_primary_conninfo(const Job *job)
+{
+	const Request *request = job->request;
+	const Settings *settings = request->settings;
+	const char *application_name = request->application_name;
+
+	if (application_name == NULL)
+		application_name = job->node.application_name;
+	if (application_name == NULL)
+		application_name = request->node_host;
+
+	/* A standby keeps what it has proven to connect with. */
+	if (job->node.state == NODE_STANDBY && job->node.conninfo &&
+		job->node.conninfo[0] != '\0')
+		return conninfo_build(job->node.conninfo, NULL, job->primary_host,
+							  request->primary_port, NULL, application_name, NULL);
+	return conninfo_build(NULL, settings->replication_options, job->primary_host,
+						  request->primary_port, settings->replication_user,
+						  application_name,
+						  settings->passfile[0] ? node_path(job, settings->passfile) : NULL);
+}
+
+char *
+job_tool_conninfo(const Job *job, const char *user, const char *database)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, conninfo_build(NULL, job->request->settings->replication_options,
+												job->primary_host, job->request->primary_port,
+												user,
+												psprintf("follow_primary_job_" INT64_FORMAT, job->id),
+												NULL));
+	if (database)
+		put_option(&buf, "dbname", database);
+	put_option(&buf, "connect_timeout",
+			   psprintf("%d", Max(2, job->request->settings->connect_timeout)));
+	return buf.data;
+}
+
+/* The restore_command to write for the node, or NULL. */
+static char *
+job_restore_command(const Job *job)
+{
+	const Settings *settings = job->request->settings;
+
+	if (settings->restore_command[0] != '\0')
+		return restore_command_guard(settings->restore_command);
+	if (settings->archive_dir[0] != '\0')
+		return restore_command_guard(psprintf("cp \"%s/%%f\" \"%%p\"", settings->archive_dir));
+	if (job->node.state == NODE_STANDBY)
+		return job->node.restore_command;
+	return NULL;
+}
+
+char *
+job_recovery_conf(const Job *job)
+{
+	return recovery_conf_render(job->primary.version_num, job_primary_conninfo(job),
+								job->request->slot_name, job_restore_command(job));
+}
+
+char *
+job_identity_conf(const Job *job)
+{
+	StringInfoData buf;
+	const char *here = ListenAddresses ? ListenAddresses : "";
+
+	initStringInfo(&buf);
+	put_setting(&buf, "port", psprintf("%d", job->request->node_port));
+	if (strstr(here, "*") == NULL && strstr(here, "0.0.0.0") == NULL &&
+		strstr(here, "::") == NULL)
+		put_setting(&buf, "listen_addresses",
+					psprintf("localhost,%s", job->request->node_host));
+	return buf.data;
+}

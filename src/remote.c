@@ -1,0 +1,204 @@
+/*
+ * remote.c
+ *		Runs one of the fixed scripts of src/remote on a node.
+ *
+ * The command that the account's login shell gets to see is a constant but for
+ * a number; bash, dash, csh and fish read it alike.  It makes /bin/sh read that
+ * many bytes from its stdin and run them: the wrapper script, with the script
+ * proper and its arguments as quoted words before it.  So nothing that comes
+ * from a user is ever part of a script's text, no length limit of a command
+ * line applies, and nothing of it is seen in a process list.
+ *
+ * Output counts only between two marker lines that carry a random nonce.
+ */
+#include "postgres.h"
+
+#include "port.h"
+
+#include "compat.h"
+#include "remote.h"
+#include "remote_scripts.h"
+#include "sql.h"
+
+#define SCRIPT(name) const RemoteScript remote_##name = {#name, name##_sh}
+
+SCRIPT(survey);
+SCRIPT(stop);
+SCRIPT(start);
+SCRIPT(configure);
+SCRIPT(repoint);
+SCRIPT(save_config);
+SCRIPT(restore_config);
+SCRIPT(save_wal);
+SCRIPT(rewind);
+SCRIPT(space);
+SCRIPT(basebackup);
+SCRIPT(swap);
+SCRIPT(verify);
+SCRIPT(clean);
+
+#define NONCE_BYTES 8
+
+void
+remote_quote(StringInfo buf, const char *text)
+{
+	appendStringInfoChar(buf, '\'');
+	for (const char *c = text; *c; c++)
+	{
+		if (*c == '\'')
+			appendStringInfoString(buf, "'\\''");
+		else
+			appendStringInfoChar(buf, *c);
+	}
+	appendStringInfoChar(buf, '\'');
+}
+
+/* Undoes lib.sh's emit: \\ and \n. */
+static char *
+unescape(const char *value, size_t len)
+{
+	char	   *result = palloc(len + 1);
+	char	   *to = result;
+
+	for (size_t i = 0; i < len; i++)
+	{
+		if (value[i] == '\\' && i + 1 < len)
+		{
+			i++;
+			*to++ = value[i] == 'n' ? '\n' : value[i];
+		}
+		else
+			*to++ = value[i];
+	}
+	*to = '\0';
+	return result;
+}
+
+const char *
+remote_get(const RemoteReply *reply, const char *key)
+{
+	for (int i = 0; i < reply->nvalues; i++)
+		if (strcmp(reply->values[i].key, key) == 0)
+			return reply->values[i].value;
+	return NULL;
+}
+
+bool
+remote_parse(const char *out, const char *nonce, RemoteReply *reply)
+{
+	char	   *begin = psprintf("%s begin\n", nonce);
+	char	   *end = psprintf("\n%s end ", nonce);
+	const char *line = strstr(out, begin);
+	const char *stop = line ? strstr(line, end) : NULL;
+	int			capacity = 32;
+	const char *failed;
+
+	reply->nvalues = 0;
+	reply->values = palloc(capacity * sizeof(RemoteValue));
+	if (stop == NULL)
+		return false;
+
+	reply->status = atoi(stop + strlen(end));
+	line += strlen(begin);
+	while (line < stop)
+	{
+		const char *eol = memchr(line, '\n', stop - line);
+		const char *equals;
+
+		if (eol == NULL)
+			eol = stop;
+		equals = memchr(line, '=', eol - line);
+		if (equals != NULL)
+		{
+			if (reply->nvalues == capacity)
+				reply->values = repalloc(reply->values,
+										 (capacity *= 2) * sizeof(RemoteValue));
+			reply->values[reply->nvalues].key = pnstrdup(line, equals - line);
+			reply->values[reply->nvalues].value = unescape(equals + 1, eol - equals - 1);
+			reply->nvalues++;
+		}
+		line = eol + 1;
+	}
+	reply->ok = reply->status == 0;
+	failed = remote_get(reply, "failed");
+	reply->failed = reply->ok ? NULL : pstrdup(failed ? failed : "");
+	return true;
+}
+
+/* A marker that no output of a script contains by accident. */
+static char *
+make_nonce(void)
+{
+	unsigned char bytes[NONCE_BYTES];
+	StringInfoData buf;
+
+	if (!pg_strong_random(bytes, sizeof(bytes)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random bytes")));
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "follow_primary:");
+	for (int i = 0; i < NONCE_BYTES; i++)
+		appendStringInfo(&buf, "%02x", bytes[i]);
+	return buf.data;
+}
+
+void
+remote_run(SshSession *session, const RemoteScript *script,
+		   const char *const *arguments, const RemoteLimits *limits,
+		   RemoteReply *reply)
+{
+	char	   *nonce = make_nonce();
+	StringInfoData input;
+	SshCommand	command = {0};
+	SshResult	result = {0};
+	bool		whole;
+
+	initStringInfo(&input);
+	appendStringInfoString(&input, "set -- ");
+	remote_quote(&input, nonce);
+	appendStringInfoChar(&input, ' ');
+	remote_quote(&input, script->text);
+	for (int i = 0; arguments[i]; i++)
+	{
+		appendStringInfoChar(&input, ' ');
+		remote_quote(&input, arguments[i]);
+	}
+	appendStringInfoChar(&input, '\n');
+	appendStringInfoString(&input, wrapper_sh);
+
+	command.command = psprintf("exec /bin/sh -c 'eval \"$(head -c %d)\"' follow_primary",
+							   input.len);
+	command.input = input.data;
+	command.input_len = input.len;
+	command.timeout_ms = limits->timeout_ms;
+	command.progress_timeout_ms = limits->progress_timeout_ms;
+	command.on_stderr_line = limits->on_stderr_line;
+	command.on_tick = limits->on_tick;
+	command.arg = limits->arg;
+
+	ssh_run(session, &command, &result);
+
+	memset(reply, 0, sizeof(*reply));
+	reply->messages = sql_text(pnstrdup(result.err.data, result.err.len));
+	whole = remote_parse(result.out.data, nonce, reply);
+
+	if (result.end == SSH_END_TIMED_OUT || result.end == SSH_END_NO_PROGRESS)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("the script \"%s\" was ended: %s", script->name, result.cause),
+				 reply->messages[0] ? errdetail("Its last messages: %s", reply->messages) : 0,
+				 errhint("See what holds the node up; the limits are follow_primary.stop_timeout, start_timeout, verify_timeout and progress_timeout. Then call follow_primary() again.")));
+
+	if (!whole || result.end != SSH_END_EXITED || result.exit_status != reply->status)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the outcome of the script \"%s\" is not known", script->name),
+				 errdetail("%s%s%s",
+						   result.end == SSH_END_SIGNALLED ? psprintf("It was ended by signal %s.", result.signal) :
+						   result.end == SSH_END_EXITED ? psprintf("The shell ended with status %d before the script did.", result.exit_status) :
+						   psprintf("The connection was lost: %s.", result.cause),
+						   reply->messages[0] ? " Its last messages: " : "",
+						   reply->messages),
+				 errhint("Call follow_primary() again: it looks at the node afresh and goes on from there.")));
+}

@@ -1,0 +1,82 @@
+/*
+ * remote.h
+ *		Runs one of the fixed scripts of src/remote on a node.
+ */
+#ifndef FOLLOW_PRIMARY_REMOTE_H
+#define FOLLOW_PRIMARY_REMOTE_H
+
+#include "ssh.h"
+
+/* One of the scripts of src/remote. */
+typedef struct RemoteScript
+{
+	const char *name;
+	const char *text;
+} RemoteScript;
+
+extern const RemoteScript remote_survey;
+extern const RemoteScript remote_stop;
+extern const RemoteScript remote_start;
+extern const RemoteScript remote_configure;
+extern const RemoteScript remote_repoint;
+extern const RemoteScript remote_save_config;
+extern const RemoteScript remote_restore_config;
+extern const RemoteScript remote_save_wal;
+extern const RemoteScript remote_rewind;
+extern const RemoteScript remote_space;
+extern const RemoteScript remote_basebackup;
+extern const RemoteScript remote_swap;
+extern const RemoteScript remote_verify;
+extern const RemoteScript remote_clean;
+
+/* How long a script may take, and who looks on meanwhile (see SshCommand). */
+typedef struct RemoteLimits
+{
+	int			timeout_ms;
+	int			progress_timeout_ms;
+	void		(*on_stderr_line) (void *arg, const char *line);
+	bool		(*on_tick) (void *arg);
+	void	   *arg;
+} RemoteLimits;
+
+typedef struct RemoteValue
+{
+	char	   *key;
+	char	   *value;
+} RemoteValue;
+
+/* What a script said. All palloc'd in the caller's context. */
+typedef struct RemoteReply
+{
+	bool		ok;				/* it ended with status 0 */
+	int			status;
+	char	   *failed;			/* if not ok: the reason in one word, or "" */
+	int			nvalues;
+	RemoteValue *values;		/* its key=value lines, in order */
+	char	   *messages;		/* the tail of its stderr */
+} RemoteReply;
+
+/*
+ * Runs the script with the arguments, a NULL-terminated array in which no
+ * entry but the last is NULL, each of which reaches the script literally.
+ *
+ * Returns only what is certain: the script ran to its end and its output is
+ * whole.  Raises otherwise:
+ *   57014 a cancel request; the remote processes are ended
+ *   58000 a time limit, 08006 a lost connection: what happened there is unknown
+ */
+extern void remote_run(SshSession *session, const RemoteScript *script,
+					   const char *const *arguments,
+					   const RemoteLimits *limits, RemoteReply *reply);
+
+/* A value by key, or NULL. */
+extern const char *remote_get(const RemoteReply *reply, const char *key);
+
+/* Parses a script's output; false if the closing marker is not there. */
+extern bool remote_parse(const char *out, const char *nonce,
+						 RemoteReply *reply);
+
+/* Appends text as one word for a POSIX shell, whatever bytes it holds. */
+extern void remote_quote(StringInfo buf, const char *text);
+
+#endif							/* FOLLOW_PRIMARY_REMOTE_H */

@@ -1,0 +1,183 @@
+#!/bin/sh
+# basebackup.sh - makes a verified copy of the primary beside the node's data.
+#
+# usage: basebackup.sh PGDATA BIN_DIR CONNINFO PASSFILE SLOT JOB
+#                      SERVER_VERSION_NUM WALDIR [TABLESPACE_LOCATION...]
+#   CONNINFO  without a password
+#   WALDIR    the node's WAL folder if it is not in PGDATA, else ''
+#
+# The copy is PGDATA.follow_primary/new, WALDIR.follow_primary_new and
+# LOCATION.follow_primary_new (beside what WALDIR and LOCATION resolve to). It
+# is a standby from its first moment: nobody can start it as a primary.
+# PGDATA.follow_primary/proven says when it is complete and verified; swap.sh
+# wants it. The output of pg_basebackup is passed on live.
+#
+# prints: bytes=      size of the copy
+#         verified=yes|no   no: before 13 there is no manifest
+# fails:  source_unreachable  no_space  permission  slot_in_use
+#         mount_point      something could not be renamed later
+#         swap_unfinished  an earlier swap has to be completed first (swap.sh)
+#         verify_failed    the copy is not what the primary sent
+#         copy_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+bin=$2
+conninfo=$3
+passfile=$4
+slot=$5
+job=$6
+version=$7
+waldir=$8
+shift 8
+work=$pgdata.follow_primary
+new=$work/new
+
+umask 077
+LC_ALL=C
+export LC_ALL
+if [ -n "$passfile" ]; then
+    PGPASSFILE=$passfile
+    export PGPASSFILE
+fi
+
+# beside PATH: where the copy of PATH is made.
+beside() {
+    if [ -e "$1" ]; then
+        set -- "$(readlink -f "$1")"
+    fi
+    printf '%s.follow_primary_new' "${1%/}"
+}
+
+# A folder that is on another device than the folder above it, or mounted.
+is_mount_point() {
+    [ -d "$1" ] || return 1
+    if mountpoint -q "$1" 2>/dev/null; then
+        return 0
+    fi
+    [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
+}
+
+# As in rewind.sh.
+logged() {
+    file=$1
+    shift
+    rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
+        (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
+    return "$rc"
+}
+
+# Removes what an attempt made; the arguments are the tablespace locations.
+remove_copy() {
+    rm -rf "$work/proven" "$new"
+    [ -z "$waldir" ] || rm -rf "$(beside "$waldir")"
+    for location in "$@"; do
+        rm -rf "$(beside "$location")"
+    done
+}
+
+# fail REASON TEXT: gives the room back first.
+fail() {
+    printf '%s\n' "$locations" | {
+        while IFS= read -r location; do
+            [ -z "$location" ] || rm -rf "$(beside "$location")"
+        done
+    }
+    remove_copy
+    die "$@"
+}
+
+reason() {
+    if grep -Eq 'No space left on device|[Qq]uota exceeded' "$1"; then
+        echo no_space
+    elif grep -Eq 'replication slot ".*" is active' "$1"; then
+        echo slot_in_use
+    elif grep -Eq 'ould not (open|write|create|access|rename|fsync|set permissions).*: (Permission denied|Operation not permitted|Read-only file system)' "$1"; then
+        echo permission
+    elif grep -Eq 'could not connect|connection to server|could not translate host|authentication failed|no pg_hba.conf entry|fe_sendauth|no password supplied|permission denied|must be superuser|server closed the connection|SSL (error|connection)|terminating connection|too many clients|requested standby connections|the database system is|(database|role) ".*" does not exist|could not receive|could not read COPY' "$1"; then
+        echo source_unreachable
+    else
+        echo copy_failed
+    fi
+}
+
+if [ -e "$work/swap.list" ]; then
+    die swap_unfinished "an interrupted swap has to be completed first: $work/swap.list"
+fi
+if [ "$waldir" = "$pgdata/pg_wal" ]; then
+    waldir=
+fi
+for path in "$pgdata" "$waldir" "$@"; do
+    [ -n "$path" ] || continue
+    if [ -e "$path" ]; then
+        path=$(readlink -f "$path")
+    fi
+    if is_mount_point "$path"; then
+        die mount_point "$path is a mount point: a copy cannot be renamed into its place"
+    fi
+done
+mkdir -p "$work" || die permission "could not make $work"
+remove_copy "$@"
+
+# The locations, a line each; from here on the arguments are pg_basebackup's.
+locations=$(printf '%s\n' "$@")
+n=$#
+while [ "$n" -gt 0 ]; do
+    from=$(printf '%s' "$1" | sed 's/=/\\=/g')
+    to=$(beside "$1" | sed 's/=/\\=/g')
+    set -- "$@" "-T$from=$to"
+    shift
+    n=$((n - 1))
+done
+if [ -n "$waldir" ]; then
+    set -- "$@" --waldir="$(beside "$waldir")"
+fi
+logged "$work/basebackup.log" "$bin/pg_basebackup" -D "$new" -d "$conninfo" -w \
+    -c fast -X stream -S "$slot" -P "$@" </dev/null
+rc=$?
+if [ "$rc" -ne 0 ]; then
+    fail "$(reason "$work/basebackup.log")" "pg_basebackup failed with exit code $rc"
+fi
+
+verified=no
+if [ "$version" -ge 130000 ]; then
+    say "verifying the copy"
+    set -- "$bin/pg_verifybackup"
+    if [ ! -x "$bin/pg_waldump" ]; then
+        set -- "$@" -n
+    fi
+    if [ "$version" -ge 160000 ]; then
+        set -- "$@" -P
+    fi
+    # by a relative name: it pastes the path between double quotes into a command
+    cd "$work" || fail copy_failed "could not change to $work"
+    logged basebackup.log "$@" new </dev/null ||
+        fail verify_failed "pg_verifybackup found the copy at fault"
+    verified=yes
+fi
+
+# Without it a copy would come up as a second primary.
+if [ "$version" -ge 120000 ]; then
+    touch "$new/standby.signal"
+else
+    printf "standby_mode = 'on'\n" >"$new/recovery.conf"
+fi || fail copy_failed "could not make the copy a standby"
+
+bytes=$({
+    printf '%s\n' "$new"
+    [ -z "$waldir" ] || printf '%s\n' "$(beside "$waldir")"
+    printf '%s\n' "$locations" | while IFS= read -r location; do
+        [ -z "$location" ] || printf '%s\n' "$(beside "$location")"
+    done
+} | while IFS= read -r path; do
+    du -sk "$path" | sed 's/[[:space:]].*//'
+done | awk '{ kb += $1 } END { printf "%.0f", kb * 1024 }')
+
+printf 'job=%s\n' "$job" >"$work/proven.tmp" &&
+    sync "$work/proven.tmp" 2>/dev/null
+mv -f "$work/proven.tmp" "$work/proven" || fail copy_failed "could not write $work/proven"
+emit bytes "$bytes"
+emit verified "$verified"
+exit 0

@@ -1,0 +1,85 @@
+#!/bin/sh
+# clean.sh - takes away what a job left beside the node's data, once the node is
+# proven to be whole.
+#
+# usage: clean.sh PGDATA KEEP JOB WALDIR [TABLESPACE_LOCATION...]
+#   KEEP    until_proven = the replaced data goes now; always = it is kept, its
+#           names ending in old-JOB
+#   WALDIR  the node's WAL folder if it is not in PGDATA, else ''
+#
+# The mark goes first: the node is whole, the rest is litter that the next call
+# takes away. PGDATA.follow_primary itself stays while it holds something that
+# is kept (lost_wal-*, old-*).
+#
+# prints: kept=    the folders with replaced data, a line each
+# fails:  clean_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+keep=$2
+job=$3
+waldir=$4
+shift 4
+work=$pgdata.follow_primary
+kept=
+
+LC_ALL=C
+export LC_ALL
+
+remove() {
+    rm -rf "$1" || die clean_failed "could not remove $1"
+}
+
+# relink FROM TO: the replaced data's links follow a folder that was renamed.
+relink() {
+    for link in "$work"/old/pg_wal "$work"/old/pg_tblspc/* \
+        "$work"/old.*/pg_wal "$work"/old.*/pg_tblspc/*; do
+        if [ -h "$link" ] && [ "$(readlink "$link")" = "$1" ]; then
+            ln -sfn "$2" "$link"
+        fi
+    done
+}
+
+# replaced PREFIX: deals with the folders that swap.sh names PREFIX, PREFIX.2 ...
+replaced() {
+    n=1
+    for old in "$1" "$1".[2-9] "$1".[1-9][0-9]; do
+        [ -e "$old" ] || [ -h "$old" ] || continue
+        if [ "$keep" != always ]; then
+            remove "$old"
+            continue
+        fi
+        to=$1-$job
+        while [ -e "$to" ]; do
+            n=$((n + 1))
+            to=$1-$job.$n
+        done
+        mv -T "$old" "$to" || die clean_failed "could not rename $old"
+        relink "$old" "$to"
+        kept=$kept${kept:+$nl}$to
+    done
+}
+
+if [ "$waldir" = "$pgdata/pg_wal" ]; then
+    waldir=
+fi
+rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
+for path in "$waldir" "$@"; do
+    [ -n "$path" ] || continue
+    if [ -e "$path" ]; then
+        path=$(readlink -f "$path")
+    fi
+    remove "${path%/}.follow_primary_new"
+    replaced "${path%/}.follow_primary_old"
+done
+replaced "$work/old"
+for name in new config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
+    swap.list swap.list.tmp rewind.log recovery.log basebackup.log; do
+    remove "$work/$name"
+done
+# not empty is no failure: something is kept
+rmdir "$work" 2>/dev/null
+emit kept "$kept"
+exit 0

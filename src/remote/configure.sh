@@ -1,0 +1,224 @@
+#!/bin/sh
+# configure.sh - makes a data directory a standby that uses given settings.
+#
+# usage: configure.sh PGDATA BIN_DIR CONFIG_FILE RECOVERY_FILE
+#                     SERVER_VERSION_NUM CONTENT LIVE
+#                     [EXPECT_CONNINFO EXPECT_SLOT [EXPECT_RESTORE]]
+#   CONFIG_FILE    '' = PGDATA/postgresql.conf
+#   RECOVERY_FILE  where CONTENT goes (absolute); before 12 it is
+#                  PGDATA/recovery.conf whatever this says
+#   CONTENT        the text of the settings file
+#   LIVE           no = the server is stopped: read the effective values back
+#                  and compare them with the expected ones
+#
+# From 12 on CONFIG_FILE ends in exactly one include_if_exists of RECOVERY_FILE,
+# and postgresql.auto.conf, which would win over it, loses the settings that
+# decide whom the standby follows and how far it recovers.  The former file is
+# kept as PGDATA.follow_primary/config/postgresql.auto.conf.before.
+# A mark with phase=rewound goes to phase=ready when all is as it should be.
+# backup_label is never touched: a fresh copy needs it.
+#
+# prints: changed=yes|no     whether CONFIG_FILE or postgresql.auto.conf was
+# fails:  overridden         something wins over CONTENT; the names are on stderr
+#         config_unreadable  the server cannot read its configuration
+#         config_not_writable
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+bin=$2
+config=${3:-$pgdata/postgresql.conf}
+recovery=$4
+version=$5
+content=$6
+live=$7
+expect_conninfo=${8:-}
+expect_slot=${9:-}
+work=$pgdata.follow_primary
+changed=no
+
+umask 077
+LC_ALL=C
+export LC_ALL
+
+# install_file TEMPORARY FILE: makes TEMPORARY the FILE, durably.
+install_file() {
+    sync "$1" 2>/dev/null
+    mv -f "$1" "$2" || die config_not_writable "could not replace $2"
+}
+
+# put_text FILE TEXT
+put_text() {
+    printf '%s\n' "${2%"$nl"}" >"$1.fp_tmp" ||
+        die config_not_writable "could not write $1.fp_tmp"
+    install_file "$1.fp_tmp" "$1"
+}
+
+# edit FILE AWK_PROGRAM: replaces FILE by the program's output if it differs,
+# with the mode and owner that it has.
+edit() {
+    awk "$2" "$1" >"$work/edit.tmp" || die config_not_writable "could not read $1"
+    if cmp -s "$work/edit.tmp" "$1"; then
+        rm -f "$work/edit.tmp"
+        return
+    fi
+    changed=yes
+    if cp -p "$1" "$1.fp_tmp" 2>/dev/null && cat "$work/edit.tmp" >"$1.fp_tmp"; then
+        install_file "$1.fp_tmp" "$1"
+    else
+        # a directory that belongs to somebody else, a file that is ours
+        rm -f "$1.fp_tmp" 2>/dev/null
+        [ -w "$1" ] || die config_not_writable "could not write $1"
+        cat "$work/edit.tmp" >"$1" || die config_not_writable "could not write $1"
+        sync "$1" 2>/dev/null
+    fi
+    rm -f "$work/edit.tmp"
+}
+
+mkdir -p "$work/config" || die config_not_writable "could not make $work"
+
+# The end: settings were all that a rewound node still needed.
+finish() {
+    if [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
+        sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" &&
+            install_file "$work/mark.tmp" "$work/mark"
+    fi
+    emit changed "$changed"
+    exit 0
+}
+
+if [ "$version" -lt 120000 ]; then
+    put_text "$pgdata/recovery.conf" "$content"
+    finish
+fi
+
+# First of all: whoever starts this node from now on starts a standby.
+touch "$pgdata/standby.signal" ||
+    die config_not_writable "could not make $pgdata/standby.signal"
+rm -f "$pgdata/recovery.signal"
+if [ -e "$pgdata/recovery.conf" ]; then
+    mv -f "$pgdata/recovery.conf" "$work/config/recovery.conf.before" ||
+        die config_not_writable "could not move $pgdata/recovery.conf away"
+fi
+
+put_text "$recovery" "$content"
+
+# The settings file's directory, before a symbolic link is followed, is what
+# relative names in it mean.
+FP_DIRECTORY=${config%/*}
+if [ -h "$config" ]; then
+    config_target=$(readlink -f "$config")
+else
+    config_target=$config
+fi
+[ -f "$config_target" ] || die config_unreadable "$config is not there"
+FP_FILE=$recovery
+# shellcheck disable=SC2089,SC2090 # quotes for the server to read
+FP_LINE="include_if_exists = '$(printf '%s' "$recovery" | sed "s/\\\\/&&/g; s/'/''/g")'"
+# shellcheck disable=SC2090
+export FP_DIRECTORY FP_FILE FP_LINE
+
+# shellcheck disable=SC2016 # awk's dollars
+edit "$config_target" '
+    # The file that an include_if_exists line names, or "".
+    function named(line,    value, out, c) {
+        if (tolower(line) !~ /^[ \t]*include_if_exists[ \t=\047]/)
+            return ""
+        value = line
+        sub(/^[ \t]*[A-Za-z_]+[ \t]*=?[ \t]*/, "", value)
+        out = ""
+        if (substr(value, 1, 1) == "\047") {
+            value = substr(value, 2)
+            while (value != "") {
+                c = substr(value, 1, 1)
+                value = substr(value, 2)
+                if (c == "\047") {
+                    if (substr(value, 1, 1) != "\047")
+                        break
+                    value = substr(value, 2)
+                } else if (c == "\\") {
+                    c = substr(value, 1, 1)
+                    value = substr(value, 2)
+                }
+                out = out c
+            }
+        } else {
+            out = value
+            sub(/[ \t#].*$/, "", out)
+        }
+        if (out != "" && substr(out, 1, 1) != "/")
+            out = ENVIRON["FP_DIRECTORY"] "/" out
+        return out
+    }
+    { text[NR] = $0 }
+    END {
+        for (i = 1; i <= NR; i++) {
+            if (named(text[i]) != ENVIRON["FP_FILE"])
+                kept[++n] = text[i]
+        }
+        while (n > 0 && kept[n] ~ /^[ \t\r]*$/)
+            n--
+        for (i = 1; i <= n; i++)
+            print kept[i]
+        print ENVIRON["FP_LINE"]
+    }'
+
+auto=$pgdata/postgresql.auto.conf
+if [ -f "$auto" ]; then
+    if [ ! -e "$work/config/postgresql.auto.conf.before" ]; then
+        cp -p "$auto" "$work/config/before.tmp" ||
+            die config_not_writable "could not save $auto"
+        mv -f "$work/config/before.tmp" "$work/config/postgresql.auto.conf.before" ||
+            die config_not_writable "could not save $auto"
+    fi
+    FP_RESTORE=no
+    if printf '%s\n' "$content" | grep -Eiq "^[[:space:]]*restore_command[[:space:]=']"; then
+        FP_RESTORE=yes
+    fi
+    export FP_RESTORE
+    # shellcheck disable=SC2016 # awk's dollars
+    edit "$auto" '
+        {
+            name = tolower($0)
+            sub(/^[ \t]*/, "", name)
+            sub(/[^a-z0-9_.].*$/, "", name)
+            if (name ~ /^(primary_conninfo|primary_slot_name)$/ ||
+                name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
+                (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes"))
+                next
+            print
+        }'
+fi
+
+if [ "$live" != no ] || [ $# -lt 9 ]; then
+    finish
+fi
+
+# effective NAME: its value as the server would see it.
+effective() {
+    if [ "$config" = "$pgdata/postgresql.conf" ]; then
+        "$bin/postgres" -D "$pgdata" -C "$1" </dev/null
+    else
+        "$bin/postgres" -D "$pgdata" -c config_file="$config" -C "$1" </dev/null
+    fi
+}
+
+# expect NAME VALUE: notes NAME when something else is in force.
+wrong=
+expect() {
+    value=$(effective "$1") ||
+        die config_unreadable "the server cannot read its configuration"
+    [ "$value" = "$2" ] || wrong="$wrong $1"
+}
+expect primary_conninfo "$expect_conninfo"
+expect primary_slot_name "$expect_slot"
+expect recovery_target_timeline latest
+if [ $# -ge 10 ]; then
+    expect restore_command "${10}"
+fi
+if [ -n "$wrong" ]; then
+    # never the values: a conninfo may hold a password
+    die overridden "set otherwise elsewhere in the node's configuration:$wrong"
+fi
+finish

@@ -1,0 +1,36 @@
+# embed.awk - turns the scripts named as arguments into C string constants.
+#
+# src/remote/rewind.sh becomes: static const char rewind_sh[] = "...";
+# The line that reads lib.sh is replaced by that file's text. Comment lines
+# are left out: they are for the reader of the file.
+
+function put(line) {
+    if (line ~ /^[ \t]*#/ || line ~ /^[ \t]*$/)
+        return
+    gsub(/\\/, "&&", line)
+    gsub(/"/, "\\\"", line)
+    gsub(/\t/, "\\t", line)
+    printf "\t\"%s\\n\"\n", line
+}
+
+FNR == 1 {
+    if (NR > 1)
+        print "\t;"
+    name = FILENAME
+    dir = FILENAME
+    sub(/[^\/]*$/, "", dir)
+    sub(/.*\//, "", name)
+    sub(/\.sh$/, "", name)
+    printf "\nstatic const char %s_sh[] =\n", name
+}
+
+$0 == ". \"${0%/*}/lib.sh\"" {
+    while ((getline line < (dir "lib.sh")) > 0)
+        put(line)
+    close(dir "lib.sh")
+    next
+}
+
+{ put($0) }
+
+END { if (NR) print "\t;" }

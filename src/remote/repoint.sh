@@ -1,0 +1,73 @@
+#!/bin/sh
+# repoint.sh - what a repoint needs before and after configure.sh.
+#
+# usage: repoint.sh save PGDATA BIN_DIR CONFIG_FILE RECOVERY_FILE
+#        repoint.sh reload PGDATA BIN_DIR RELOAD_COMMAND
+#        repoint.sh undo PGDATA BIN_DIR RELOAD_COMMAND
+#   save    keeps the files that configure.sh will change, as
+#           PGDATA.follow_primary/repoint/N with their path in N.path
+#   reload  makes the running server read its settings
+#   undo    puts the kept files back, and reloads
+#   CONFIG_FILE     '' = PGDATA/postgresql.conf
+#   RELOAD_COMMAND  run by sh -c instead of pg_ctl when not empty
+#
+# What an interrupted repoint kept is not overwritten: those are the settings
+# that worked.
+#
+# fails:  save_failed  undo_failed  reload_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+action=$1 pgdata=$2 bin=$3
+kept=$pgdata.follow_primary/repoint
+
+umask 077
+
+# keep N FILE: a file that is not there is kept as N.path alone.
+keep() {
+    printf '%s\n' "$2" >"$kept.tmp/$1.path" || die save_failed "could not write $kept.tmp"
+    [ ! -e "$2" ] || cp -p "$2" "$kept.tmp/$1" || die save_failed "could not copy $2"
+}
+
+# put_back N: into the file's own inode when its folder is not ours to write.
+put_back() {
+    file=$(cat "$kept/$1.path") || return 1
+    if [ ! -e "$kept/$1" ]; then
+        rm -f "$file"
+    elif cp -p "$kept/$1" "$file.fp_tmp" 2>/dev/null; then
+        mv -f "$file.fp_tmp" "$file"
+    else
+        cat "$kept/$1" >"$file"
+    fi
+}
+
+reload() {
+    if [ -n "$1" ]; then
+        /bin/sh -c "$1" </dev/null >&2
+    else
+        "$bin/pg_ctl" -D "$pgdata" reload >/dev/null
+    fi || die reload_failed "the reload failed"
+}
+
+case $action in
+    save)
+        [ ! -d "$kept" ] || exit 0
+        config=${4:-$pgdata/postgresql.conf}
+        rm -rf "$kept.tmp"
+        mkdir -p "$kept.tmp" || die save_failed "could not make $kept.tmp"
+        keep 1 "$(readlink -f -- "$config")"
+        keep 2 "$5"
+        keep 3 "$pgdata/postgresql.auto.conf"
+        mv "$kept.tmp" "$kept" || die save_failed "could not rename $kept.tmp"
+        ;;
+    reload)
+        reload "$4"
+        ;;
+    undo)
+        [ -d "$kept" ] || exit 0
+        put_back 1 && put_back 2 && put_back 3 || die undo_failed "could not put back what is in $kept"
+        rm -rf "$kept"
+        reload "$4"
+        ;;
+esac

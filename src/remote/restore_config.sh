@@ -1,0 +1,75 @@
+#!/bin/sh
+# restore_config.sh - puts back what save_config.sh saved.
+#
+# usage: restore_config.sh PGDATA [TARGET]
+#   TARGET  the data directory that gets the files; default PGDATA
+#
+# A file that is equal already is left; every other is replaced in one step.
+# Settings files that the primary has in a folder which the node reads by
+# include_dir would become the node's: they are moved to config/foreign.
+#
+# prints: restored=N   files replaced or moved away
+# fails:  not_saved    there is nothing complete to restore
+#         no_space  permission  restore_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+target=${2:-$pgdata}
+saved=$pgdata.follow_primary/config
+count=0
+
+umask 077
+LC_ALL=C
+export LC_ALL
+
+try() {
+    message=$("$@" 2>&1) && return
+    case $message in
+        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
+        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
+        *) die restore_failed "$message" ;;
+    esac
+}
+
+# same A B: the same contents and mode, or the same symbolic link.
+same() {
+    if [ -h "$1" ] || [ -h "$2" ]; then
+        [ -h "$1" ] && [ -h "$2" ] && [ "$(readlink "$1")" = "$(readlink "$2")" ]
+    else
+        # shellcheck disable=SC2012 # ls for the mode only
+        cmp -s "$1" "$2" && [ "$(ls -ld "$1" | cut -c 1-10)" = "$(ls -ld "$2" | cut -c 1-10)" ]
+    fi
+}
+
+[ -e "$saved/complete" ] || die not_saved "no saved configuration in $saved"
+[ -d "$target" ] || die restore_failed "$target is not a directory"
+
+while IFS= read -r file; do
+    if same "$saved/data/$file" "$target/$file"; then
+        continue
+    fi
+    case $file in
+        */*) try mkdir -p "$target/${file%/*}" ;;
+    esac
+    try cp -pP "$saved/data/$file" "$target/$file.fp_tmp"
+    [ -h "$target/$file.fp_tmp" ] || sync "$target/$file.fp_tmp" 2>/dev/null
+    try mv -f "$target/$file.fp_tmp" "$target/$file"
+    count=$((count + 1))
+done <"$saved/files"
+
+while IFS= read -r dir; do
+    for file in "$target/$dir"/*.conf; do
+        [ -f "$file" ] || [ -h "$file" ] || continue
+        if grep -Fqx -e "$dir/${file##*/}" "$saved/files"; then
+            continue
+        fi
+        try mkdir -p "$saved/foreign/$dir"
+        try mv -f "$file" "$saved/foreign/$dir/"
+        count=$((count + 1))
+    done
+done <"$saved/dirs"
+
+emit restored "$count"
+exit 0

@@ -1,0 +1,337 @@
+#!/bin/sh
+# rewind.sh - rewinds a stopped data directory to the history of the primary.
+#
+# usage: rewind.sh PGDATA BIN_DIR CONFIG_FILE SOURCE_CONNINFO PASSFILE
+#                  USE_ARCHIVE JOB SERVER_VERSION_NUM [KEEP_SLOTS]
+#   CONFIG_FILE      '' = PGDATA/postgresql.conf
+#   SOURCE_CONNINFO  without a password
+#   USE_ARCHIVE      yes = missing WAL may come by the node's restore_command
+#   KEEP_SLOTS       physical slots of the node's own downstreams, separated by
+#                    spaces; every other slot goes, for it would pin WAL
+#
+# A server that crashed is recovered first: a primary in single-user mode, a
+# standby up to its consistent point and no further, for single-user mode would
+# write WAL of its own on a timeline that is not the standby's to write. The
+# mark, in PGDATA.follow_primary/mark, goes through these phases:
+#   recovering  crash recovery runs, with the signal files moved aside
+#   rewinding   pg_rewind may have begun to change PGDATA
+#   rewound     it is done; settings have to follow before a start
+# configure.sh makes the last one ready. Where PGDATA is known to be as it was,
+# so is the mark. The output of pg_rewind is passed on live and kept in
+# PGDATA.follow_primary/rewind.log.
+#
+# prints: recovered=yes|no          whether crash recovery was run
+#         result=rewound|not_required
+#         on failure, changed=yes|no: whether PGDATA may have been changed
+# fails:  needs_copy          only a new copy helps
+#         source_unreachable  no_space  permission  running  rewind_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+bin=$2
+config=$3
+conninfo=$4
+passfile=$5
+use_archive=$6
+job=$7
+version=$8
+keep_slots=${9:-}
+work=$pgdata.follow_primary
+log=$work/rewind.log
+aside=$work/aside
+
+umask 077
+LC_ALL=C
+export LC_ALL
+if [ -n "$passfile" ]; then
+    PGPASSFILE=$passfile
+    export PGPASSFILE
+fi
+if [ "$config" = "$pgdata/postgresql.conf" ]; then
+    config=
+fi
+
+# As in stop.sh.
+server_pid() {
+    pid=
+    [ -r "$pgdata/postmaster.pid" ] || return 1
+    IFS= read -r pid <"$pgdata/postmaster.pid" || :
+    pid=${pid#-}
+    case $pid in
+        '' | *[!0-9]*) pid= && return 1 ;;
+    esac
+    if [ -d /proc/self/cwd ]; then
+        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
+    else
+        "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+    fi
+}
+
+boot_id() {
+    cat /proc/sys/kernel/random/boot_id 2>/dev/null
+}
+
+# mark PHASE: leaves the mark, durably and in one step.
+mark() {
+    printf 'job=%s\nmethod=rewind\nphase=%s\nboot=%s\n' "$job" "$1" "$(boot_id)" \
+        >"$work/mark.tmp" || die no_space "could not write $work/mark.tmp"
+    sync "$work/mark.tmp" 2>/dev/null
+    mv -f "$work/mark.tmp" "$work/mark" || die permission "could not write $work/mark"
+    sync "$work" 2>/dev/null
+}
+
+marked() {
+    sed -n "s/^$1=//p" "$work/mark" 2>/dev/null
+}
+
+# Puts back the signal files that crash recovery needed away.
+signals_back() {
+    if [ -e "$aside/made_recovery.signal" ]; then
+        rm -f "$pgdata/recovery.signal" "$aside/made_recovery.signal"
+    fi
+    for signal in standby.signal recovery.signal; do
+        if [ -e "$aside/$signal" ]; then
+            mv -f "$aside/$signal" "$pgdata/$signal"
+        fi
+    done
+}
+
+# Nothing was changed: the node is what it was.
+forget() {
+    signals_back
+    if [ "$was_ready" = yes ]; then
+        mark ready # of an earlier job that was not proven
+    else
+        rm -f "$work/mark"
+    fi
+}
+
+cluster_state() {
+    control=$("$bin/pg_controldata" "$pgdata" 2>&1) || return 1
+    case $control in
+        *WARNING*) return 1 ;;
+    esac
+    state=$(printf '%s\n' "$control" | sed -n 's/^Database cluster state: *//p')
+}
+
+# reason FILE: what the messages in FILE say, in the word for the caller.
+reason() {
+    if grep -Eq 'lock file .* already exists' "$1"; then
+        echo running
+    elif grep -Eq 'No space left on device|[Qq]uota exceeded' "$1"; then
+        echo no_space
+    elif grep -Eq 'ould not (open|write|remove|create|truncate|read|access|stat|seek|rename|fsync).*: (Permission denied|Operation not permitted|Read-only file system)' "$1"; then
+        echo permission
+    elif grep -Eq 'could not find common ancestor|either data checksums or|could not find previous WAL record|could not read WAL record|could not (open|read|stat) file .*pg_wal|could not restore file .* from archive|restored from archive|unexpected page modification|is of different type|unexpected control file|invalid control file|WAL segment size must be|full_page_writes must be|timeline history|not a regular file' "$1"; then
+        echo needs_copy
+    elif grep -Eq 'could not locate (a valid|required) checkpoint|WAL ends before|invalid (primary |secondary )?checkpoint|requested timeline|could not find redo location|incorrect checksum in control file|control file contains|invalid page|PANIC:' "$1"; then
+        echo needs_copy
+    elif grep -Eq 'could not connect|connection to server|could not translate host|authentication failed|no pg_hba.conf entry|fe_sendauth|no password supplied|permission denied|must be superuser|server closed the connection|running query|could not fetch|could not receive|could not send|SSL (error|connection)|terminating connection|too many clients|the database system is|(database|role) ".*" does not exist|could not prepare statement|fetching remote file|connection pointer' "$1"; then
+        echo source_unreachable
+    else
+        echo rewind_failed
+    fi
+}
+
+# give_up CHANGED REASON TEXT
+give_up() {
+    emit changed "$1"
+    shift
+    die "$@"
+}
+
+# postgres OPTION...: runs it with the node's configuration file.
+postgres() {
+    if [ -n "$config" ]; then
+        "$bin/postgres" -D "$pgdata" -c config_file="$config" "$@"
+    else
+        "$bin/postgres" -D "$pgdata" "$@"
+    fi
+}
+
+# logged FILE COMMAND...: runs it with all output live on our stderr and in
+# FILE; returns its exit code. The copier outlives signals to this group, so
+# that FILE has all that was said before an end.
+logged() {
+    file=$1
+    shift
+    rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
+        (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
+    return "$rc"
+}
+
+# after_rewind: what belongs to a rewind that pg_rewind has done; ends here.
+after_rewind() {
+    # The source has no standby.signal, so there is none now.
+    if [ "$version" -ge 120000 ]; then
+        touch "$pgdata/standby.signal"
+    fi
+    rm -rf "$aside"
+    for slot in "$pgdata"/pg_replslot/*; do
+        [ ! -d "$slot" ] || rm -rf "$slot"
+    done
+    for slot in "$work"/slots/*; do
+        [ ! -d "$slot" ] || cp -Rp "$slot" "$pgdata/pg_replslot/" ||
+            give_up yes rewind_failed "could not put back the slot ${slot##*/}"
+    done
+    mark rewound
+    rm -rf "$work/slots"
+    emit result rewound
+    exit 0
+}
+
+mkdir -p "$aside" || die permission "could not make $work"
+if server_pid; then
+    give_up no running "the server of $pgdata runs, as process $pid"
+fi
+
+# What an interrupted attempt left. pg_rewind says "need to copy" before its
+# first change; whether it came that far is believed only of a log from this
+# boot, and only if no file is newer than the mark.
+was_ready=no
+case $(marked phase) in
+    '') ;;
+    ready) was_ready=yes ;;
+    recovering) signals_back ;;
+    rewinding)
+        if [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
+            grep -q 'Done!' "$log" 2>/dev/null; then
+            emit recovered no
+            after_rewind
+        elif [ -s "$log" ] && ! grep -q 'need to copy' "$log" &&
+            [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
+            [ -z "$(find -L "$pgdata" -newer "$work/mark" 2>/dev/null | head -n 1)" ]; then
+            signals_back
+        else
+            give_up yes needs_copy "an earlier rewind was interrupted and left the data directory half-changed"
+        fi
+        ;;
+    rewound)
+        emit recovered no
+        emit result rewound
+        exit 0
+        ;;
+    *) give_up yes needs_copy "$work/mark says that the data directory is in phase $(marked phase)" ;;
+esac
+
+cluster_state || {
+    say "$control"
+    give_up no needs_copy "the control file of $pgdata cannot be read"
+}
+
+# recover_primary: as pg_rewind from 13 on does it, but with fsync.
+recover_primary() {
+    if [ -n "$config" ]; then
+        set -- -c config_file="$config"
+    else
+        set --
+    fi
+    logged "$work/recovery.log" "$bin/postgres" --single -D "$pgdata" "$@" template1 </dev/null
+}
+
+# recover_standby: replays to where it is consistent and shuts down there. Not
+# as a standby, which would wait for ever for WAL that is not there.
+recover_standby() {
+    touch "$aside/made_recovery.signal" "$pgdata/recovery.signal"
+    logged "$work/recovery.log" postgres -c recovery_target=immediate \
+        -c recovery_target_action=shutdown -c recovery_target_timeline=latest \
+        -c restore_command=false -c recovery_min_apply_delay=0 \
+        -c archive_cleanup_command= -c recovery_end_command= \
+        -c primary_conninfo= -c primary_slot_name= -c hot_standby=off \
+        -c listen_addresses= -c unix_socket_directories=. -c unix_socket_permissions=0700 \
+        -c logging_collector=off -c log_destination=stderr </dev/null
+    rm -f "$pgdata"/.s.PGSQL.* "$pgdata/recovery.signal" "$aside/made_recovery.signal"
+    cluster_state && [ "$state" = 'shut down in recovery' ]
+}
+
+recovered=no
+case $state in
+    'shut down' | 'shut down in recovery') ;;
+    *)
+        say "the server was not shut down cleanly ($state): running crash recovery"
+        case $state in
+            *'archive recovery'*) crashed=standby ;;
+            *) crashed=primary ;;
+        esac
+        if [ "$crashed" = standby ] && [ "$version" -lt 130000 ]; then
+            # it would promote where its WAL ends before the consistent point
+            give_up no needs_copy "a crashed standby before PostgreSQL 13 cannot be recovered without being started"
+        fi
+        mark recovering
+        for signal in standby.signal recovery.signal; do
+            if [ -e "$pgdata/$signal" ]; then
+                mv -f "$pgdata/$signal" "$aside/$signal"
+            fi
+        done
+        if [ "$crashed" = standby ]; then
+            recover_standby
+        else
+            recover_primary
+        fi || {
+            why=$(reason "$work/recovery.log")
+            forget
+            give_up no "$why" "crash recovery failed"
+        }
+        recovered=yes
+        ;;
+esac
+emit recovered "$recovered"
+
+# Slots of downstreams: pg_rewind empties pg_replslot.
+rm -rf "$work/slots"
+mkdir "$work/slots"
+for slot in $keep_slots; do
+    case $slot in
+        *[!a-z0-9_]*) continue ;;
+    esac
+    if [ -f "$pgdata/pg_replslot/$slot/state" ]; then
+        if ! { mkdir "$work/slots/$slot" &&
+            cp -p "$pgdata/pg_replslot/$slot/state" "$work/slots/$slot/state"; }; then
+            forget
+            give_up no permission "could not save the slot $slot"
+        fi
+    fi
+done
+
+set -- "$bin/pg_rewind" -P -D "$pgdata" --source-server="$conninfo"
+if [ "$version" -ge 130000 ]; then
+    set -- "$@" --no-ensure-shutdown
+    if [ "$use_archive" = yes ]; then
+        if [ -n "$config" ] && [ "$version" -lt 150000 ]; then
+            say "pg_rewind before 15 cannot read $config: going without restore_command"
+        elif [ -n "$(postgres -C restore_command 2>/dev/null </dev/null)" ]; then
+            set -- "$@" -c
+        fi
+    fi
+    if [ -n "$config" ] && [ "$version" -ge 150000 ]; then
+        set -- "$@" --config-file="$config"
+    fi
+fi
+if command -v stdbuf >/dev/null 2>&1; then
+    set -- stdbuf -oL "$@" # before 12 progress goes to stdout
+fi
+
+rm -f "$log"
+mark rewinding
+logged "$log" "$@" </dev/null
+rc=$?
+
+if [ "$rc" -ne 0 ]; then
+    why=$(reason "$log")
+    if grep -q 'need to copy' "$log"; then
+        give_up yes "$why" "pg_rewind failed with exit code $rc after it began to change the data directory"
+    fi
+    forget
+    give_up no "$why" "pg_rewind failed with exit code $rc; it changed nothing"
+fi
+
+if grep -q 'no rewind required' "$log"; then
+    forget
+    emit result not_required
+    exit 0
+fi
+
+after_rewind

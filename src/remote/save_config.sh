@@ -1,0 +1,214 @@
+#!/bin/sh
+# save_config.sh - copies the node's own configuration out of its data
+# directory, before a rewind or a copy puts the primary's there.
+#
+# usage: save_config.sh PGDATA JOB
+#
+# Saved into PGDATA.follow_primary/config, with modes and times: every *.conf
+# and every *.crt, *.key, *.pem and *.crl at the top of PGDATA, and whatever
+# these files include or name (include*, ssl_*, hba_file, ident_file) that lies
+# inside PGDATA.
+#   config/files     the manifest: paths relative to PGDATA, a line each
+#   config/dirs      the folders that include_dir names
+#   config/data/     the files
+#   config/standby   exists if standby.signal did
+#   config/complete  exists when all this is; holds JOB
+# What an interrupted job saved is left as it is while the mark exists: PGDATA
+# may hold the primary's files by now.
+#
+# A data directory that is not there has nothing to save.
+#
+# prints: saved=N   files in the manifest
+# fails:  no_space  permission  save_failed
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+job=$2
+work=$pgdata.follow_primary
+saved=$work/config
+new=$work/config.tmp
+
+umask 077
+LC_ALL=C
+export LC_ALL
+
+finish() {
+    emit saved "$(grep -c '' "$saved/files")"
+    exit 0
+}
+
+# try COMMAND...: dies with the fitting reason if it fails.
+try() {
+    message=$("$@" 2>&1) && return
+    case $message in
+        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
+        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
+        *) die save_failed "$message" ;;
+    esac
+}
+
+if [ -e "$work/mark" ] && [ -e "$saved/complete" ]; then
+    finish
+fi
+
+try mkdir -p "$work"
+try rm -rf "$new"
+try mkdir "$new" "$new/data"
+: >"$new/files" || die save_failed "could not write $new/files"
+: >"$new/dirs"
+if [ -d "$pgdata" ]; then
+    cd "$pgdata" || die save_failed "could not change to $pgdata"
+else
+    cd "$new/data" || die save_failed "could not change to $new/data"
+fi
+
+# list FILE LINE: adds LINE to the list that is FILE, once.
+list() {
+    grep -Fqx -e "$2" "$1" 2>/dev/null || printf '%s\n' "$2" >>"$1"
+}
+
+# inside BASE PATH: sets rel to PATH as seen from PGDATA, or returns 1 if it is
+# not in there. BASE is what a relative PATH starts from, itself relative.
+inside() {
+    case $2 in
+        /*) rel=$2 ;;
+        *) rel=$pgdata/$1$2 ;;
+    esac
+    # lexically, for a file that is a symbolic link is saved as one
+    rel=$(printf '%s\n' "$rel" | sed -e ':a' -e 's,/\./,/,g; s,///*,/,g' \
+        -e 's,/[^/]*[^/.][^/]*/\.\./,/,; ta')
+    case $rel in
+        "$pgdata"/*) rel=${rel#"$pgdata"/} ;;
+        *) return 1 ;;
+    esac
+}
+
+# names FILE: what a settings or an authentication file refers to, as lines
+# "KIND PATH", KIND being file, dir (of *.conf) or data (a path from PGDATA).
+names() {
+    awk '
+        function unquoted(value,    out, c) {
+            sub(/^[ \t]*=?[ \t]*/, "", value)
+            if (substr(value, 1, 1) != "\047") {
+                sub(/[ \t#].*$/, "", value)
+                return value
+            }
+            value = substr(value, 2)
+            out = ""
+            while (value != "") {
+                c = substr(value, 1, 1)
+                value = substr(value, 2)
+                if (c == "\047") {
+                    if (substr(value, 1, 1) != "\047")
+                        break
+                    value = substr(value, 2)
+                } else if (c == "\\") {
+                    c = substr(value, 1, 1)
+                    value = substr(value, 2)
+                }
+                out = out c
+            }
+            return out
+        }
+        {
+            rest = $0
+            sub(/^[ \t]*/, "", rest)
+            name = tolower(rest)
+            sub(/[^a-z_].*$/, "", name)
+            rest = substr(rest, length(name) + 1)
+            if (name == "include" || name == "include_if_exists")
+                print "file", unquoted(rest)
+            else if (name == "include_dir")
+                print "dir", unquoted(rest)
+            else if (name ~ /^(ssl_(cert|key|ca|crl|dh_params)_file|ssl_crl_dir|hba_file|ident_file)$/)
+                print "data", unquoted(rest)
+            # @file in pg_hba.conf and pg_ident.conf
+            rest = $0
+            sub(/#.*/, "", rest)
+            while (match(rest, /(^|[ \t,"])@[^ \t,"]+/)) {
+                one = substr(rest, RSTART, RLENGTH)
+                sub(/^[^@]*@/, "", one)
+                print "file", one
+                rest = substr(rest, RSTART + RLENGTH)
+            }
+        }' "$1"
+}
+
+# take REL: lists a file, and what it refers to.
+take() {
+    [ -f "$1" ] || [ -h "$1" ] || return 0
+    if grep -Fqx -e "$1" "$new/files"; then
+        return 0
+    fi
+    list "$new/files" "$1"
+    case $1 in
+        *.crt | *.key | *.pem | *.crl) return 0 ;;
+    esac
+    [ -f "$1" ] && [ -r "$1" ] || return 0
+    # its names wait in a file, for a pipe's loop could not add to the list
+    printf '%s\n' "$1" >>"$new/pending"
+}
+
+# follow REL: takes what the file refers to.
+follow() {
+    base=
+    case $1 in
+        */*) base=${1%/*}/ ;;
+    esac
+    names "$1" >"$new/names"
+    while read -r kind path; do
+        [ -n "$path" ] || continue
+        case $kind in
+            data) inside '' "$path" || continue ;;
+            *) inside "$base" "$path" || continue ;;
+        esac
+        rel=${rel%/}
+        if [ "$kind" = dir ] && [ -d "$rel" ]; then
+            list "$new/dirs" "$rel"
+            for file in "$rel"/*.conf; do
+                take "$file"
+            done
+        elif [ "$kind" = data ] && [ -d "$rel" ]; then
+            for file in "$rel"/*; do
+                [ ! -f "$file" ] || list "$new/files" "$file"
+            done
+        elif [ "$kind" = data ] && [ -f "$rel" ]; then
+            case $path in
+                *hba*.conf | *ident*.conf) take "$rel" ;;
+                *) list "$new/files" "$rel" ;;
+            esac
+        else
+            take "$rel"
+        fi
+    done <"$new/names"
+}
+
+for file in *.conf *.crt *.key *.pem *.crl; do
+    take "$file"
+done
+done_lines=0
+while :; do
+    one=$(sed -n "$((done_lines + 1))p" "$new/pending" 2>/dev/null)
+    [ -n "$one" ] || break
+    done_lines=$((done_lines + 1))
+    follow "$one"
+done
+rm -f "$new/pending" "$new/names"
+
+while IFS= read -r file; do
+    case $file in
+        */*) try mkdir -p "$new/data/${file%/*}" ;;
+    esac
+    try cp -pP "$file" "$new/data/$file"
+done <"$new/files"
+if [ -e standby.signal ]; then
+    try touch "$new/standby"
+fi
+printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/complete"
+
+try rm -rf "$saved"
+try mv "$new" "$saved"
+sync "$saved" 2>/dev/null
+finish

@@ -1,0 +1,194 @@
+#!/bin/sh
+# start.sh - starts the server of a data directory, and waits until it can be
+# connected to (or, with hot_standby off, until it replays).
+#
+# usage: start.sh PGDATA BIN_DIR CONFIG_FILE TIMEOUT_S START_COMMAND LOG_FILE
+#   CONFIG_FILE    '' = PGDATA/postgresql.conf
+#   START_COMMAND  run by sh -c instead of pg_ctl when not empty; may return
+#                  before the server is up
+#   LOG_FILE       takes what the server and START_COMMAND write to stdout and
+#                  stderr; '' = PGDATA.follow_primary.log
+#
+# A server that runs already is a success.  The server is detached from this
+# process group and from this script's files.
+#
+# prints: was_running=yes|no  pid=  status=ready|standby  log_file=
+# fails:  marked         the node is half-changed (PGDATA.follow_primary/mark)
+#         start_failed   the server ended; what it logged is on stderr
+#         timeout        not up after TIMEOUT_S; what it logged is on stderr
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+bin=$2
+config=$3
+limit=$4
+command=$5
+log=${6:-$pgdata.follow_primary.log}
+mark=$pgdata.follow_primary/mark
+
+# How long a START_COMMAND that returned 0 may leave us without a server.
+appear_limit=15
+
+# As in stop.sh.
+server_pid() {
+    pid=
+    [ -r "$pgdata/postmaster.pid" ] || return 1
+    IFS= read -r pid <"$pgdata/postmaster.pid" || :
+    case $pid in
+        '' | *[!0-9]*) pid= && return 1 ;;
+    esac
+    if [ -d /proc/self/cwd ]; then
+        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
+    else
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+    fi
+}
+
+# Sets status from the line of postmaster.pid where the server keeps it.
+server_status() {
+    status=$(sed -n '8s/ *$//p' "$pgdata/postmaster.pid" 2>/dev/null)
+    [ "$status" = ready ] || [ "$status" = standby ]
+}
+
+pause() {
+    sleep 0.05 2>/dev/null || sleep 1
+}
+
+size_of() {
+    if [ -f "$1" ]; then
+        wc -c <"$1" | tr -d ' '
+    else
+        echo 0
+    fi
+}
+
+# The file that the logging collector writes, if it is used.
+collected_log() {
+    file=
+    if [ -f "$pgdata/current_logfiles" ]; then
+        file=$(sed -n 's/^stderr //p' "$pgdata/current_logfiles" | head -n 1)
+        [ -n "$file" ] || file=$(sed -n '1s/^[a-z]* //p' "$pgdata/current_logfiles")
+    elif [ -d "$pgdata/log" ]; then
+        # shellcheck disable=SC2012 # only the newest matters; names are log_filename's
+        file=$(ls -t "$pgdata/log" | head -n 1)
+        file=${file:+log/$file}
+    fi
+    case $file in
+        '' | /*) ;;
+        *) file=$pgdata/$file ;;
+    esac
+    printf '%s' "$file"
+}
+
+# What was written since this start, on stderr.
+show_log() {
+    {
+        tail -c +"$((log_size + 1))" "$log" 2>/dev/null
+        now=$(collected_log)
+        if [ -n "$now" ]; then
+            [ "$now" = "$collected" ] || collected_size=0
+            tail -c +"$((collected_size + 1))" "$now" 2>/dev/null
+        fi
+    } | tail -n 40 | tail -c 8192 >&2
+}
+
+fail() {
+    show_log
+    die "$@"
+}
+
+finish() {
+    emit pid "$pid"
+    emit status "$status"
+    emit log_file "$log"
+    exit 0
+}
+
+# Waits for the status until the server is gone; $1 = seconds that a server may
+# take to appear.
+await_status() {
+    seen=no
+    appear=$(($(date +%s) + $1))
+    while :; do
+        if server_pid; then
+            seen=yes
+            if server_status; then
+                finish
+            fi
+        elif [ "$seen" = yes ] || [ "$(date +%s)" -ge "$appear" ]; then
+            fail start_failed "the server did not start, or ended again"
+        fi
+        if [ "$(date +%s)" -ge "$deadline" ]; then
+            fail timeout "the server was not ready within ${limit} s"
+        fi
+        pause
+    done
+}
+
+if [ -e "$mark" ]; then
+    phase=$(sed -n 's/^phase=//p' "$mark")
+    if [ "$phase" != ready ]; then
+        die marked "$mark says that the node is half-changed (phase ${phase:-unknown}): it is not started as it is"
+    fi
+fi
+
+deadline=$(($(date +%s) + limit))
+log_size=$(size_of "$log")
+collected=$(collected_log)
+collected_size=0
+[ -z "$collected" ] || collected_size=$(size_of "$collected")
+
+if server_pid; then
+    emit was_running yes
+    await_status 0
+fi
+emit was_running no
+
+umask 077
+if [ -n "$command" ]; then
+    # The server may inherit these files: none of them may be ours.
+    if timeout --foreground 1 true >/dev/null 2>&1; then
+        timeout --foreground "$limit" sh -c "$command" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+    else
+        sh -c "$command" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+    fi
+    rc=$?
+    if [ "$rc" -ne 0 ] && ! server_pid; then
+        fail start_failed "the command to start the server failed with exit code $rc"
+    fi
+    await_status "$appear_limit"
+fi
+
+# pg_ctl pastes PGDATA and the log's name between double quotes into a shell
+# command, and -o as it is.
+in_double_quotes() {
+    printf '%s' "$1" | sed 's/["$`\\]/\\&/g'
+}
+in_single_quotes() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
+}
+case $pgdata in
+    *[\"\$\`\\]*)
+        # PGDATA cannot be escaped, for pg_ctl itself reads it too
+        cd "$pgdata" || die start_failed "could not change to $pgdata"
+        directory=.
+        ;;
+    *) directory=$pgdata ;;
+esac
+set -- -D "$directory" -l "$(in_double_quotes "$log")" -w -t "$limit"
+if [ -n "$config" ] && [ "$config" != "$pgdata/postgresql.conf" ]; then
+    set -- "$@" -o "-c config_file=$(in_single_quotes "$config")"
+fi
+
+# pg_ctl knows best whether the process that it started is still there.  It
+# makes it the leader of a session of its own.
+output=$(LC_ALL=C "$bin/pg_ctl" "$@" start </dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-)
+rc=$?
+if [ "$rc" -ne 0 ] && ! server_pid; then
+    say "$output"
+    fail start_failed "the server did not start, or ended again"
+fi
+await_status 1

@@ -1,0 +1,91 @@
+#!/bin/sh
+# stop.sh - stops the server of a data directory.
+#
+# usage: stop.sh PGDATA BIN_DIR TIMEOUT_S STOP_COMMAND
+#   STOP_COMMAND  run by sh -c instead of pg_ctl when not empty; may return
+#                 before the server has ended
+#
+# A server that does not run is a success, whatever postmaster.pid says.
+#
+# prints: was_running=yes|no
+#         stderr_file=   the file that the server's stderr went to, if any
+#         state=         pg_controldata's "Database cluster state" afterwards
+# fails:  timeout        still there after TIMEOUT_S
+#         stop_failed    the command failed and the server still runs
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1
+bin=$2
+limit=$3
+command=$4
+
+# Sets pid to the process that serves PGDATA, or returns 1.  A pid that another
+# program or another cluster has by now does not count: a server's working
+# directory is its data directory.
+server_pid() {
+    pid=
+    [ -r "$pgdata/postmaster.pid" ] || return 1
+    IFS= read -r pid <"$pgdata/postmaster.pid" || :
+    pid=${pid#-} # a single-user server writes its pid negated
+    case $pid in
+        '' | *[!0-9]*) pid= && return 1 ;;
+    esac
+    if [ -d /proc/self/cwd ]; then
+        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
+    else
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+    fi
+}
+
+pause() {
+    sleep 0.1 2>/dev/null || sleep 1
+}
+
+# Runs the DBA's command in this process group, bounded where timeout(1) can.
+run_command() {
+    if timeout --foreground 1 true >/dev/null 2>&1; then
+        timeout --foreground "$limit" sh -c "$command" </dev/null >&2
+    else
+        sh -c "$command" </dev/null >&2
+    fi
+}
+
+if server_pid; then
+    emit was_running yes
+    log=$(readlink "/proc/$pid/fd/2" 2>/dev/null)
+    case $log in
+        /dev/* | *' (deleted)') ;;
+        /*) [ ! -f "$log" ] || emit stderr_file "$log" ;;
+    esac
+
+    deadline=$(($(date +%s) + limit))
+    if [ -n "$command" ]; then
+        run_command
+    else
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m fast -w -t "$limit" stop >&2
+    fi
+    rc=$?
+
+    first=$pid
+    while server_pid && [ "$pid" = "$first" ]; do
+        if [ "$(date +%s)" -ge "$deadline" ]; then
+            die timeout "the server (process $first) still runs ${limit} s after it was told to stop"
+        fi
+        if [ "$rc" -ne 0 ]; then
+            die stop_failed "the command to stop the server failed with exit code $rc"
+        fi
+        pause
+    done
+    if server_pid; then
+        die stop_failed "the server runs again, as process $pid: something restarts it"
+    fi
+else
+    emit was_running no
+fi
+
+emit state "$(LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null |
+    sed -n 's/^Database cluster state: *//p')"
+exit 0

@@ -1,0 +1,215 @@
+# survey.sh - tells what there is to know of a node; changes nothing.
+#
+# Arguments:
+#   1 PGDATA       data directory; '' = ask whichever server has the port
+#   2 PORT         the port that PostgreSQL has there
+#   3 BIN_DIR      directory of PostgreSQL's programs
+#   4 CONFIG_FILE  postgresql.conf; '' = as the running server says, as the last
+#                  start said, or in PGDATA
+#   5 DB_USER      role to ask a running server as
+#   6 DB_NAME      database to connect to for that
+#   7 PASSFILE     password file for that; '' = libpq's default
+#   8 SEGMENT      size of a WAL segment in bytes
+#   9 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read a header
+#                  of, for comparison with the primary's
+#
+# Prints key=value lines; survey.c knows them all. Exits 0 whatever the state
+# of the node is, 1 when the question itself makes no sense there:
+#   failed=no_programs   BIN_DIR has no PostgreSQL programs
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1 port=$2 bin_dir=$3 config_file=$4 db_user=$5 db_name=$6 passfile=$7
+segment=$8 records=$9
+connect_with "$passfile"
+
+emit boot_id "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+emit home "$HOME"
+emit ssh_client "${SSH_CONNECTION%% *}"
+
+if [ ! -x "$bin_dir/postgres" ] || [ ! -x "$bin_dir/pg_controldata" ]; then
+    die no_programs "there is no PostgreSQL server in \"$bin_dir\""
+fi
+emit bin_version "$("$bin_dir/postgres" -V)"
+
+# The data directory of the server that has the port, if it is ours to see. A
+# postmaster's working directory is its data directory.
+port_owner=
+for lock in /proc/[0-9]*/cwd/postmaster.pid; do
+    [ -r "$lock" ] || continue
+    process=${lock#/proc/}
+    process=${process%%/*}
+    { read -r owner_pid && read -r owner_dir && read -r _ && read -r owner_port; } <"$lock" || continue
+    if [ "$owner_pid" = "$process" ] && [ "$owner_port" = "$port" ]; then
+        port_owner=$owner_dir
+        break
+    fi
+done
+[ -z "$port_owner" ] || port_owner=$(cd -P -- "$port_owner" 2>/dev/null && pwd -P)
+emit port_owner "$port_owner"
+if [ -z "$pgdata" ]; then
+    pgdata=$port_owner
+    if [ -z "$pgdata" ]; then
+        emit pgdata_state unknown
+        exit 0
+    fi
+fi
+
+if [ ! -e "$pgdata" ] && [ ! -d "$pgdata.follow_primary" ]; then
+    emit pgdata "$pgdata"
+    emit pgdata_state missing
+    exit 0
+fi
+if [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); then
+    pgdata=$real
+fi
+emit pgdata "$pgdata"
+work=$pgdata.follow_primary
+[ ! -r "$work/mark" ] || emit mark "$(cat "$work/mark")"
+if [ ! -e "$pgdata" ]; then
+    # Between the two renames of a swap there is none.
+    if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
+    exit 0
+fi
+if [ ! -d "$pgdata" ]; then
+    emit pgdata_state not_pgdata
+    exit 0
+fi
+if [ ! -r "$pgdata" ] || [ ! -x "$pgdata" ]; then
+    emit pgdata_state unreadable
+    exit 0
+fi
+emit pgdata_inode "$(stat -Lc '%d:%i' -- "$pgdata" 2>/dev/null)"
+# Debian's layout: VERSION/NAME below both folders.
+debian_config_file() {
+    parent=${pgdata%/*}
+    candidate=/etc/postgresql/${parent##*/}/${pgdata##*/}/postgresql.conf
+    [ ! -f "$candidate" ] || printf '%s' "$candidate"
+}
+
+if ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
+    emit pgdata_state empty
+    emit config_file "${config_file:-$(debian_config_file)}"
+    exit 0
+fi
+if [ ! -f "$pgdata/PG_VERSION" ] || [ ! -d "$pgdata/global" ]; then
+    emit pgdata_state not_pgdata
+    exit 0
+fi
+emit pgdata_state ok
+emit version "$(cat "$pgdata/PG_VERSION")"
+
+# Is it running? The lock file's lines: pid, directory, start time, port,
+# socket directory, listen address, shared memory, status.
+pid='' socket_dir='' listen='' status=''
+if [ -r "$pgdata/postmaster.pid" ]; then
+    {
+        read -r pid
+        read -r _
+        read -r _
+        read -r running_port
+        read -r socket_dir
+        read -r listen
+        read -r _
+        read -r status
+    } <"$pgdata/postmaster.pid"
+    if [ "${pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$pid" 2>/dev/null &&
+        [ "$(cd -P "/proc/$pid/cwd" 2>/dev/null && pwd -P)" = "$pgdata" ]; then
+        emit pid "$pid"
+        emit running_port "$running_port"
+        emit status "$status"
+    else
+        pid=
+    fi
+fi
+emit signal "$(cd "$pgdata" && ls standby.signal recovery.signal recovery.conf 2>/dev/null)"
+emit controldata "$(LC_ALL=C "$bin_dir/pg_controldata" "$pgdata" 2>&1)"
+
+[ ! -L "$pgdata/pg_wal" ] || emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
+for link in "$pgdata"/pg_tblspc/*; do
+    [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -f -- "$link")"
+done
+for history in "$pgdata"/pg_wal/????????.history; do
+    [ -f "$history" ] && name=${history##*/} && emit "history.${name%.history}" "$(cat "$history")"
+done
+
+# The header of a WAL record, checksum included: equal on two servers only if
+# they have the same record there. Page headers come first where a page begins.
+wal_record() {
+    tli=${1%%/*}
+    rest=${1#*/}
+    hi=$((0x${rest%%/*}))
+    lo=$((0x${rest#*/}))
+    offset=$((lo % segment))
+    if [ "$offset" -eq 0 ]; then
+        skip=40
+    elif [ $((offset % 8192)) -eq 0 ]; then
+        skip=24
+    else
+        skip=0
+    fi
+    file=$(printf '%08X%08X%08X' "$((0x$tli))" "$hi" "$((lo / segment))")
+    [ -f "$pgdata/pg_wal/$file" ] || return 0
+    emit "record.$1" "$(tail -c "+$((offset + skip + 1))" -- "$pgdata/pg_wal/$file" |
+        head -c 24 | od -An -v -tx1 | tr -d ' \n')"
+}
+for record in $records; do
+    wal_record "$record"
+done
+
+if [ -n "$pid" ]; then
+    if [ -z "$socket_dir" ]; then
+        socket_dir=$listen
+        case $socket_dir in '*' | 0.0.0.0 | ::) socket_dir=localhost ;; esac
+    fi
+    # Every line of the answer is key=value already, escaped as emit does.
+    answer=$("$bin_dir/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -h "$socket_dir" -p "$running_port" \
+        -U "$db_user" -d "$db_name" 2>&1 <<'SQL'
+SET search_path = pg_catalog;
+SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
+FROM (
+    SELECT 'sql.in_recovery' AS k, pg_is_in_recovery()::text AS v
+    UNION ALL SELECT 'sql.received', pg_last_wal_receive_lsn()::text
+    UNION ALL SELECT 'sql.replayed', pg_last_wal_replay_lsn()::text
+    UNION ALL SELECT 'sql.written', CASE WHEN NOT pg_is_in_recovery() THEN
+        pg_walfile_name(pg_current_wal_insert_lsn()) || ' ' || pg_current_wal_insert_lsn() END
+    UNION ALL SELECT 'sql.paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused()::text END
+    UNION ALL SELECT 'sql.receiver', (SELECT status FROM pg_stat_wal_receiver)
+    UNION ALL SELECT 'sql.receiver_timeline', (SELECT received_tli::text FROM pg_stat_wal_receiver)
+    UNION ALL SELECT 'sql.receiver_slot', (SELECT slot_name FROM pg_stat_wal_receiver)
+    UNION ALL SELECT 'sql.recovery_timeline', (SELECT min_recovery_end_timeline::text FROM pg_control_recovery())
+    UNION ALL SELECT 'set.' || name, setting FROM pg_settings
+    WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
+                   'recovery_target_timeline', 'server_version_num')) s
+WHERE v IS NOT NULL;
+SQL
+    )
+    sql_status=$?
+    if [ "$sql_status" -eq 0 ]; then
+        emit sql yes
+        printf '%s\n' "$answer"
+    else
+        emit sql no
+        emit sql_error "$answer"
+    fi
+    if [ -z "$config_file" ]; then
+        config_file=$(printf '%s\n' "$answer" | sed -n 's/^set\.config_file=//p')
+    fi
+fi
+
+# Where its configuration is, when nobody says: as on its last start.
+if [ -z "$config_file" ]; then
+    config_file=$(sed -n 's/.*"config_file=\([^"]*\)".*/\1/p' "$pgdata/postmaster.opts" 2>/dev/null)
+fi
+if [ -z "$config_file" ] && [ ! -f "$pgdata/postgresql.conf" ]; then
+    config_file=$(debian_config_file)
+fi
+emit config_file "$config_file"
+[ -n "$pid" ] || emit set.restore_command "$("$bin_dir/postgres" -D "$pgdata" \
+    ${config_file:+-c config_file="$config_file"} -C restore_command 2>/dev/null)"
+
+for slot in "$pgdata"/pg_replslot/*; do
+    [ -d "$slot" ] && emit slot "${slot##*/}"
+done
+exit 0

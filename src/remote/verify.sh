@@ -1,0 +1,66 @@
+# verify.sh - waits until a node proves that it follows; changes nothing.
+#
+# Arguments:
+#   1 PGDATA    2 BIN_DIR   3 DB_USER   4 PASSFILE
+#   5 SLOT      the slot that its WAL receiver must use
+#   6 TIMELINE  the timeline that it must stream
+#   7 DATABASE  where the row is that must become visible
+#   8 SCHEMA    quoted schema of follow_primary_step
+#   9 JOB       10 SEQ  key of that row
+#  11 TIMEOUT   seconds
+#
+# Prints answer=, what the node last said: in recovery|receiver's state|its
+# slot|its timeline|its sender|rows seen. Fails with
+#   failed=not_proven   the time is over; the message says what was missing
+#   failed=ended        the server ended meanwhile
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+pgdata=$1 bin_dir=$2 db_user=$3 passfile=$4 slot=$5 timeline=$6 database=$7 schema=$8
+job=$9
+shift 9
+seq=$1 timeout=$2
+connect_with "$passfile"
+
+lock_line() {
+    sed -n "$1p" "$pgdata/postmaster.pid" 2>/dev/null
+}
+
+deadline=$(($(date +%s) + timeout))
+answer='' missing='it does not answer'
+while :; do
+    pid=$(lock_line 1)
+    if [ -z "$pid" ] || ! kill -0 "$pid" 2>/dev/null; then
+        die ended "the server of \"$pgdata\" is not running"
+    fi
+    host=$(lock_line 5)
+    [ -n "$host" ] || host=$(lock_line 6)
+    case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
+    # One connection looks again and again, until all is there.
+    if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$(lock_line 4)" \
+        -U "$db_user" -d "$database" -v ON_ERROR_STOP=1 2>&1 <<SQL
+SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'), coalesce(r.received_tli, 0),
+       coalesce(r.sender_host, '-'),
+       (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams')
+FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true;
+SQL
+    ); then
+        case $answer in
+            "t|streaming|$slot|$timeline|"*'|1') break ;;
+            "t|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
+            "t|streaming|$slot|"*) missing="it streams another timeline" ;;
+            "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
+            "t|"*) missing="its WAL receiver does not stream" ;;
+            *) missing="it is not in recovery" ;;
+        esac
+    else
+        missing=$answer
+    fi
+    if [ "$(date +%s)" -ge "$deadline" ]; then
+        emit answer "$answer"
+        die not_proven "$missing"
+    fi
+    sleep 0.02
+done
+emit answer "$answer"

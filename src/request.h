@@ -1,0 +1,80 @@
+/*
+ * request.h
+ *		One call of follow_primary(), as a typed and validated value.
+ */
+#ifndef FOLLOW_PRIMARY_REQUEST_H
+#define FOLLOW_PRIMARY_REQUEST_H
+
+#include "fmgr.h"
+
+#include "plan.h"
+#include "settings.h"
+
+/*
+ * What was asked, resolved from arguments, the node's row in
+ * follow_primary_node and the settings, in this order.  A NULL string was left
+ * open by all three.
+ */
+typedef struct Request
+{
+	int64		job_id;			/* 0 for a plan */
+	char	   *schema;			/* of the extension */
+	char	   *node_host;
+	int			node_port;
+	char	   *node_pgdata;	/* NULL: ask the running node */
+	char	   *config_file;	/* NULL: in the data directory, or where the
+								 * node says */
+	int			node_id;		/* -1: nothing to attach */
+	char	   *primary_host;	/* NULL: see primary_host_for_node() */
+	int			primary_port;
+	RequestedMethod method;
+	bool		rejoin_when_down;
+	char	   *slot_name;
+	char	   *application_name;	/* NULL: what the node uses, else
+									 * node_host */
+	char	   *client_host;	/* where the caller's connection comes from;
+								 * NULL: not by TCP */
+	Settings   *settings;
+} Request;
+
+/*
+ * Reads and checks the arguments of follow_primary() or
+ * follow_primary_plan(); nothing has been changed when it raises:
+ *   22004, 22023 an argument is null, or none that the function takes
+ *   42501 a role without superuser rights names a node that has no row in
+ *         follow_primary_node, or says something else than the row
+ * The value is palloc'd in the current context.
+ */
+extern Request *request_from_call(FunctionCallInfo fcinfo);
+
+/* For passing a request to a worker. */
+extern void request_send(StringInfo buf, const Request *request);
+extern Request *request_receive(StringInfo buf);
+
+/*
+ * The default name of a node's slot: the host in lower case, every character
+ * but a-z and 0-9 as _, at most NAMEDATALEN - 1 bytes.
+ */
+extern char *default_slot_name(const char *host);
+
+/* The schema that the called function lives in, quoted for use in SQL. */
+extern char *extension_schema(FunctionCallInfo fcinfo);
+
+/*
+ * Acts as the owner of the called function, until resume_caller(): the tables
+ * are the extension's, and EXECUTE on the function is the permission that
+ * counts.  An ERROR resumes the caller by itself.
+ */
+typedef struct CallerIdentity
+{
+	Oid			user;
+	int			context;
+} CallerIdentity;
+
+extern void act_as_owner(FunctionCallInfo fcinfo, CallerIdentity *caller);
+extern void resume_caller(const CallerIdentity *caller);
+
+/* The text of a requested method, as in the method argument. */
+extern const char *requested_method_name(RequestedMethod method);
+
+#endif							/* FOLLOW_PRIMARY_REQUEST_H */

@@ -1,0 +1,355 @@
+/*
+ * settings.c
+ *		The follow_primary.* settings, one table row each.
+ *
+ * The settings are read once, in the session that calls follow_primary(), and
+ * travel to the worker by value.  A row of follow_primary_node overrides them
+ * by columns of the same names, so one table serves both: it holds the name,
+ * the type, the place in struct Settings and the bounds.
+ *
+ * The library is loaded by the first call in a session, not preloaded: values
+ * in postgresql.conf are placeholders until then and are checked at that
+ * moment.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "libpq/pqformat.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "settings.h"
+
+typedef enum SettingKind
+{
+	SETTING_TEXT,
+	SETTING_INT,
+	SETTING_CHOICE
+} SettingKind;
+
+/* What a text may hold, beyond the ban on control characters. */
+typedef enum TextRule
+{
+	ANY_TEXT,
+	NOT_EMPTY,
+	ABSOLUTE_PATH,				/* "" allowed */
+	HOME_PATH,					/* absolute or ~/..., "" allowed */
+	HOST_NAME					/* "" allowed */
+} TextRule;
+
+typedef struct Setting
+{
+	const char *name;
+	SettingKind kind;
+	size_t		offset;
+	const char *short_desc;
+	const char *long_desc;
+	TextRule	rule;			/* SETTING_TEXT */
+	const char *boot_text;
+	int			boot;			/* SETTING_INT, SETTING_CHOICE */
+	int			min;
+	int			max;
+	int			flags;
+	const struct config_enum_entry *choices;
+} Setting;
+
+static const struct config_enum_entry host_key_choices[] = {
+	{"strict", SSH_HOST_KEY_STRICT, false},
+	{"accept-new", SSH_HOST_KEY_ACCEPT_NEW, false},
+	{"off", SSH_HOST_KEY_OFF, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry keep_old_data_choices[] = {
+	{"until_proven", KEEP_UNTIL_PROVEN, false},
+	{"always", KEEP_ALWAYS, false},
+	{NULL, 0, false}
+};
+
+#define TEXT(field, rule, boot, short_desc, long_desc) \
+	{#field, SETTING_TEXT, offsetof(Settings, field), short_desc, long_desc, \
+		rule, boot, 0, 0, 0, 0, NULL}
+#define NUMBER(field, boot, min, max, flags, short_desc, long_desc) \
+	{#field, SETTING_INT, offsetof(Settings, field), short_desc, long_desc, \
+		ANY_TEXT, NULL, boot, min, max, flags, NULL}
+#define CHOICE(field, boot, choices, short_desc, long_desc) \
+	{#field, SETTING_CHOICE, offsetof(Settings, field), short_desc, long_desc, \
+		ANY_TEXT, NULL, boot, 0, 0, 0, choices}
+
+static const Setting settings[] = {
+	TEXT(ssh_user, ANY_TEXT, "",
+		 "User to log in to nodes as.",
+		 "Empty: the operating-system user that this server runs as."),
+	NUMBER(ssh_port, 22, 1, 65535, 0,
+		   "Port of the nodes' SSH servers.", NULL),
+	TEXT(ssh_key_file, HOME_PATH, "",
+		 "Private key to log in to nodes with.",
+		 "Empty: id_ed25519, id_ecdsa, id_rsa in ~/.ssh, those that exist."),
+	TEXT(ssh_known_hosts_file, HOME_PATH, "~/.ssh/known_hosts",
+		 "File of the host keys that are trusted.", NULL),
+	CHOICE(ssh_host_key_checking, SSH_HOST_KEY_STRICT, host_key_choices,
+		   "What to do about a node's SSH host key.",
+		   "strict: it must be known; accept-new: an unknown one is added to the file, a changed one refused; off: any is taken."),
+	NUMBER(connect_timeout, 10, 1, 3600, GUC_UNIT_S,
+		   "Time limit for connecting to a node by SSH, or to pgpool.", NULL),
+	TEXT(node_bin_dir, ABSOLUTE_PATH, "",
+		 "Directory of PostgreSQL's programs on the nodes.",
+		 "Empty: the same directory as on this server."),
+	TEXT(node_start_command, ANY_TEXT, "",
+		 "Command that starts PostgreSQL on a node.",
+		 "Empty: pg_ctl. %p is replaced by the port, %D by the data directory."),
+	TEXT(node_stop_command, ANY_TEXT, "",
+		 "Command that stops PostgreSQL on a node.",
+		 "Empty: pg_ctl. %p is replaced by the port, %D by the data directory."),
+	TEXT(node_reload_command, ANY_TEXT, "",
+		 "Command that makes PostgreSQL on a node read its settings again.",
+		 "Empty: pg_ctl. %p is replaced by the port, %D by the data directory."),
+	TEXT(primary_host, HOST_NAME, "",
+		 "The name under which nodes reach this server.",
+		 "Empty: listen_addresses if that is one address, else the address that the node sees."),
+	TEXT(replication_user, NOT_EMPTY, "repl",
+		 "Role that nodes replicate as.", NULL),
+	TEXT(replication_options, ANY_TEXT, "",
+		 "Further options for primary_conninfo, such as sslmode=verify-full.",
+		 NULL),
+	TEXT(passfile, HOME_PATH, "",
+		 "Password file on the node, for replication and rewind.",
+		 "Empty: libpq's own default, ~/.pgpass."),
+	TEXT(rewind_user, NOT_EMPTY, "postgres",
+		 "Role for pg_rewind on the primary, and for asking a node about itself.",
+		 NULL),
+	TEXT(rewind_database, NOT_EMPTY, "postgres",
+		 "Database that pg_rewind and the questions to a node connect to.",
+		 NULL),
+	TEXT(recovery_file, NOT_EMPTY, "myrecovery.conf",
+		 "File on the node that holds the settings of a standby.",
+		 "A relative name is in the data directory."),
+	TEXT(restore_command, ANY_TEXT, "",
+		 "restore_command to write for nodes.",
+		 "Empty: none is written."),
+	TEXT(archive_dir, ABSOLUTE_PATH, "",
+		 "Directory of the WAL archive as the nodes see it.",
+		 "Used for a restore_command that copies from there, when none is set."),
+	CHOICE(keep_old_data, KEEP_UNTIL_PROVEN, keep_old_data_choices,
+		   "How long a data directory stays that was replaced by a copy.",
+		   "until_proven: until the new standby streams; always: until it is removed by hand."),
+	TEXT(pcp_host, HOST_NAME, "",
+		 "Host of pgpool's control port.",
+		 "Empty: the address that the calling client has."),
+	NUMBER(pcp_port, 9898, 1, 65535, 0,
+		   "pgpool's control port.", NULL),
+	TEXT(pcp_user, NOT_EMPTY, "pgpool",
+		 "User for pgpool's control port.", NULL),
+	TEXT(pcp_pass_file, HOME_PATH, "~/.pcppass",
+		 "File of passwords for pgpool's control port.", NULL),
+	NUMBER(stop_timeout, 60, 1, 86400, GUC_UNIT_S,
+		   "Time limit for stopping PostgreSQL on a node.", NULL),
+	NUMBER(start_timeout, 60, 1, 86400, GUC_UNIT_S,
+		   "Time limit for starting PostgreSQL on a node.", NULL),
+	NUMBER(verify_timeout, 60, 1, 86400, GUC_UNIT_S,
+		   "Time limit for the proof that a node follows.", NULL),
+	NUMBER(progress_timeout, 300, 1, 86400, GUC_UNIT_S,
+		   "Time without any progress after which a rewind or a copy is ended.",
+		   NULL)
+};
+
+#define TEXT_OF(base, s)	(*(char **) ((char *) (base) + (s)->offset))
+#define INT_OF(base, s)		(*(int *) ((char *) (base) + (s)->offset))
+
+/* The variables of the settings themselves. */
+static Settings current;
+
+bool
+has_control_chars(const char *text)
+{
+	for (const unsigned char *c = (const unsigned char *) text; *c; c++)
+		if (*c < 0x20 || *c == 0x7f)
+			return true;
+	return false;
+}
+
+/* Why a setting does not take the text, as a sentence, or NULL. */
+static const char *
+text_objection(TextRule rule, const char *text)
+{
+	if (has_control_chars(text))
+		return "It must not contain control characters.";
+	switch (rule)
+	{
+		case ANY_TEXT:
+			break;
+		case NOT_EMPTY:
+			if (text[0] == '\0')
+				return "It must not be empty.";
+			break;
+		case ABSOLUTE_PATH:
+			if (text[0] != '\0' && text[0] != '/')
+				return "It must be an absolute path.";
+			break;
+		case HOME_PATH:
+			if (text[0] != '\0' && text[0] != '/' &&
+				strncmp(text, "~/", 2) != 0)
+				return "It must be an absolute path, or begin with ~/.";
+			break;
+		case HOST_NAME:
+			if (text[0] == '-' ||
+				strspn(text, "abcdefghijklmnopqrstuvwxyz"
+					   "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+					   "0123456789_.:%-") != strlen(text))
+				return "It must be a host name or an address.";
+			break;
+	}
+	return NULL;
+}
+
+static bool
+check_text(TextRule rule, char **newval)
+{
+	const char *objection = *newval ? text_objection(rule, *newval) : NULL;
+
+	if (objection)
+		GUC_check_errdetail("%s", objection);
+	return objection == NULL;
+}
+
+/* A check hook is not told which setting it checks, so there is one a rule. */
+#define TEXT_CHECK_HOOK(fn, rule) \
+	static bool \
+	fn(char **newval, void **extra, GucSource source) \
+	{ \
+		return check_text(rule, newval); \
+	}
+TEXT_CHECK_HOOK(check_any_text, ANY_TEXT)
+TEXT_CHECK_HOOK(check_not_empty, NOT_EMPTY)
+TEXT_CHECK_HOOK(check_absolute_path, ABSOLUTE_PATH)
+TEXT_CHECK_HOOK(check_home_path, HOME_PATH)
+TEXT_CHECK_HOOK(check_host_name, HOST_NAME)
+
+static const GucStringCheckHook text_check_hooks[] = {
+	[ANY_TEXT] = check_any_text,
+	[NOT_EMPTY] = check_not_empty,
+	[ABSOLUTE_PATH] = check_absolute_path,
+	[HOME_PATH] = check_home_path,
+	[HOST_NAME] = check_host_name
+};
+
+void
+settings_define(void)
+{
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		const Setting *s = &settings[i];
+		char	   *name = psprintf("follow_primary.%s", s->name);
+
+		switch (s->kind)
+		{
+			case SETTING_TEXT:
+				DefineCustomStringVariable(name, s->short_desc, s->long_desc,
+										   &TEXT_OF(&current, s), s->boot_text,
+										   PGC_SUSET, s->flags,
+										   text_check_hooks[s->rule],
+										   NULL, NULL);
+				break;
+			case SETTING_INT:
+				DefineCustomIntVariable(name, s->short_desc, s->long_desc,
+										&INT_OF(&current, s), s->boot,
+										s->min, s->max, PGC_SUSET, s->flags,
+										NULL, NULL, NULL);
+				break;
+			case SETTING_CHOICE:
+				DefineCustomEnumVariable(name, s->short_desc, s->long_desc,
+										 &INT_OF(&current, s), s->boot,
+										 s->choices, PGC_SUSET, s->flags,
+										 NULL, NULL, NULL);
+				break;
+		}
+		pfree(name);
+	}
+	MarkGUCPrefixReserved("follow_primary");
+}
+
+Settings *
+settings_copy_current(void)
+{
+	Settings   *copy = palloc(sizeof(Settings));
+
+	*copy = current;
+	for (int i = 0; i < lengthof(settings); i++)
+		if (settings[i].kind == SETTING_TEXT)
+			TEXT_OF(copy, &settings[i]) = pstrdup(TEXT_OF(&current, &settings[i]));
+	return copy;
+}
+
+bool
+settings_override(Settings *target, const char *name, const char *value)
+{
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		const Setting *s = &settings[i];
+		const char *objection = NULL;
+
+		if (strcmp(s->name, name) != 0)
+			continue;
+
+		switch (s->kind)
+		{
+			case SETTING_TEXT:
+				objection = text_objection(s->rule, value);
+				TEXT_OF(target, s) = pstrdup(value);
+				break;
+			case SETTING_INT:
+				INT_OF(target, s) = pg_strtoint32(value);
+				if (INT_OF(target, s) < s->min || INT_OF(target, s) > s->max)
+					objection = psprintf("It must be between %d and %d.",
+										 s->min, s->max);
+				break;
+			case SETTING_CHOICE:
+				objection = "It is none of the setting's values.";
+				for (const struct config_enum_entry *c = s->choices; c->name; c++)
+					if (strcmp(c->name, value) == 0)
+					{
+						INT_OF(target, s) = c->val;
+						objection = NULL;
+					}
+				break;
+		}
+		if (objection)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value for column \"%s\" of follow_primary_node",
+							name),
+					 errdetail("%s", objection)));
+		return true;
+	}
+	return false;
+}
+
+void
+settings_send(StringInfo buf, const Settings *source)
+{
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		if (settings[i].kind == SETTING_TEXT)
+			appendBinaryStringInfo(buf, TEXT_OF(source, &settings[i]),
+								   strlen(TEXT_OF(source, &settings[i])) + 1);
+		else
+			pq_sendint32(buf, INT_OF(source, &settings[i]));
+	}
+}
+
+Settings *
+settings_receive(StringInfo buf)
+{
+	Settings   *copy = palloc0(sizeof(Settings));
+
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		if (settings[i].kind == SETTING_TEXT)
+			TEXT_OF(copy, &settings[i]) = pstrdup(pq_getmsgrawstring(buf));
+		else
+			INT_OF(copy, &settings[i]) = pq_getmsgint(buf, 4);
+	}
+	return copy;
+}

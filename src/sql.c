@@ -1,0 +1,114 @@
+/*
+ * sql.c
+ *		SQL on this server, one statement at a time.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "sql.h"
+
+#define SQL_MAX_ARGS 40
+
+char *
+sql_text(const char *text)
+{
+	char	   *copy;
+
+	if (pg_verifymbstr(text, strlen(text), true))
+		return unconstify(char *, text);
+	copy = pstrdup(text);
+	for (char *c = copy; *c; c++)
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
+	return copy;
+}
+
+/* Copies the result of the last SPI statement into the given context. */
+static SqlResult *
+copy_result(MemoryContext context)
+{
+	MemoryContext spi_context = MemoryContextSwitchTo(context);
+	SqlResult  *result = palloc0(sizeof(SqlResult));
+
+	if (SPI_tuptable)
+	{
+		result->nrows = (int) SPI_processed;
+		result->ncols = SPI_tuptable->tupdesc->natts;
+		result->values = palloc0(sizeof(char *) * Max(1, result->nrows * result->ncols));
+		for (int row = 0; row < result->nrows; row++)
+			for (int col = 0; col < result->ncols; col++)
+				sql_value(result, row, col) = SPI_getvalue(SPI_tuptable->vals[row],
+														   SPI_tuptable->tupdesc,
+														   col + 1);
+	}
+	MemoryContextSwitchTo(spi_context);
+	return result;
+}
+
+/*
+ * A read-only SPI call uses the active snapshot as it is; any other takes a new
+ * one for itself.
+ */
+static SqlResult *
+run(const char *statement, int nargs, const char *const *args, bool latest)
+{
+	MemoryContext context = CurrentMemoryContext;
+	bool		own_transaction = !IsTransactionState();
+	SqlResult  *result;
+	Oid			types[SQL_MAX_ARGS];
+	Datum		values[SQL_MAX_ARGS];
+	char		nulls[SQL_MAX_ARGS];
+
+	Assert(nargs <= SQL_MAX_ARGS);
+	if (own_transaction)
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+	}
+	SPI_connect();
+	PushActiveSnapshot(latest ? GetLatestSnapshot() : GetTransactionSnapshot());
+	for (int i = 0; i < nargs; i++)
+	{
+		types[i] = TEXTOID;
+		nulls[i] = args[i] ? ' ' : 'n';
+		values[i] = args[i] ? CStringGetTextDatum(sql_text(args[i])) : (Datum) 0;
+	}
+	if (SPI_execute_with_args(statement, nargs, types, values, nulls, latest, 0) < 0)
+		elog(ERROR, "could not execute: %s", statement);
+	result = copy_result(context);
+	PopActiveSnapshot();
+	SPI_finish();
+	if (own_transaction)
+		CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+SqlResult *
+sql_run(const char *statement, int nargs, const char *const *args)
+{
+	return run(statement, nargs, args, false);
+}
+
+char *
+sql_scalar(const char *statement, int nargs, const char *const *args)
+{
+	SqlResult  *result = sql_run(statement, nargs, args);
+
+	return result->nrows > 0 ? sql_value(result, 0, 0) : NULL;
+}
+
+char *
+sql_scalar_latest(const char *statement, int nargs, const char *const *args)
+{
+	SqlResult  *result = run(statement, nargs, args, true);
+
+	return result->nrows > 0 ? sql_value(result, 0, 0) : NULL;
+}

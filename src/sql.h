@@ -1,0 +1,45 @@
+/*
+ * sql.h
+ *		SQL on this server, one statement at a time.
+ */
+#ifndef FOLLOW_PRIMARY_SQL_H
+#define FOLLOW_PRIMARY_SQL_H
+
+/* Rows as text; a NULL is a NULL pointer. */
+typedef struct SqlResult
+{
+	int			nrows;
+	int			ncols;
+	char	  **values;			/* row by row */
+} SqlResult;
+
+#define sql_value(result, row, col) ((result)->values[(row) * (result)->ncols + (col)])
+
+/*
+ * Runs one statement with text parameters ($1 ..., NULL for a null; cast them
+ * in the statement).  In a worker, which has no transaction between
+ * statements, it is a transaction of its own, committed on return; in a
+ * caller's session it is part of the caller's.  The result is palloc'd in the
+ * current context.
+ */
+extern SqlResult *sql_run(const char *statement, int nargs,
+						  const char *const *args);
+
+/* The value of a statement's first row and column, or NULL. */
+extern char *sql_scalar(const char *statement, int nargs,
+						const char *const *args);
+
+/*
+ * The same, with a snapshot of this moment: it sees what was committed since
+ * the caller's transaction began, at every isolation level.  For queries.
+ */
+extern char *sql_scalar_latest(const char *statement, int nargs,
+							   const char *const *args);
+
+/*
+ * The text itself if it is valid in the database's encoding, else a copy with
+ * every byte above ASCII replaced: what other machines say may be in any.
+ */
+extern char *sql_text(const char *text);
+
+#endif							/* FOLLOW_PRIMARY_SQL_H */

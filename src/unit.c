@@ -1,0 +1,195 @@
+/*
+ * unit.c
+ *		Doors to internal functions, for the regression tests.
+ *
+ * The install script does not create these functions; the tests do, as
+ * superuser.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "plan.h"
+#include "recovery_conf.h"
+#include "remote.h"
+#include "request.h"
+
+PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
+PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
+PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo);
+PG_FUNCTION_INFO_V1(follow_primary_unit_recovery_conf);
+PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
+
+/* (host text) returns text */
+Datum
+follow_primary_unit_slot_name(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(default_slot_name(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+}
+
+/* (text) returns text */
+Datum
+follow_primary_unit_quote(PG_FUNCTION_ARGS)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	remote_quote(&buf, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_TEXT_P(cstring_to_text(buf.data));
+}
+
+/* (base, options, host text, port int, user, application_name text) returns text */
+Datum
+follow_primary_unit_conninfo(PG_FUNCTION_ARGS)
+{
+	char	   *arg[6] = {NULL};
+
+	for (int i = 0; i < 6; i++)
+		if (i != 3 && !PG_ARGISNULL(i))
+			arg[i] = text_to_cstring(PG_GETARG_TEXT_PP(i));
+	PG_RETURN_TEXT_P(cstring_to_text(conninfo_build(arg[0], arg[1], arg[2],
+													PG_GETARG_INT32(3), arg[4],
+													arg[5], NULL)));
+}
+
+/* (version_num int, conninfo, slot, restore_command text) returns text */
+Datum
+follow_primary_unit_recovery_conf(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(recovery_conf_render(PG_GETARG_INT32(0),
+														  text_to_cstring(PG_GETARG_TEXT_PP(1)),
+														  text_to_cstring(PG_GETARG_TEXT_PP(2)),
+														  PG_ARGISNULL(3) ? NULL :
+														  text_to_cstring(PG_GETARG_TEXT_PP(3)))));
+}
+
+/* A fact "name=value" among words, or the default. */
+static const char *
+fact(char *const *words, const char *name, const char *missing)
+{
+	for (; *words; words++)
+		if (strncmp(*words, name, strlen(name)) == 0 && (*words)[strlen(name)] == '=')
+			return *words + strlen(name) + 1;
+	return missing;
+}
+
+#define YES(name, missing) (strcmp(fact(words, name, missing), "yes") == 0)
+#define INT(name, missing) atoi(fact(words, name, missing))
+
+static XLogRecPtr
+lsn_fact(char *const *words, const char *name, const char *missing)
+{
+	unsigned int hi = 0;
+	unsigned int lo = 0;
+
+	sscanf(fact(words, name, missing), "%X/%X", &hi, &lo);
+	return ((uint64) hi << 32) | lo;
+}
+
+/* A history "1@0/3000000,2@0/5000000,3": ended stretches, then the last. */
+static void
+history_fact(char *const *words, const char *name, const char *missing,
+			 TimeLineID tli, History *history)
+{
+	StringInfoData text;
+	char	   *copy = pstrdup(fact(words, name, missing));
+
+	initStringInfo(&text);
+	for (char *part = strtok(copy, ","); part; part = strtok(NULL, ","))
+	{
+		char	   *at = strchr(part, '@');
+
+		if (at)
+			appendStringInfo(&text, "%.*s\t%s\tno recovery target specified\n",
+							 (int) (at - part), part, at + 1);
+	}
+	if (!history_parse(text.data, tli, history))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("not a history: %s", fact(words, name, missing))));
+}
+
+/*
+ * (facts text) returns text: "method (restart): reason".  Facts are words
+ * name=value; those left out are of a healthy cluster after a failover from
+ * timeline 1 to timeline 2 at 0/3000000, whose node is a standby that has
+ * received 0/3000000.
+ */
+Datum
+follow_primary_unit_plan(PG_FUNCTION_ARGS)
+{
+	char	   *copy = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *words[64] = {NULL};
+	int			n = 0;
+	PrimaryFacts primary = {0};
+	NodeFacts	node = {0};
+	JobPlan		plan;
+	const char *value;
+	RequestedMethod requested = REQUESTED_AUTO;
+
+	for (char *word = strtok(copy, " \n"); word && n < lengthof(words) - 1; word = strtok(NULL, " \n"))
+		words[n++] = word;
+
+	for (int i = REQUESTED_AUTO; i <= REQUESTED_BASEBACKUP; i++)
+		if (strcmp(fact(words, "asked", "auto"), requested_method_name(i)) == 0)
+			requested = i;
+
+	primary.in_recovery = YES("p.standby", "no");
+	primary.system_id = 1;
+	primary.version_num = 150000;
+	primary.timeline = INT("p.tli", "2");
+	history_fact(words, "p.history", "1@0/3000000", primary.timeline, &primary.history);
+	primary.flush_lsn = lsn_fact(words, "p.lsn", "0/4000000");
+	primary.oldest_wal = lsn_fact(words, "p.oldest", "0/1000000");
+	primary.full_page_writes = YES("p.fpw", "yes");
+	primary.slot_exists = YES("p.slot", "no");
+	primary.slot_active = YES("p.slot_active", "no");
+	primary.slot_logical = YES("p.slot_logical", "no");
+	primary.free_slots = INT("p.free_slots", "5");
+	primary.free_wal_senders = INT("p.free_senders", "5");
+
+	value = fact(words, "pgdata", "ok");
+	node.pgdata_state = strcmp(value, "missing") == 0 ? PGDATA_MISSING :
+		strcmp(value, "empty") == 0 ? PGDATA_EMPTY :
+		strcmp(value, "foreign") == 0 ? PGDATA_NOT_PGDATA :
+		strcmp(value, "unreadable") == 0 ? PGDATA_UNREADABLE :
+		strcmp(value, "unknown") == 0 ? PGDATA_UNKNOWN : PGDATA_OK;
+	node.pgdata = "/data";
+	value = fact(words, "state", "standby");
+	node.state = strcmp(value, "primary") == 0 ? NODE_PRIMARY :
+		strcmp(value, "down") == 0 ? NODE_DOWN : NODE_STANDBY;
+	node.is_this_server = YES("self", "no");
+	node.port_owner = YES("other_owner", "no") ? "/other" : NULL;
+	node.other_port = INT("other_port", "0");
+	node.sql = YES("sql", "yes");
+	node.sql_error = "no password";
+	node.version_major = INT("version", "15");
+	node.bin_version_major = INT("bin", "15");
+	node.system_id = INT("sysid", "1");
+	node.wal_log_hints = YES("hints", "yes");
+	node.checksums = YES("checksums", "no");
+	value = fact(words, "mark", "none");
+	node.mark = strcmp(value, "before") == 0 ? MARK_BEFORE_CHANGE :
+		strcmp(value, "half") == 0 ? MARK_HALF_CHANGED :
+		strcmp(value, "swapping") == 0 ? MARK_HALF_SWAPPED :
+		strcmp(value, "changed") == 0 ? MARK_CHANGED : MARK_NONE;
+	node.timeline = INT("tli", "1");
+	node.lsn = lsn_fact(words, "lsn", "0/3000000");
+	node.history_known = node.timeline == 1 || fact(words, "history", NULL) != NULL;
+	if (node.history_known)
+		history_fact(words, "history", "", node.timeline, &node.history);
+	node.forked_unseen = YES("forked", "no");
+	node.receiver_streaming = YES("streaming", "no");
+	node.receiver_timeline = INT("receiver_tli", "0");
+	node.receiver_slot = YES("receiver_slot", "no") ? "node" : NULL;
+	node.conninfo_reloadable = YES("reloadable", "yes");
+	node.target_timeline_latest = YES("latest", "yes");
+	node.restore_command = YES("archive", "no") ? "cp" : NULL;
+
+	plan_choose(&primary, &node, requested, YES("rejoin", "no"), &plan);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s: %s", method_name(plan.method),
+											  plan.restart ? " (restart)" : "",
+											  plan.reason)));
+}

@@ -1,0 +1,106 @@
+/*
+ * verify.c
+ *		The proof that a node follows this server.
+ *
+ * A standby that is shown as streaming may still be a fork: two servers that
+ * were promoted separately at the same point accept each other's WAL.  So
+ * there are two sides to the proof.  Here: the job's slot is in use by a WAL
+ * sender that streams, and the node does not claim to have replayed what was
+ * never sent.  There: it is in recovery, receives this timeline through that
+ * slot, and shows a row that was written after the slot came into use: the row
+ * of this very step.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+
+#include "compat.h"
+#include "node.h"
+#include "remote.h"
+#include "sql.h"
+#include "verify.h"
+
+#define POLL_MS		10
+#define GRACE_MS	15000
+
+/* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
+static char *
+sender_objection(const Job *job)
+{
+	const char *slot[] = {job->request->slot_name};
+	SqlResult  *row = sql_run("SELECT r.state, r.replay_lsn > r.sent_lsn "
+							  "FROM pg_replication_slots s "
+							  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
+							  "WHERE s.slot_name = $1", 1, slot);
+
+	if (row->nrows == 0)
+		return psprintf("nobody streams through the slot \"%s\"", slot[0]);
+	if (sql_value(row, 0, 1) && strcmp(sql_value(row, 0, 1), "t") == 0)
+		return "the node has replayed WAL that this server never sent: it is a fork";
+	if (sql_value(row, 0, 0) == NULL || strcmp(sql_value(row, 0, 0), "streaming") != 0)
+		return psprintf("its WAL sender is in state \"%s\"",
+						sql_value(row, 0, 0) ? sql_value(row, 0, 0) : "unknown");
+	return NULL;
+}
+
+static void pg_attribute_noreturn()
+not_proven(const Job *job, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("node %s does not prove to follow this server", node_name(job)),
+			 errdetail("%s", detail),
+			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; then call follow_primary() again.")));
+}
+
+StepResult
+verify_follows(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   settings->verify_timeout * 1000);
+	RemoteLimits limits = {.timeout_ms = settings->verify_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+	char	   *objection;
+	const char *row[] = {
+		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
+	};
+
+	/* Until the WAL sender is there, asking the node would only be a burden. */
+	while ((objection = sender_objection(job)) != NULL &&
+		   GetCurrentTimestamp() < deadline)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (objection)
+		not_proven(job, psprintf("After %d seconds, %s.", settings->verify_timeout, objection));
+
+	/* Written now that it streams: the row that must arrive. */
+	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
+					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
+			lengthof(row), row);
+
+	remote_run(job->ssh, &remote_verify,
+			   (const char *[]) {
+		job->node.pgdata, settings->node_bin_dir,
+			settings->rewind_user, settings->passfile,
+			job->request->slot_name, psprintf("%u", job->primary.timeline),
+			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
+			row[0], row[1], psprintf("%d", settings->verify_timeout), NULL
+	},
+			   &limits, &reply);
+	if (!reply.ok)
+		not_proven(job, reply.messages);
+
+	objection = sender_objection(job);
+	if (objection)
+		not_proven(job, psprintf("It did, but then %s.", objection));
+	job_detail(job, "streams timeline %u through slot \"%s\", and shows what is written here",
+			   job->primary.timeline, job->request->slot_name);
+	job->undo = NULL;
+	return STEP_DONE;
+}

@@ -1,0 +1,460 @@
+/*
+ * worker.c
+ *		The background worker of a job, and how a caller starts it.
+ *
+ * The request goes to the worker by value, in a dynamic shared memory segment
+ * that the caller makes.  Back come messages through a queue: the job's id,
+ * once its row is written, and the lines for a caller who waits.  They are
+ * sent without waiting, and lost if the caller does not read: the record of
+ * the job is in its tables.  The outcome stands in the segment itself; the
+ * caller reads it when the queue ends, so there is nothing to wait for in vain
+ * if the worker dies.
+ *
+ * The worker holds no transaction but for single statements.  A failure is
+ * copied, whatever transaction there is aborted, what can be put back is put
+ * back, and only then it is written to the job's row.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/shm_mq.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "attach.h"
+#include "compat.h"
+#include "job.h"
+#include "method.h"
+#include "node.h"
+#include "primary.h"
+#include "sql.h"
+#include "survey.h"
+#include "worker.h"
+
+#define QUEUE_SIZE			(64 * 1024)
+#define OUTCOME_TEXT		8192
+
+/* What a message in the queue is, its first byte. */
+#define MESSAGE_JOB_ID		'J'
+#define MESSAGE_NOTICE		'N'
+
+/* How a job ended, written before the worker leaves the queue. */
+typedef struct Outcome
+{
+	bool		ended;			/* else the worker died without a word */
+	int			sqlerrcode;		/* 0 = no error */
+	char		message[OUTCOME_TEXT];
+	char		detail[OUTCOME_TEXT];
+	char		hint[OUTCOME_TEXT];
+} Outcome;
+
+/* The segment: this, then the request, then the queue. */
+typedef struct Segment
+{
+	Outcome		outcome;
+	Size		request_len;
+	Size		queue_offset;
+	char		request[FLEXIBLE_ARRAY_MEMBER];
+} Segment;
+
+/* What the worker needs before it can reach the segment. */
+typedef struct WorkerExtra
+{
+	Oid			database;
+	dsm_handle	handle;
+} WorkerExtra;
+
+static shm_mq_handle *queue = NULL; /* the worker's end */
+static volatile sig_atomic_t terminated = false;
+
+/* ---- the caller's side ---- */
+
+/* Raises the outcome of a failed job as this session's own error. */
+static void
+raise_outcome(const Request *request, int64 job_id, const Outcome *outcome)
+{
+	if (!outcome->ended)
+		ereport(ERROR,
+				(errcode(ERRCODE_ADMIN_SHUTDOWN),
+				 errmsg("the worker of job " INT64_FORMAT " for node %s:%d ended without a word",
+						job_id, request->node_host, request->node_port),
+				 errhint("See the server log. Call follow_primary() again: it looks at the node afresh and goes on from there.")));
+	if (outcome->sqlerrcode != 0)
+		ereport(ERROR,
+				(errcode(outcome->sqlerrcode),
+				 errmsg("%s", outcome->message),
+				 outcome->detail[0] ? errdetail("%s", outcome->detail) : 0,
+				 outcome->hint[0] ? errhint("%s", outcome->hint) : 0));
+}
+
+/* Passes on what the worker says. Returns the job's id when it comes, 0 at the end. */
+static int64
+listen_to_worker(shm_mq_handle *from)
+{
+	for (;;)
+	{
+		Size		len;
+		void	   *data;
+		char	   *text;
+
+		if (shm_mq_receive(from, &len, &data, false) != SHM_MQ_SUCCESS)
+			return 0;
+		text = pnstrdup((char *) data + 1, len - 1);
+		if (*(char *) data == MESSAGE_JOB_ID)
+			return strtoll(text, NULL, 10);
+		ereport(NOTICE, (errmsg("%s", text)));
+		pfree(text);
+	}
+}
+
+int64
+worker_run(const Request *request, bool wait)
+{
+	StringInfoData buf;
+	dsm_segment *seg;
+	Segment    *segment;
+	Size		size;
+	shm_mq	   *mq;
+	shm_mq_handle *from;
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+	WorkerExtra extra;
+	volatile int64 job_id = 0;
+	MemoryContext context = CurrentMemoryContext;
+
+	initStringInfo(&buf);
+	request_send(&buf, request);
+
+	size = MAXALIGN(offsetof(Segment, request) + buf.len);
+	seg = dsm_create(size + QUEUE_SIZE, 0);
+	segment = dsm_segment_address(seg);
+	memset(segment, 0, sizeof(Segment));
+	segment->request_len = buf.len;
+	segment->queue_offset = size;
+	memcpy(segment->request, buf.data, buf.len);
+	mq = shm_mq_create((char *) segment + size, QUEUE_SIZE);
+	shm_mq_set_receiver(mq, MyProc);
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "follow_primary_worker_main",
+			sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, BGW_MAXLEN, "follow_primary %s:%d",
+			 request->node_host, request->node_port);
+	strlcpy(worker.bgw_type, "follow_primary", BGW_MAXLEN);
+	extra.database = MyDatabaseId;
+	extra.handle = dsm_segment_handle(seg);
+	memcpy(worker.bgw_extra, &extra, sizeof(extra));
+	worker.bgw_notify_pid = MyProcPid;
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker is free for node %s:%d",
+						request->node_host, request->node_port),
+				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes),
+				 errhint("Wait for other jobs to end, or raise max_worker_processes. Nothing was changed.")));
+
+	/* The handle makes the queue end if the worker never starts, or dies. */
+	from = shm_mq_attach(mq, seg, handle);
+	PG_TRY();
+	{
+		job_id = listen_to_worker(from);
+		if (job_id != 0 && wait)
+		{
+			ereport(NOTICE, (errmsg("job " INT64_FORMAT " has begun", job_id)));
+			(void) listen_to_worker(from);
+		}
+	}
+	PG_CATCH();
+	{
+		/* A cancel ends the waiting, not the job: say so. */
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (job_id != 0)
+			error->hint = psprintf("Job " INT64_FORMAT " goes on; SELECT %s.follow_primary_cancel(" INT64_FORMAT ") ends it.",
+								   job_id, request->schema, job_id);
+		dsm_detach(seg);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+
+	if (wait || job_id == 0)
+		raise_outcome(request, job_id, &segment->outcome);
+	dsm_detach(seg);
+	return job_id;
+}
+
+int
+worker_pid(int64 job_id)
+{
+	const char *args[] = {
+		psprintf("%d", JOB_LOCK_CLASS), psprintf(INT64_FORMAT, job_id % 2147483648)
+	};
+	char	   *pid = sql_scalar("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
+								 "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+								 "AND classid = $1::oid AND objid = $2::oid", lengthof(args), args);
+
+	return pid ? atoi(pid) : 0;
+}
+
+/* ---- the worker's side ---- */
+
+/* A message without waiting: a caller who does not read misses it. */
+static void
+send_message(char type, const char *text)
+{
+	Size		len = strlen(text);
+	char	   *message = palloc(len + 1);
+
+	if (queue == NULL)
+		return;
+	message[0] = type;
+	memcpy(message + 1, text, len);
+
+	/*
+	 * A send that would block must be tried again with the same bytes, so a
+	 * queue that is full once is not used any more.
+	 */
+	if (shm_mq_send(queue, len + 1, message, true, true) != SHM_MQ_SUCCESS)
+		queue = NULL;
+	pfree(message);
+}
+
+static void
+send_notice(const char *text)
+{
+	send_message(MESSAGE_NOTICE, text);
+}
+
+/*
+ * SIGTERM.  The job is to end with a record of why, so it is raised as an
+ * ERROR at the next interrupt check, not as a FATAL.
+ */
+static void
+handle_terminate(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	terminated = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* Runs steps in order; false if one found that a copy is needed. */
+static bool
+run_steps(Job *job, const Step *steps)
+{
+	for (const Step *step = steps; step->name; step++)
+	{
+		StepResult	result;
+
+		if (!step_applies(step, job->request))
+			continue;
+		job_begin_step(job, step->name);
+		result = step->run(job);
+		job_end_step(job);
+		if (result == STEP_NEEDS_COPY)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/* A job from its row to its end. Raises what ends it otherwise. */
+static void
+run(Job *job)
+{
+	const Request *request = job->request;
+	JobPlan    *plan = &job->plan;
+
+	job_lock_node(job);
+
+	job_begin_step(job, "survey");
+	attach_check_node_id(job);
+	survey(job);
+	job_end_step(job);
+
+	job_begin_step(job, "plan");
+	plan_choose(&job->primary, &job->node, request->method,
+				request->rejoin_when_down, plan);
+	job_detail(job, "%s: %s", method_name(plan->method), plan->reason);
+	job_record_plan(job);
+	if (plan->method == METHOD_REFUSE)
+		ereport(ERROR,
+				(errcode(plan->sqlstate), errmsg("%s", plan->reason),
+				 errhint("%s", plan->hint)));
+	job_end_step(job);
+
+	if (plan->method == METHOD_SKIP)
+	{
+		job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
+		job_finish(job, "skipped");
+		return;
+	}
+
+	if (!run_steps(job, plan_steps(plan)))
+	{
+		plan->method = METHOD_BASEBACKUP;
+		plan->reason = psprintf("%s; %s", plan->reason, job->detail);
+		job_record_plan(job);
+		job_notice(job, "a copy is made: %s", plan->reason);
+		run_steps(job, basebackup_steps);
+	}
+	job_finish(job, "succeeded");
+	job_notice(job, "node %s follows this server", node_name(job));
+}
+
+/* What is done after an error, before it is written down. */
+static void
+clean_up(Job *job)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	QueryCancelPending = false;
+	PG_TRY();
+	{
+		if (job->undo && job->ssh && ssh_is_alive(job->ssh))
+			job->undo(job);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	ssh_disconnect(job->ssh);
+	job->ssh = NULL;
+	primary_drop_made_slot(job);
+}
+
+static void
+tell_outcome(Outcome *outcome, const Job *job, const ErrorData *error)
+{
+	if (error)
+	{
+		outcome->sqlerrcode = error->sqlerrcode;
+		snprintf(outcome->message, OUTCOME_TEXT, "job " INT64_FORMAT " for node %s failed%s%s: %s",
+				 job->id, node_name(job), job->step ? " at step " : "",
+				 job->step ? job->step : "", error->message);
+		strlcpy(outcome->detail, error->detail ? error->detail : "", OUTCOME_TEXT);
+		strlcpy(outcome->hint, error->hint ? error->hint : "", OUTCOME_TEXT);
+	}
+	pg_memory_barrier();
+	outcome->ended = true;
+}
+
+void
+follow_primary_worker_main(Datum main_arg)
+{
+	WorkerExtra extra;
+	dsm_segment *seg;
+	Segment    *segment;
+	StringInfoData buf;
+	Job		   *job;
+	MemoryContext context;
+	shm_mq	   *mq;
+
+	pqsignal(SIGTERM, handle_terminate);
+	pqsignal(SIGINT, StatementCancelHandler);
+	BackgroundWorkerUnblockSignals();
+
+	memcpy(&extra, MyBgworkerEntry->bgw_extra, sizeof(extra));
+	BackgroundWorkerInitializeConnectionByOid(extra.database, InvalidOid, 0);
+
+	/* No commit may wait for the standby that is being made. */
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+
+	/* The segment is to outlive the transaction that attaches it. */
+	StartTransactionCommand();
+	seg = dsm_attach(extra.handle);
+	if (seg == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the caller of follow_primary() went away before the job began")));
+	dsm_pin_mapping(seg);
+	CommitTransactionCommand();
+
+	context = AllocSetContextCreate(TopMemoryContext, "follow_primary job",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	segment = dsm_segment_address(seg);
+	mq = (shm_mq *) ((char *) segment + segment->queue_offset);
+	shm_mq_set_sender(mq, MyProc);
+	queue = shm_mq_attach(mq, seg, NULL);
+
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, segment->request, segment->request_len);
+	job = palloc0(sizeof(Job));
+	job->context = context;
+	job->request = request_receive(&buf);
+	job->notice = send_notice;
+
+	PG_TRY();
+	{
+		job_record(job);
+		send_message(MESSAGE_JOB_ID, psprintf(INT64_FORMAT, job->id));
+		run(job);
+		tell_outcome(&segment->outcome, job, NULL);
+		ssh_disconnect(job->ssh);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		const char *state;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		RESUME_INTERRUPTS();
+
+		state = "failed";
+		if (terminated)
+		{
+			error->sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+			error->message = "the job's worker was terminated";
+			error->hint = "Call follow_primary() again: it looks at the node afresh and goes on from there.";
+			state = "interrupted";
+		}
+		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		{
+			error->message = "the job was cancelled";
+			error->hint = "Call follow_primary() again: it looks at the node afresh and goes on from there.";
+			state = "cancelled";
+		}
+		tell_outcome(&segment->outcome, job, error);
+		clean_up(job);
+		if (job->id != 0)
+			job_fail(job, state, error);
+	}
+	PG_END_TRY();
+
+	dsm_detach(seg);
+	proc_exit(0);
+}

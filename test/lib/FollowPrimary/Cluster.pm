@@ -1,0 +1,215 @@
+package FollowPrimary::Cluster;
+
+# A primary and its standbys, each on a host of its own, with SSH between them
+# as a DBA would have it: one key, one known_hosts file.
+#
+#   my $cluster = FollowPrimary::Cluster->new(nodes => 3, slots => 1);
+#   my ($old, $new, $sibling) = $cluster->nodes;
+#   $old->kill9;
+#   $new->promote;
+#   my $r = $new->make_follow($sibling, method => 'auto');
+#   ok($r->{ok}) or diag($r->{err});
+
+use strict;
+use warnings;
+
+use FollowPrimary::Host;
+use FollowPrimary::Node;
+use FollowPrimary::Scratch qw(scratch_dir run_ok slurp spew free_address free_port);
+
+my $count = 0;
+
+# Options
+#   nodes      how many, the primary included (3)
+#   slots      standbys stream through slots (1)
+#   archive    WAL is archived to a folder that all nodes reach (0)
+#   extension  CREATE EXTENSION, and a row per node in follow_primary_node (0)
+#   ssh        sshd on each host (1)
+#   same_port  one server port for all nodes, as on real machines (1)
+#   checksums, auth, initdb   as FollowPrimary::Node->init
+#   conf       more settings for all servers, a hash
+#   key_type, sshd_conf       as FollowPrimary::Host->new
+sub new
+{
+    my ($class, %opt) = @_;
+    my $nodes  = $opt{nodes} // 3;
+    my $prefix = $count++ ? "c$count-" : '';
+    my $dir    = scratch_dir("${prefix}cluster");
+    my $self   = bless {
+        dir      => $dir,
+        slots    => $opt{slots} // 1,
+        passfile => "$dir/pgpass",
+        archive  => $opt{archive} ? scratch_dir("${prefix}archive") : undef,
+        password => { postgres => 'superuser password', repl => 'repl:pass\\word' },
+    }, $class;
+
+    run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'follow_primary', '-f', $self->ssh_key ]);
+    chomp(my $public = slurp($self->ssh_key . '.pub'));
+    $self->_write_passfile;
+
+    my @addresses = map { free_address() } 1 .. $nodes;
+    my $port = $opt{same_port} // 1 ? free_port(@addresses) : undef;
+    for my $i (0 .. $nodes - 1)
+    {
+        my $host = FollowPrimary::Host->new(
+            name           => "${prefix}node$i",
+            address        => $addresses[$i],
+            authorized_key => $public,
+            map { defined $opt{$_} ? ($_ => $opt{$_}) : () } qw(key_type sshd_conf));
+        $host->ssh_start(wait => 0) if $opt{ssh} // 1;
+        push @{ $self->{nodes} }, FollowPrimary::Node->new(
+            host     => $host,
+            id       => $i,
+            port     => $port,
+            passfile => $self->{passfile},
+            password => $self->{password}{postgres});
+    }
+    $self->write_known_hosts;
+
+    my ($primary, @standbys) = $self->nodes;
+    $primary->init(conf => $self->_settings(%{ $opt{conf} // {} }),
+        map { $_ => $opt{$_} } qw(checksums auth initdb));
+    $primary->start;
+    $primary->safe_psql('SET password_encryption = \'scram-sha-256\'; CREATE ROLE repl LOGIN REPLICATION PASSWORD '
+        . FollowPrimary::Node::quote($self->{password}{repl}));
+    $self->_copy_to(@standbys);
+
+    if ($opt{ssh} // 1)
+    {
+        $_->host->ssh_wait for $self->nodes;
+    }
+    $self->create_extension if $opt{extension};
+    return $self;
+}
+
+# Four copies at a time: each takes two of the primary's ten WAL senders.
+sub _copy_to
+{
+    my ($self, @standbys) = @_;
+    my ($primary) = $self->nodes;
+    my %how = $self->standby_options;
+
+    while (my @some = splice @standbys, 0, 4)
+    {
+        my @copies = map { $_->start_copy_from($primary, %how) } @some;
+        for my $i (0 .. $#some)
+        {
+            my $code = $copies[$i]->wait(300);
+            die "pg_basebackup of @{[ $some[$i]->name ]} failed\n" . $copies[$i]->err
+                if !defined $code || $code != 0;
+            $copies[$i]->forget;
+            $some[$i]->finish_copy_from($primary, %how);
+            $some[$i]->start;
+        }
+        $_->wait_for_streaming($primary) for @some;
+    }
+    return;
+}
+
+# What init_standby_from and follow take, for a standby of this cluster.
+sub standby_options
+{
+    my ($self) = @_;
+    return (
+        slot => $self->{slots},
+        defined $self->{archive} ? (restore_command => $self->restore_command) : ());
+}
+
+sub _settings
+{
+    my ($self, %more) = @_;
+    return {
+        'follow_primary.ssh_user'             => scalar getpwuid($<),
+        'follow_primary.ssh_key_file'         => $self->ssh_key,
+        'follow_primary.ssh_known_hosts_file' => $self->known_hosts,
+        'follow_primary.replication_user'     => 'repl',
+        'follow_primary.rewind_user'          => 'postgres',
+        'follow_primary.passfile'             => $self->{passfile},
+        defined $self->{archive} ? (
+            archive_mode                     => 'on',
+            archive_command                  => "cp %p $self->{archive}/%f.part && mv $self->{archive}/%f.part $self->{archive}/%f",
+            'follow_primary.restore_command' => $self->restore_command) : (),
+        %more };
+}
+
+sub _write_passfile
+{
+    my ($self) = @_;
+    my $text = '';
+    for my $user (sort keys %{ $self->{password} })
+    {
+        (my $password = $self->{password}{$user}) =~ s/([:\\])/\\$1/g;
+        $text .= "*:*:*:$user:$password\n";
+    }
+    spew($self->{passfile}, $text, 0600);
+    return;
+}
+
+sub nodes       { return @{ $_[0]{nodes} } }
+sub node        { return $_[0]{nodes}[ $_[1] ] }
+sub dir         { $_[0]{dir} }
+sub ssh_key     { "$_[0]{dir}/id_ed25519" }
+sub known_hosts { "$_[0]{dir}/known_hosts" }
+sub passfile    { $_[0]{passfile} }
+sub passwords   { return values %{ $_[0]{password} } }
+sub archive_dir { $_[0]{archive} }
+sub restore_command { return "cp $_[0]{archive}/%f %p" }
+
+# From the hosts' present keys.
+sub write_known_hosts
+{
+    my ($self) = @_;
+    spew($self->known_hosts, join '', map { $_->host->known_hosts_line } $self->nodes);
+    return;
+}
+
+# The node that takes writes, of those that answer; dies when there is not one.
+sub primary
+{
+    my ($self) = @_;
+    my @primaries = grep {
+        my ($code, $out) = $_->running ? $_->psql('SELECT pg_is_in_recovery()', timeout => 10) : (1, '');
+        $code == 0 && $out =~ /^f/;
+    } $self->nodes;
+    die 'there are ' . @primaries . " primaries\n" if @primaries != 1;
+    return $primaries[0];
+}
+
+# Sets parameters on every node that is there, and reloads those that run.
+sub set
+{
+    my ($self, %settings) = @_;
+    for my $node (grep { -e $_->pgdata . '/postgresql.conf' } $self->nodes)
+    {
+        $node->set(%settings);
+        $node->reload if $node->running;
+    }
+    return;
+}
+
+sub extension_installed
+{
+    my $sharedir = run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--sharedir' ]);
+    chomp $sharedir;
+    return -e "$sharedir/extension/follow_primary.control";
+}
+
+# On the first node, with a row for each node; the standbys have it on return.
+sub create_extension
+{
+    my ($self) = @_;
+    my ($primary, @standbys) = $self->nodes;
+    my $rows = join ",\n", map {
+        sprintf "('%s', %d, %d, '%s', %d)", $_->address, $_->port, $_->id, $_->pgdata, $_->host->ssh_port
+    } $self->nodes;
+
+    $primary->safe_psql(<<"END");
+CREATE EXTENSION follow_primary;
+INSERT INTO follow_primary_node (host, port, node_id, pgdata, ssh_port) VALUES
+$rows;
+END
+    $primary->wait_for_catchup($_) for @standbys;
+    return;
+}
+
+1;

@@ -1,0 +1,176 @@
+package FollowPrimary::Host;
+
+# A "machine": a loopback address and a folder of its own, and a private sshd
+# that lets the test's account in by key.
+#
+#   my $host = FollowPrimary::Host->new(name => 'node0', authorized_key => $pub);
+#   $host->address  $host->ssh_port  $host->dir  $host->known_hosts_line
+#   $host->ssh_start  ssh_stop  ssh_kill      # listener and sessions
+#   $host->ssh_cut                            # sessions only, as a broken line
+#   $host->ssh_freeze  ssh_thaw               # it no longer answers, and again
+
+use strict;
+use warnings;
+
+use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until
+    free_address free_port slurp spew process_tree kill_tree);
+use IO::Socket::INET;
+
+# Options: name, address, ssh_port, key_type (ed25519 | ecdsa | rsa),
+# authorized_key (a line), sshd_conf (more lines for sshd_config).
+sub new
+{
+    my ($class, %opt) = @_;
+    my $self = bless {
+        name     => $opt{name} // die("a host needs a name"),
+        address  => $opt{address} // free_address(),
+        key_type => $opt{key_type} // 'ed25519',
+    }, $class;
+    $self->{ssh_port} = $opt{ssh_port} // free_port($self->{address});
+    $self->{dir}      = scratch_dir($self->{name});
+
+    my $dir = $self->{dir};
+    spew("$dir/authorized_keys", ($opt{authorized_key} // '') . "\n");
+    $self->new_host_key;
+
+    my $conf = <<"END";
+ListenAddress $self->{address}
+Port $self->{ssh_port}
+HostKey $dir/host_key
+AuthorizedKeysFile $dir/authorized_keys
+PidFile $dir/sshd.pid
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UseDNS no
+PrintMotd no
+LogLevel VERBOSE
+MaxStartups 200
+MaxSessions 100
+END
+    # From 9.8 on failed logins would shut out the whole loopback.
+    $conf .= "PerSourcePenalties no\n" if _openssh_version() >= 9.8;
+    spew("$dir/sshd_config", $conf . ($opt{sshd_conf} // ''));
+    return $self;
+}
+
+my $openssh_version;
+
+sub _openssh_version
+{
+    if (!defined $openssh_version)
+    {
+        my (undef, $out, $err) = run_command([ 'ssh', '-V' ]);
+        $openssh_version = "$out$err" =~ /OpenSSH_(\d+\.\d+)/ ? $1 : 0;
+    }
+    return $openssh_version;
+}
+
+sub name     { $_[0]{name} }
+sub address  { $_[0]{address} }
+sub ssh_port { $_[0]{ssh_port} }
+sub dir      { $_[0]{dir} }
+sub ssh_log  { slurp("$_[0]{dir}/sshd.log") }
+sub ssh_pid  { $_[0]{sshd} && $_[0]{sshd}->running ? $_[0]{sshd}->pid : undef }
+
+# Makes the host's key (again: then it no longer is what known_hosts says).
+sub new_host_key
+{
+    my ($self, $type) = @_;
+    my $file = "$self->{dir}/host_key";
+    $self->{key_type} = $type if defined $type;
+    unlink $file, "$file.pub";
+    run_ok([ 'ssh-keygen', '-q', '-t', $self->{key_type}, '-N', '', '-C', '', '-f', $file ]);
+    return;
+}
+
+sub known_hosts_line
+{
+    my ($self) = @_;
+    my ($type, $key) = split ' ', slurp("$self->{dir}/host_key.pub");
+    return "[$self->{address}]:$self->{ssh_port} $type $key\n";
+}
+
+# Starts sshd; with wait => 0 without waiting until it answers.
+sub ssh_start
+{
+    my ($self, %opt) = @_;
+    return if $self->ssh_pid;
+    my $log = "$self->{dir}/sshd.log";
+    $self->{sshd} = FollowPrimary::Process->start(
+        [ '/usr/sbin/sshd', '-D', '-f', "$self->{dir}/sshd_config", '-E', $log ],
+        out => "$self->{dir}/sshd.out.log");
+    $self->ssh_wait if $opt{wait} // 1;
+    return;
+}
+
+sub ssh_wait
+{
+    my ($self) = @_;
+    wait_until("sshd of $self->{name} answers at $self->{address}:$self->{ssh_port}", sub {
+        return IO::Socket::INET->new(
+            PeerAddr => $self->{address},
+            PeerPort => $self->{ssh_port},
+            Timeout  => 1);
+    }, 10);
+    return;
+}
+
+sub ssh_stop
+{
+    my ($self) = @_;
+    my $pid = $self->ssh_pid // return;
+    $self->ssh_cut;
+    $self->{sshd}->stop;
+    return;
+}
+
+# At once: the listener and its sessions, with all that they run.
+sub ssh_kill
+{
+    my ($self) = @_;
+    my $pid = $self->ssh_pid // return;
+    kill_tree($pid);
+    return;
+}
+
+# Ends the sessions' own processes, not the commands that they run: what a
+# broken line leaves behind is the remote command's affair.
+sub ssh_cut
+{
+    my ($self) = @_;
+    my $pid = $self->ssh_pid // return;
+    my @sessions = grep { _is_sshd($_) } process_tree($pid);
+    kill 'KILL', grep { $_ != $pid } @sessions;
+    return;
+}
+
+sub ssh_freeze { my ($self) = @_; kill 'STOP', grep { _is_sshd($_) } process_tree($self->ssh_pid); return }
+sub ssh_thaw   { my ($self) = @_; kill 'CONT', grep { _is_sshd($_) } process_tree($self->ssh_pid); return }
+
+sub _is_sshd
+{
+    my ($pid) = @_;
+    my $exe = readlink("/proc/$pid/exe") // '';
+    my $comm = eval { slurp("/proc/$pid/comm") } // '';
+    return $exe =~ m{/sshd} || $comm =~ /^sshd/;
+}
+
+# The commands that run in sshd's sessions now: pid => command line.
+sub ssh_commands
+{
+    my ($self) = @_;
+    my $pid = $self->ssh_pid // return;
+    my %command;
+    for my $p (grep { !_is_sshd($_) } process_tree($pid))
+    {
+        my $line = eval { slurp("/proc/$p/cmdline") } // next;
+        $line =~ tr/\0/ /;
+        $command{$p} = $line;
+    }
+    return %command;
+}
+
+1;

@@ -1,0 +1,544 @@
+package FollowPrimary::Node;
+
+# A PostgreSQL server on a host.  PG_CONFIG (default: the one on PATH) says
+# which version.  The server's superuser is "postgres".
+#
+#   my $node = FollowPrimary::Node->new(host => $host);
+#   $node->init(conf => { shared_buffers => '16MB' });
+#   $node->start;
+#   my $standby = FollowPrimary::Node->new(host => $other_host);
+#   $standby->init_standby_from($node, slot => 1);
+#   $standby->start;
+#   $node->wait_for_catchup($standby);
+#   my $rows = $node->safe_psql('SELECT count(*) FROM t');
+#   my ($code, $out, $err) = $node->psql('SELECT 1/0');
+#   my $r = $node->try_sql('SELECT 1/0');       # $r->{sqlstate} eq '22012'
+#   $node->poll_query_until('SELECT pg_is_in_recovery()', 'f');
+#   $node->kill9;                               # a crash
+
+use strict;
+use warnings;
+
+use FollowPrimary::Scratch qw(run_command run_ok wait_until free_port slurp spew
+    process_alive kill_tree);
+
+my $bindir;
+
+sub bindir
+{
+    if (!defined $bindir)
+    {
+        $bindir = run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--bindir' ]);
+        chomp $bindir;
+    }
+    return $bindir;
+}
+
+# The major version of the servers: 13 … 18.
+my $major;
+
+sub pg_major
+{
+    if (!defined $major)
+    {
+        my $text = run_ok([ bindir() . '/postgres', '--version' ]);
+        ($major) = $text =~ /(\d+)/ or die "no version in $text";
+    }
+    return $major;
+}
+
+# Options: host; name (host's), port, id (pgpool's node id), pgdata, passfile,
+# password (superuser's).
+sub new
+{
+    my ($class, %opt) = @_;
+    my $host = $opt{host} // die "a node needs a host";
+    my $self = bless {
+        host     => $host,
+        name     => $opt{name} // $host->name,
+        id       => $opt{id},
+        port     => $opt{port} // free_port($host->address),
+        passfile => $opt{passfile},
+        password => $opt{password} // 'superuser password',
+    }, $class;
+    $self->{pgdata} = $opt{pgdata} // $host->dir . '/' . ($self->{name} eq $host->name ? 'data' : "$self->{name}-data");
+    $self->{log} = $host->dir . "/$self->{name}.log";
+    return $self;
+}
+
+sub host     { $_[0]{host} }
+sub address  { $_[0]{host}->address }
+sub name     { $_[0]{name} }
+sub id       { $_[0]{id} }
+sub port     { $_[0]{port} }
+sub pgdata   { $_[0]{pgdata} }
+sub log_file { $_[0]{log} }
+sub bin      { my ($self, $tool) = @_; return bindir() . "/$tool" }
+
+# The slot that follow_primary makes for it by default.
+sub slot_name
+{
+    my ($self) = @_;
+    my $slot = lc $self->address;
+    $slot =~ s/[^a-z0-9]/_/g;
+    return $slot;
+}
+
+sub connstr
+{
+    my ($self, $dbname, $user) = @_;
+    $dbname //= 'postgres';
+    $user   //= 'postgres';
+    return "host=@{[ $self->address ]} port=$self->{port} user=$user dbname=$dbname";
+}
+
+#
+# Making one
+#
+
+# Options: checksums (0 | 1, default: the version's), initdb (more arguments,
+# as an array), auth (pg_hba's method for connections from other nodes), conf.
+sub init
+{
+    my ($self, %opt) = @_;
+    my $auth = $opt{auth} // 'trust';
+    my @checksums =
+          !defined $opt{checksums} ? ()
+        : $opt{checksums}          ? ('-k')
+        : pg_major() >= 18         ? ('--no-data-checksums')
+        :                            ();
+    my $pwfile = spew($self->host->dir . '/pwfile', "$self->{password}\n");
+
+    run_ok([ $self->bin('initdb'), '--no-sync', '-A', $auth, '-U', 'postgres',
+        '-E', 'UTF8', '--no-locale', '--pwfile', $pwfile, @checksums,
+        @{ $opt{initdb} // [] }, '-D', $self->pgdata ], env => $self->_env);
+    unlink $pwfile;
+
+    spew($self->pgdata . '/pg_hba.conf', <<"END");
+local all all trust
+host all all 127.0.0.0/8 $auth
+host replication all 127.0.0.0/8 $auth
+END
+    $self->append_conf(_settings(
+        fsync                 => 'off',
+        wal_level             => 'replica',
+        max_wal_senders       => 10,
+        max_replication_slots => 10,
+        hot_standby           => 'on',
+        wal_log_hints         => 'on',
+        restart_after_crash   => 'on',
+        max_connections       => 50,
+        shared_buffers        => '16MB',
+        pg_major() >= 13 ? (wal_keep_size => '64MB') : (wal_keep_segments => 4),
+        # A killed server leaves no file in /dev/shm then that nobody can find.
+        pg_major() >= 14 ? (min_dynamic_shared_memory => '8MB') : (),
+        log_min_messages         => 'info',
+        log_line_prefix          => '%m [%p] %q%a ',
+        log_replication_commands => 'on',
+        logging_collector        => 'on',
+        log_rotation_age         => 0,
+        log_rotation_size        => 0,
+        $self->_own_settings));
+    $self->set(%{ $opt{conf} }) if $opt{conf};
+    return;
+}
+
+# A copy of the running $primary that streams from it.  Options: slot (1: its
+# slot_name, made when missing; or a name), conninfo (more keys, as text),
+# restore_command, user (repl), basebackup (more arguments, as an array).
+sub init_standby_from
+{
+    my ($self, $primary, %opt) = @_;
+    my $copy = $self->start_copy_from($primary, %opt);
+    my $code = $copy->wait(300);
+
+    die "pg_basebackup of $self->{name} failed\n" . $copy->err if !defined $code || $code != 0;
+    $copy->forget;
+    $self->finish_copy_from($primary, %opt);
+    return;
+}
+
+# The two halves of it, so that a cluster can copy to all its nodes at once.
+sub start_copy_from
+{
+    my ($self, $primary, %opt) = @_;
+    my $user = $opt{user} // 'repl';
+    my $slot = $self->_slot_option(%opt);
+
+    $primary->create_slot($slot) if defined $slot;
+    return FollowPrimary::Process->start(
+        [ $self->bin('pg_basebackup'), '-d', $primary->connstr(undef, $user), '-w',
+            '-c', 'fast', '-X', 'stream', '--no-sync', '-D', $self->pgdata,
+            @{ $opt{basebackup} // [] } ],
+        env => $self->_env);
+}
+
+sub finish_copy_from
+{
+    my ($self, $primary, %opt) = @_;
+    $self->set($self->_own_settings);
+    $self->follow($primary, %opt);
+    return;
+}
+
+# Writes what makes it a standby of $primary, as pgpool's procedure does: into
+# myrecovery.conf, which postgresql.conf includes in its last line.
+sub follow
+{
+    my ($self, $primary, %opt) = @_;
+    my $conninfo = "host=@{[ $primary->address ]} port=@{[ $primary->port ]}"
+        . ' user=' . ($opt{user} // 'repl')
+        . " application_name=$self->{name}"
+        . (defined $self->{passfile} ? " passfile=$self->{passfile}" : '')
+        . (defined $opt{conninfo} ? " $opt{conninfo}" : '');
+    my $slot = $self->_slot_option(%opt);
+
+    spew($self->pgdata . '/myrecovery.conf', _settings(
+        primary_conninfo         => $conninfo,
+        recovery_target_timeline => 'latest',
+        defined $opt{restore_command} ? (restore_command => $opt{restore_command}) : (),
+        defined $slot ? (primary_slot_name => $slot) : ()));
+    $self->append_conf('');
+    spew($self->pgdata . '/standby.signal', '');
+    return;
+}
+
+sub _slot_option
+{
+    my ($self, %opt) = @_;
+    return !$opt{slot} ? undef : $opt{slot} eq '1' ? $self->slot_name : $opt{slot};
+}
+
+# What differs from node to node.
+sub _own_settings
+{
+    my ($self) = @_;
+    return (
+        listen_addresses        => $self->address,
+        port                    => $self->{port},
+        unix_socket_directories => $self->host->dir,
+        log_directory           => $self->host->dir,
+        log_filename            => "$self->{name}.log",
+        cluster_name            => $self->{name});
+}
+
+sub _settings
+{
+    my (@pairs) = @_;
+    my $text = '';
+    while (my ($name, $value) = splice @pairs, 0, 2)
+    {
+        $value =~ s/'/''/g;
+        $text .= "$name = '$value'\n";
+    }
+    return $text;
+}
+
+# Appends to postgresql.conf; the include line stays the last one.
+sub append_conf
+{
+    my ($self, $text) = @_;
+    my $file    = $self->pgdata . '/postgresql.conf';
+    my $include = "include_if_exists = 'myrecovery.conf'\n";
+    my $conf    = slurp($file);
+
+    $text .= "\n" if $text ne '' && $text !~ /\n\z/;
+    $conf =~ s/^\Q$include\E//mg;
+    spew($file, $conf . $text . (-e $self->pgdata . '/myrecovery.conf' ? $include : ''));
+    return;
+}
+
+# Sets parameters in postgresql.conf; reload or restart is the caller's.
+sub set
+{
+    my ($self, %settings) = @_;
+    $self->append_conf(_settings(map { $_ => $settings{$_} } sort keys %settings));
+    return;
+}
+
+sub create_slot
+{
+    my ($self, $slot) = @_;
+    $self->safe_psql("SELECT pg_create_physical_replication_slot('$slot', true)
+        WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '$slot')");
+    return;
+}
+
+#
+# Running it
+#
+
+sub _env
+{
+    my ($self) = @_;
+    return { defined $self->{passfile} ? (PGPASSFILE => $self->{passfile}) : () };
+}
+
+sub _pg_ctl
+{
+    my ($self, @arguments) = @_;
+    return run_command([ $self->bin('pg_ctl'), '-w', '-t', 60, '-D', $self->pgdata, @arguments ],
+        timeout => 90);
+}
+
+# With fail_ok => 1 returns false when it does not start, else it dies then.
+sub start
+{
+    my ($self, %opt) = @_;
+    my ($code, $out, $err) = $self->_pg_ctl('-l', $self->host->dir . "/$self->{name}.start.log", 'start');
+    return 1 if $code == 0;
+    return 0 if $opt{fail_ok};
+    die "$self->{name} does not start\n$out$err" . $self->log_tail(20);
+}
+
+# Modes: fast, smart, immediate.
+sub stop
+{
+    my ($self, $mode, %opt) = @_;
+    return 1 if !defined $self->pid;
+    my ($code, $out, $err) = $self->_pg_ctl('-m', $mode // 'fast', 'stop');
+    return 1 if $code == 0;
+    return 0 if $opt{fail_ok};
+    die "$self->{name} does not stop\n$out$err" . $self->log_tail(20);
+}
+
+sub restart { my ($self, %opt) = @_; $self->stop('fast'); return $self->start(%opt) }
+
+sub reload
+{
+    my ($self) = @_;
+    my ($code, $out, $err) = $self->_pg_ctl('reload');
+    die "$self->{name} does not reload\n$out$err" if $code != 0;
+    return;
+}
+
+# Returns when it takes writes, which is before its checkpoint has ended.
+sub promote
+{
+    my ($self) = @_;
+    my ($code, $out, $err) = $self->_pg_ctl('promote');
+    die "$self->{name} is not promoted\n$out$err" . $self->log_tail(20) if $code != 0;
+    return;
+}
+
+# A crash: the postmaster and all its children are killed at one moment.
+# Returns when they are gone.
+sub kill9
+{
+    my ($self) = @_;
+    my $pid = $self->pid // return;
+    kill_tree($pid);
+    return;
+}
+
+# The postmaster's pid while it runs, whoever started it.
+sub pid
+{
+    my ($self) = @_;
+    my $text = eval { slurp($self->pgdata . '/postmaster.pid') } // return;
+    my ($pid) = $text =~ /\A(\d+)\n/ or return;
+    my $cwd = readlink("/proc/$pid/cwd") // return;
+    my ($here) = map { (stat $_)[1] // 0 } $self->pgdata;
+    my ($there) = map { (stat $_)[1] // -1 } $cwd;
+    return process_alive($pid) && $here == $there ? $pid : undef;
+}
+
+sub running { return defined $_[0]->pid }
+
+#
+# Asking it
+#
+
+# Returns (exit code, stdout, stderr).  Code 3: the SQL failed, 2: no
+# connection.  Options: dbname, user, timeout (180 s), host, port, variables
+# (psql's, a hash), keep_going (past an error).
+sub psql
+{
+    my ($self, $sql, %opt) = @_;
+    return run_command($self->_psql_command(%opt),
+        in => "$sql\n", timeout => $opt{timeout} // 180, env => $self->_env);
+}
+
+# The same beside the test: a FollowPrimary::Process.
+sub psql_start
+{
+    my ($self, $sql, %opt) = @_;
+    return FollowPrimary::Process->start($self->_psql_command(%opt), in => "$sql\n", env => $self->_env);
+}
+
+sub _psql_command
+{
+    my ($self, %opt) = @_;
+    my %variable = (ON_ERROR_STOP => $opt{keep_going} ? 0 : 1, %{ $opt{variables} // {} });
+    return [ $self->bin('psql'), '-XAtqw',
+        (map { ('-v', "$_=$variable{$_}") } sort keys %variable),
+        '-d', $self->connstr($opt{dbname}, $opt{user}), '-f', '-' ];
+}
+
+# Returns stdout without its last newline; dies when the SQL fails.
+sub safe_psql
+{
+    my ($self, $sql, %opt) = @_;
+    my ($code, $out, $err) = $self->psql($sql, %opt);
+    die "psql exit code $code on $self->{name}: $sql\n$err" if $code != 0;
+    chomp $out;
+    return $out;
+}
+
+# Returns a hash: ok, code, out, err, and of the error its sqlstate, message,
+# detail and hint ('' when there is none).
+sub try_sql
+{
+    my ($self, $sql, %opt) = @_;
+    $opt{variables}{VERBOSITY} = 'verbose';
+    my ($code, $out, $err) = $self->psql($sql, %opt);
+    return result($code, $out, $err);
+}
+
+sub result
+{
+    my ($code, $out, $err) = @_;
+    chomp $out;
+    my %r = (ok => $code == 0 ? 1 : 0, code => $code, out => $out, err => $err,
+        sqlstate => '', message => '', detail => '', hint => '');
+    if ($err =~ /^(?:psql:[^\n]*?: )?(?:ERROR|FATAL|PANIC):  (\w{5}): (.*)/ms)
+    {
+        $r{sqlstate} = $1;
+        my $rest = $2;
+        my $label = qr/^(?:DETAIL|HINT|CONTEXT|LOCATION|LINE \d+|STATEMENT|QUERY|WARNING|NOTICE|psql:)/m;
+        ($r{message}) = $rest =~ /\A(.*?)(?=\n$label|\n*\z)/s;
+        ($r{detail}) = $rest =~ /^DETAIL:  (.*?)(?=\n$label|\n*\z)/ms ? $1 : '';
+        ($r{hint})   = $rest =~ /^HINT:  (.*?)(?=\n$label|\n*\z)/ms   ? $1 : '';
+    }
+    return \%r;
+}
+
+# SELECT follow_primary(...) for $node on this server, as try_sql.  Arguments
+# are named ones of the function, text or number or undef (NULL); node_host and
+# node_port are filled in.  function => 'follow_primary_plan' asks for the plan.
+sub follow_sql
+{
+    my ($self, $node, %arguments) = @_;
+    my $function = delete $arguments{function} // 'follow_primary';
+    my %all = (node_host => $node->address, node_port => $node->port, %arguments);
+    return ($function eq 'follow_primary' ? 'SELECT ' : 'SELECT * FROM ') . "$function("
+        . join(', ', map { "$_ => " . quote($all{$_}) } sort keys %all) . ')';
+}
+
+sub make_follow
+{
+    my ($self, $node, %arguments) = @_;
+    return $self->try_sql($self->follow_sql($node, %arguments), timeout => 300);
+}
+
+sub quote
+{
+    my ($value) = @_;
+    return 'NULL' if !defined $value;
+    return $value if $value =~ /\A-?\d+\z|\A(?:true|false)\z/;
+    $value =~ s/'/''/g;
+    return $value =~ s/\\/\\\\/g ? "E'$value'" : "'$value'";
+}
+
+# Until the query prints $expected ('t'); false after the time is over.
+sub poll_query_until
+{
+    my ($self, $sql, $expected, $timeout) = @_;
+    $expected //= 't';
+    return eval {
+        wait_until("\"$sql\" prints \"$expected\"", sub {
+            my ($code, $out) = $self->psql($sql, timeout => 20);
+            chomp $out;
+            return $code == 0 && $out eq $expected;
+        }, $timeout // 60);
+    } ? 1 : 0;
+}
+
+# Kinds: insert, write, flush (of a primary), receive, replay (of a standby).
+sub lsn
+{
+    my ($self, $kind) = @_;
+    my %function = (
+        insert  => 'pg_current_wal_insert_lsn',
+        write   => 'pg_current_wal_lsn',
+        flush   => 'pg_current_wal_flush_lsn',
+        receive => 'pg_last_wal_receive_lsn',
+        replay  => 'pg_last_wal_replay_lsn');
+    return $self->safe_psql('SELECT ' . ($function{$kind} // die "no LSN $kind") . '()');
+}
+
+sub in_recovery { return $_[0]->safe_psql('SELECT pg_is_in_recovery()') eq 't' }
+
+# Of a primary: the one that it writes; of a standby: the one that it receives.
+sub timeline
+{
+    my ($self) = @_;
+    return $self->safe_psql(<<'END');
+SELECT CASE WHEN pg_is_in_recovery()
+    THEN (SELECT received_tli FROM pg_stat_wal_receiver)
+    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
+END
+}
+
+# Until $standby has replayed what this server has written (or $lsn).
+sub wait_for_catchup
+{
+    my ($self, $standby, $lsn, $timeout) = @_;
+    $lsn //= $self->in_recovery ? $self->lsn('replay') : $self->lsn('flush');
+    $timeout //= 60;
+    $standby->poll_query_until("SELECT pg_last_wal_replay_lsn() >= '$lsn'", 't', $timeout)
+        or die "$standby->{name} has not replayed $lsn within $timeout s\n" . $standby->log_tail(15);
+    return;
+}
+
+# Until its WAL receiver streams from $primary.
+sub wait_for_streaming
+{
+    my ($self, $primary, $timeout) = @_;
+    my ($host, $port) = ($primary->address, $primary->port);
+    $self->poll_query_until("SELECT count(*) FROM pg_stat_wal_receiver
+        WHERE status = 'streaming' AND sender_host = '$host' AND sender_port = $port",
+        '1', $timeout)
+        or die "$self->{name} does not stream from $primary->{name}\n" . $self->log_tail(15);
+    return;
+}
+
+# All of pg_controldata as a hash, or one field of it.
+sub controldata
+{
+    my ($self, $field) = @_;
+    my $text = run_ok([ $self->bin('pg_controldata'), $self->pgdata ]);
+    my %value = map { /^(.+?):\s*(.*)$/ ? ($1 => $2) : () } split /\n/, $text;
+    return %value if !defined $field;
+    return $value{$field} // die "pg_controldata has no \"$field\"";
+}
+
+# The server's log from $offset on; log_size gives the offset of its end.
+sub log_size { return -s $_[0]{log} // 0 }
+
+sub log_content
+{
+    my ($self, $offset) = @_;
+    my $text = -e $self->{log} ? slurp($self->{log}) : '';
+    return substr($text, $offset // 0);
+}
+
+sub log_tail
+{
+    my ($self, $lines) = @_;
+    my @lines = map { -e $_ ? split /^/, slurp($_) : () }
+        $self->host->dir . "/$self->{name}.start.log", $self->{log};
+    splice @lines, 0, @lines - $lines if @lines > $lines;
+    return "--- log of $self->{name}:\n" . join('', @lines);
+}
+
+sub wait_for_log
+{
+    my ($self, $regex, $offset, $timeout) = @_;
+    wait_until("$self->{name}'s log matches $regex", sub {
+        return $self->log_content($offset) =~ $regex;
+    }, $timeout // 60);
+    return;
+}
+
+1;

@@ -1,0 +1,320 @@
+package FollowPrimary::Pgpool;
+
+# A real pgpool-II (4.1 to 4.7) in front of a cluster, on 127.0.0.1.
+#
+#   my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
+#   $pgpool->start;
+#   $cluster->node(0)->kill9;
+#   $pgpool->wait_for_primary(1, 30);
+#   $pgpool->wait_for_status(2 => 'up', 60);
+#   $_->{status} for $pgpool->pool_nodes;       # node_id hostname port status role …
+#   my ($code, $out, $err) = $pgpool->pcp('pcp_node_count');
+
+use strict;
+use warnings;
+
+use Digest::MD5 qw(md5_hex);
+use FollowPrimary::Node;
+use FollowPrimary::Scratch qw(scratch_dir run_command wait_until free_port slurp spew kill_tree);
+
+my $count = 0;
+my $version;
+
+# The program's version as a number: 4.1 … 4.7.
+sub version
+{
+    if (!defined $version)
+    {
+        my (undef, $out, $err) = run_command([ _program('pgpool'), '--version' ]);
+        ($version) = "$out$err" =~ /(\d+\.\d+)/ or die "no pgpool\n$err";
+    }
+    return $version;
+}
+
+sub _program
+{
+    my ($name) = @_;
+    my ($path) = grep { -x } map { "$_/$name" } '/usr/sbin', '/usr/bin', split /:/, $ENV{PATH};
+    return $path // $name;
+}
+
+# Options
+#   cluster
+#   follow   1: the extension, by follow_primary_command; a text: that command;
+#            0: none
+#   arguments  for follow => 1, more of follow_primary()'s arguments, as SQL
+#            (default: wait => false)
+#   conf     more settings for pgpool.conf, a hash
+sub new
+{
+    my ($class, %opt) = @_;
+    my $cluster = $opt{cluster} // die "pgpool needs a cluster";
+    my $name    = $count++ ? "pgpool$count" : 'pgpool';
+    my $self    = bless {
+        cluster  => $cluster,
+        dir      => scratch_dir($name),
+        port     => free_port(),
+        pcp_port => free_port(),
+        user     => 'pgpool',
+        password => 'pcp:pass\\word',
+    }, $class;
+    my $dir = $self->{dir};
+
+    spew("$dir/pcp.conf", "$self->{user}:" . md5_hex($self->{password}) . "\n");
+    spew("$dir/pool_hba.conf", '');
+    (my $escaped = $self->{password}) =~ s/([:\\])/\\$1/g;
+    spew($self->pcp_pass_file, "*:*:$self->{user}:$escaped\n", 0600);
+
+    my $bindir = FollowPrimary::Node::bindir();
+    spew("$dir/failover.sh", <<"END", 0700);
+#!/bin/sh
+# failed node, old primary, new main: id host port
+echo "failover: \$*"
+test "\$1" = "\$2" || exit 0
+test "\$3" -ge 0 || exit 0
+exec $bindir/psql -XAtw -h "\$4" -p "\$5" -U postgres -d postgres -c 'SELECT pg_promote()'
+END
+
+    my $follow = $opt{follow} // 0;
+    $self->{conf} = {
+        %{ $self->_settings },
+        (version() >= 4.2 ? 'follow_primary_command' : 'follow_master_command') =>
+              $follow eq '0' ? ''
+            : $follow eq '1' ? $self->follow_command($opt{arguments} // 'wait => false')
+            :                  $follow,
+        %{ $opt{conf} // {} } };
+    $self->write_conf;
+    $cluster->set(
+        'follow_primary.pcp_port'      => $self->{pcp_port},
+        'follow_primary.pcp_user'      => $self->{user},
+        'follow_primary.pcp_pass_file' => $self->pcp_pass_file);
+    return $self;
+}
+
+# pgpool.conf knows no doubled quotes: $$ quotes the SQL, $ is kept from sh.
+sub follow_command
+{
+    my ($self, $arguments) = @_;
+    my $psql = FollowPrimary::Node::bindir() . '/psql';
+    my $text = sub { '\$\$' . $_[0] . '\$\$' };
+    return "$psql -X -w -U postgres -h %H -p %r -d postgres -v ON_ERROR_STOP=1 -c "
+        . '"SELECT follow_primary('
+        . join(', ', 'node_host => ' . $text->('%h'), 'node_port => %p',
+            'node_pgdata => ' . $text->('%D'), 'node_id => %d',
+            'primary_host => ' . $text->('%H'), 'primary_port => %r',
+            $arguments ne '' ? $arguments : ())
+        . ')"';
+}
+
+sub _settings
+{
+    my ($self) = @_;
+    my $cluster  = $self->{cluster};
+    my $dir      = $self->{dir};
+    my $v        = version();
+    my $password = $cluster->{password}{postgres};
+    my %conf     = (
+        listen_addresses     => '127.0.0.1',
+        port                 => $self->{port},
+        pcp_listen_addresses => '127.0.0.1',
+        pcp_port             => $self->{pcp_port},
+        pcp_socket_dir       => $dir,
+        ($v >= 4.4 ? 'unix_socket_directories' : 'socket_dir') => $dir,
+        ($v >= 4.7 ? 'work_dir' : 'logdir') => $dir,
+        pid_file_name => "$dir/pgpool.pid",
+        pool_passwd   => '',
+        $v >= 4.2
+        ? (backend_clustering_mode => 'streaming_replication')
+        : (master_slave_mode => 'on', master_slave_sub_mode => 'stream'),
+        load_balance_mode              => 'off',
+        enable_pool_hba                => 'off',
+        allow_clear_text_frontend_auth => 'on',
+        num_init_children              => 8,
+        max_pool                       => 1,
+        connection_cache               => 'off',
+        log_line_prefix                => '%t: %p: ',
+        log_hostname                   => 'off',
+        connect_timeout                => 2000,
+        sr_check_period                => 1,
+        sr_check_user                  => 'postgres',
+        sr_check_password              => $password,
+        sr_check_database              => 'postgres',
+        health_check_period            => 1,
+        health_check_timeout           => 5,
+        health_check_max_retries       => 0,
+        health_check_user              => 'postgres',
+        health_check_password          => $password,
+        health_check_database          => 'postgres',
+        failover_on_backend_error      => 'on',
+        auto_failback                  => 'off',
+        detach_false_primary           => 'off',
+        search_primary_node_timeout    => 30,
+        failover_command               => "$dir/failover.sh %d %P %m %H %r",
+        use_watchdog                   => 'off',
+        memory_cache_enabled           => 'off');
+
+    for my $node ($cluster->nodes)
+    {
+        my $i = $node->id;
+        $conf{"backend_hostname$i"}         = $node->address;
+        $conf{"backend_port$i"}             = $node->port;
+        $conf{"backend_weight$i"}           = 1;
+        $conf{"backend_data_directory$i"}   = $node->pgdata;
+        $conf{"backend_flag$i"}             = 'ALLOW_TO_FAILOVER';
+        $conf{"backend_application_name$i"} = $node->name;
+    }
+    return \%conf;
+}
+
+sub write_conf
+{
+    my ($self) = @_;
+    my $conf = $self->{conf};
+    spew("$self->{dir}/pgpool.conf", join '', map { "$_ = '$conf->{$_}'\n" } sort keys %$conf);
+    return;
+}
+
+# Changes pgpool.conf; a running pgpool reads it again.
+sub set
+{
+    my ($self, %settings) = @_;
+    %{ $self->{conf} } = (%{ $self->{conf} }, %settings);
+    $self->write_conf;
+    $self->{process}->signal('HUP') if $self->running;
+    return;
+}
+
+sub dir           { $_[0]{dir} }
+sub port          { $_[0]{port} }
+sub pcp_port      { $_[0]{pcp_port} }
+sub pcp_user      { $_[0]{user} }
+sub pcp_password  { $_[0]{password} }
+sub pcp_pass_file { "$_[0]{dir}/pcppass" }
+sub log_file      { "$_[0]{dir}/pgpool.log" }
+sub log_content   { my ($self, $offset) = @_; return substr(-e $self->log_file ? slurp($self->log_file) : '', $offset // 0) }
+sub running       { return $_[0]{process} && $_[0]{process}->running }
+sub pid           { return $_[0]{process}->pid }
+
+# Returns when it answers and knows every node.  It remembers from its last
+# life which nodes were down, but with discard_status => 1.
+sub start
+{
+    my ($self, %opt) = @_;
+    my $dir = $self->{dir};
+
+    $self->{process} = FollowPrimary::Process->start(
+        [ _program('pgpool'), '-n', $opt{discard_status} ? '-D' : (),
+            '-f', "$dir/pgpool.conf", '-F', "$dir/pcp.conf", '-a', "$dir/pool_hba.conf" ],
+        out => $self->log_file,
+        cwd => $dir,
+        env => { PGPASSFILE => $self->{cluster}->passfile, PCPPASSFILE => $self->pcp_pass_file });
+    if (!eval { wait_until('pgpool answers', sub {
+        die "pgpool has ended\n" if !$self->running;
+        my ($code) = $self->pcp('pcp_node_count');
+        return $code == 0 && $self->pool_nodes == $self->{cluster}->nodes
+            && grep { $_->{role} eq 'primary' } $self->pool_nodes;
+    }, 30) })
+    {
+        my @log = split /^/, $self->log_content;
+        splice @log, 0, @log - 20 if @log > 20;
+        die "$@@log";
+    }
+    return;
+}
+
+# Modes of pgpool's own: fast, immediate, smart (waits for clients).
+sub stop
+{
+    my ($self, $mode) = @_;
+    my %signal = (smart => 'TERM', fast => 'INT', immediate => 'QUIT');
+    return if !$self->running;
+    $self->{process}->stop(signal => $signal{ $mode // 'fast' }, timeout => 30);
+    return;
+}
+
+sub kill9
+{
+    my ($self) = @_;
+    return if !$self->running;
+    kill_tree($self->pid);
+    return;
+}
+
+# Through pgpool itself.
+sub psql
+{
+    my ($self, $sql, %opt) = @_;
+    return run_command(
+        [ FollowPrimary::Node::bindir() . '/psql', '-XAqw', '-v', 'ON_ERROR_STOP=1',
+            $opt{header} ? () : '-t', '-P', 'footer=off',
+            '-d', "host=127.0.0.1 port=$self->{port} user=postgres dbname=" . ($opt{dbname} // 'postgres'),
+            '-f', '-' ],
+        in      => "$sql\n",
+        timeout => $opt{timeout} // 30,
+        env     => { PGPASSFILE => $self->{cluster}->passfile });
+}
+
+# SHOW pool_nodes: a hash per node, in order of node_id; empty when pgpool does
+# not serve queries, as in the middle of a failover.
+sub pool_nodes
+{
+    my ($self) = @_;
+    my ($code, $out) = $self->psql('SHOW pool_nodes', header => 1);
+    return if $code != 0;
+    my ($head, @lines) = split /\n/, $out;
+    my @names = split /\|/, $head;
+    return map { my %row; @row{@names} = split /\|/, $_, -1; \%row } @lines;
+}
+
+sub pool_node
+{
+    my ($self, $id) = @_;
+    my ($node) = grep { $_->{node_id} == $id } $self->pool_nodes;
+    return $node // {};
+}
+
+# A pcp_* command; -h, -p, -U and -w are given.  The password comes from the
+# file.  Returns (exit code, stdout, stderr).
+sub pcp
+{
+    my ($self, $tool, @arguments) = @_;
+    return run_command(
+        [ _program($tool), '-h', '127.0.0.1', '-p', $self->{pcp_port}, '-U', $self->{user}, '-w', @arguments ],
+        timeout => 90,
+        env     => { PCPPASSFILE => $self->pcp_pass_file });
+}
+
+sub wait_for
+{
+    my ($self, $what, $condition, $timeout) = @_;
+    my @last;
+    return if eval { wait_until($what, sub {
+        my @nodes = $self->pool_nodes or return 0;
+        @last = @nodes;
+        return $condition->(@nodes);
+    }, $timeout // 60) };
+    die $@ . join '', map { "$_->{node_id} $_->{hostname} $_->{status} $_->{role}\n" } @last;
+}
+
+# Until pgpool shows the node as the only primary, and up.
+sub wait_for_primary
+{
+    my ($self, $id, $timeout) = @_;
+    $self->wait_for("pgpool shows node $id as the primary", sub {
+        my @primary = grep { $_->{role} =~ /primary|master/ } @_;
+        return @primary == 1 && $primary[0]{node_id} == $id && $primary[0]{status} eq 'up';
+    }, $timeout);
+    return;
+}
+
+# wait_for_status(2 => 'up', 60): up, down, waiting, unused, quarantine.
+sub wait_for_status
+{
+    my ($self, $id, $status, $timeout) = @_;
+    $self->wait_for("pgpool shows node $id $status", sub {
+        return grep { $_->{node_id} == $id && $_->{status} eq $status } @_;
+    }, $timeout);
+    return;
+}
+
+1;

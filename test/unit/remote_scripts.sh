@@ -1,0 +1,465 @@
+#!/bin/sh
+# remote_scripts.sh - checks of src/remote that need no server.
+#
+# Proves that each script does its editing and renaming exactly, again when it
+# is run again, and to the end when it was killed at any step before. Prints
+# TAP. Runs as any user, in a folder of its own that it removes.
+set -u
+
+scripts=$(cd "${0%/*}/../../src/remote" && pwd) || exit 1
+top=$(mktemp -d) || exit 1
+trap 'rm -rf "$top"' EXIT
+trap 'exit 1' HUP INT TERM
+
+count=0
+failures=0
+
+# ok NAME COMMAND...: one check, true if the command is.
+ok() {
+    name=$1
+    shift
+    count=$((count + 1))
+    if "$@"; then
+        echo "ok $count - $name"
+    else
+        echo "not ok $count - $name"
+        sed 's/^/# /' "$top/out" "$top/err" 2>/dev/null
+        failures=$((failures + 1))
+    fi
+}
+
+# run SCRIPT ARGUMENT...: stdout to out, stderr to err, exit code to rc.
+run() {
+    script=$1
+    shift
+    sh "$scripts/$script" "$@" >"$top/out" 2>"$top/err" </dev/null
+    rc=$?
+    return "$rc"
+}
+
+printed() {
+    grep -Fqx -e "$1" "$top/out"
+}
+
+fails_with() {
+    [ "$rc" -ne 0 ] && printed "failed=$1"
+}
+
+is() {
+    [ "$1" = "$2" ] || {
+        printf '# got:  %s\n# want: %s\n' "$1" "$2"
+        false
+    }
+}
+
+mode() {
+    # shellcheck disable=SC2012 # the mode only
+    ls -ld "$1" | cut -c 1-10
+}
+
+# A folder of programs that stand in for PostgreSQL's.
+bin=$top/bin
+mkdir "$bin"
+program() {
+    cat >"$bin/$1"
+    chmod +x "$bin/$1"
+}
+program pg_controldata <<'END'
+#!/bin/sh
+echo "Database cluster state:               shut down"
+END
+program pg_ctl <<'END'
+#!/bin/sh
+case "$*" in *status*) exit 3 ;; esac
+echo "pg_ctl $*" >&2
+exit 1
+END
+# Takes the last assignment of -C's name in the recovery file of the test.
+program postgres <<'END'
+#!/bin/sh
+for name; do :; done
+cat "$FP_TEST_VALUES/$name" 2>/dev/null
+exit 0
+END
+
+# Names that break whoever quotes carelessly.
+# shellcheck disable=SC2016 # as they are
+nasty='it'\''s a "data" $dir `x` \n *;[1]'
+
+### stop.sh
+
+pgdata="$top/stop $nasty"
+mkdir "$pgdata"
+run stop.sh "$pgdata" "$bin" 2 ''
+ok 'stop: no postmaster.pid is success' is "$rc$(cat "$top/out")" "0was_running=no
+state=shut down"
+echo 999999999 >"$pgdata/postmaster.pid"
+run stop.sh "$pgdata" "$bin" 2 ''
+ok 'stop: a process that is gone is success' is "$rc" 0
+echo $$ >"$pgdata/postmaster.pid"
+run stop.sh "$pgdata" "$bin" 2 ''
+ok "stop: another program's process is success" is "$rc" 0
+ok 'stop: and was not running' printed was_running=no
+: >"$pgdata/postmaster.pid"
+run stop.sh "$pgdata" "$bin" 2 ''
+ok 'stop: an empty postmaster.pid is success' is "$rc" 0
+
+# what looks like a server: a process that works in PGDATA
+(cd "$pgdata" && exec sleep 30) &
+server=$!
+sleep 0.2
+echo "$server" >"$pgdata/postmaster.pid"
+run stop.sh "$pgdata" "$bin" 1 'exit 3'
+ok 'stop: a command that fails' fails_with stop_failed
+run stop.sh "$pgdata" "$bin" 1 true
+ok 'stop: a command that does nothing' fails_with timeout
+run stop.sh "$pgdata" "$bin" 10 "(sleep 0.5; kill $server) &"
+wait "$server" 2>/dev/null
+ok 'stop: a command that returns early is waited for' is "$rc" 0
+ok 'stop: and it was running' printed was_running=yes
+
+### start.sh
+
+mkdir "$pgdata.follow_primary"
+for phase in recovering rewinding rewound swapping; do
+    printf 'job=1\nphase=%s\n' "$phase" >"$pgdata.follow_primary/mark"
+    run start.sh "$pgdata" "$bin" '' 2 '' ''
+    ok "start: refused in phase $phase" fails_with marked
+done
+printf 'job=1\nphase=ready\n' >"$pgdata.follow_primary/mark"
+run start.sh "$pgdata" "$bin" '' 2 'echo cause; exit 1' ''
+ok 'start: not refused in phase ready' fails_with start_failed
+ok 'start: what the command said is shown' grep -qx cause "$top/err"
+ok "start: the log is the owner's only" is "$(mode "$pgdata.follow_primary.log")" -rw-------
+
+### configure.sh
+
+pgdata="$top/conf $nasty"
+mkdir "$pgdata"
+recovery="$top/my $nasty.conf"
+quoted=$(printf '%s' "$recovery" | sed "s/\\\\/&&/g; s/'/''/g")
+conninfo="host=db1 password='pa ss\\'"
+content="primary_conninfo = 'x'
+restore_command = 'y'"
+FP_TEST_VALUES=$top/values
+export FP_TEST_VALUES
+mkdir "$FP_TEST_VALUES"
+echo latest >"$FP_TEST_VALUES/recovery_target_timeline"
+printf '%s\n' "$conninfo" >"$FP_TEST_VALUES/primary_conninfo"
+echo slot >"$FP_TEST_VALUES/primary_slot_name"
+echo y >"$FP_TEST_VALUES/restore_command"
+
+{
+    # printf, for dash's echo knows escapes
+    printf '%s\n' 'port = 5432 # keep \n this' \
+        "include_if_exists = '$quoted'" \
+        "  INCLUDE_IF_EXISTS='$quoted' # spacing" \
+        "include_if_exists	'$quoted'" \
+        "include_if_exists = 'other.conf'" \
+        "#include_if_exists = '$quoted'" \
+        'include_if_exists_not = 1' 'last = 1' '' ''
+} >"$pgdata/postgresql.conf"
+chmod 640 "$pgdata/postgresql.conf"
+cat >"$pgdata/postgresql.auto.conf" <<'END'
+# Do not edit
+Primary_ConnInfo = 'host=old # = '' x'
+primary_slot_name='old'
+work_mem = 'primary_slot_name = 1'
+recovery_target_lsn = '0/1'
+recovery_target = 'immediate'
+recovery_min_apply_delay = '5s'
+restore_command = 'old'
+recovery_targets = 'mine'
+archive_cleanup_command = 'keep'
+END
+touch "$pgdata/recovery.signal" "$pgdata/backup_label"
+echo old >"$pgdata/recovery.conf"
+configure() {
+    run configure.sh "$pgdata" "$bin" '' "$recovery" "${1:-150000}" "$content" no "$conninfo" slot y
+}
+configure
+ok 'configure: runs' is "$rc" 0
+ok 'configure: says that it changed something' printed changed=yes
+ok 'configure: the conninfo is not printed' is "$(grep -c 'pa ss' "$top/out" "$top/err" | sed 's/.*://' | tr -d '\n')" 00
+ok 'configure: the include comes once and last' is "$(cat "$pgdata/postgresql.conf")" "port = 5432 # keep \\n this
+include_if_exists = 'other.conf'
+#include_if_exists = '$quoted'
+include_if_exists_not = 1
+last = 1
+include_if_exists = '$quoted'"
+ok 'configure: its mode stays' is "$(mode "$pgdata/postgresql.conf")" -rw-r-----
+ok 'configure: the settings are written' is "$(cat "$recovery")" "$content"
+ok "configure: for the owner's eyes" is "$(mode "$recovery")" -rw-------
+ok 'configure: postgresql.auto.conf loses what would win' is "$(cat "$pgdata/postgresql.auto.conf")" \
+    "# Do not edit
+work_mem = 'primary_slot_name = 1'
+recovery_min_apply_delay = '5s'
+recovery_targets = 'mine'
+archive_cleanup_command = 'keep'"
+ok 'configure: it is kept as it was' grep -q 'host=old' "$pgdata.follow_primary/config/postgresql.auto.conf.before"
+ok 'configure: a standby' test -e "$pgdata/standby.signal"
+ok 'configure: no recovery.signal' test ! -e "$pgdata/recovery.signal"
+ok 'configure: no recovery.conf' test ! -e "$pgdata/recovery.conf"
+ok 'configure: backup_label stays' test -e "$pgdata/backup_label"
+
+before=$(cat "$pgdata/postgresql.conf" "$pgdata/postgresql.auto.conf" "$recovery")
+configure
+ok 'configure again: nothing to change' printed changed=no
+ok 'configure again: nothing changed' is "$(cat "$pgdata/postgresql.conf" "$pgdata/postgresql.auto.conf" "$recovery")" "$before"
+ok 'configure again: the first postgresql.auto.conf is the one kept' \
+    grep -q 'host=old' "$pgdata.follow_primary/config/postgresql.auto.conf.before"
+
+printf 'job=1\nphase=rewound\n' >"$pgdata.follow_primary/mark"
+echo other >"$FP_TEST_VALUES/primary_slot_name"
+configure
+ok 'configure: what is overridden is found' fails_with overridden
+ok 'configure: and named' grep -q ': primary_slot_name$' "$top/err"
+ok 'configure: a rewound node is not ready then' grep -qx phase=rewound "$pgdata.follow_primary/mark"
+echo slot >"$FP_TEST_VALUES/primary_slot_name"
+configure
+ok 'configure: and is when all is right' grep -qx phase=ready "$pgdata.follow_primary/mark"
+
+mv "$pgdata/postgresql.conf" "$top/etc.conf"
+ln -s "$top/etc.conf" "$pgdata/postgresql.conf"
+echo 'port = 1' >"$top/etc.conf"
+configure
+ok 'configure: a symbolic link stays one' test -h "$pgdata/postgresql.conf"
+ok 'configure: and its target is edited' is "$(cat "$top/etc.conf")" "port = 1
+include_if_exists = '$quoted'"
+
+rm "$pgdata/standby.signal"
+configure 110000
+ok 'configure before 12: recovery.conf' is "$(cat "$pgdata/recovery.conf")" "$content"
+ok 'configure before 12: no standby.signal' test ! -e "$pgdata/standby.signal"
+
+### save_config.sh, restore_config.sh
+
+pgdata="$top/save $nasty"
+mkdir "$pgdata" "$pgdata/conf.d" "$pgdata/sub" "$pgdata/base"
+printf '%s\n' "include 'sub/more.conf'
+include_dir = 'conf.d'
+ssl_cert_file = 'sub/../sub/odd ''name'
+ssl_ca_file = '/etc/passwd'
+hba_file = '$(printf '%s' "$pgdata/sub/hba.conf" | sed "s/\\\\/&&/g; s/'/''/g")'" >"$pgdata/postgresql.conf"
+echo "include_if_exists 'deep.conf'" >"$pgdata/sub/more.conf"
+echo deep >"$pgdata/sub/deep.conf"
+echo cert >"$pgdata/sub/odd 'name"
+echo 'host all @users all trust' >"$pgdata/sub/hba.conf"
+echo me >"$pgdata/sub/users"
+echo one >"$pgdata/conf.d/1 a.conf"
+echo auto >"$pgdata/postgresql.auto.conf"
+echo key >"$pgdata/server.key"
+chmod 600 "$pgdata/server.key"
+ln -s /nowhere "$pgdata/root.crt"
+echo data >"$pgdata/base/1"
+touch "$pgdata/standby.signal"
+run save_config.sh "$pgdata" 7
+ok 'save: runs' is "$rc" 0
+ok 'save: the manifest' is "$(sort "$pgdata.follow_primary/config/files")" "$(sort <<'END'
+conf.d/1 a.conf
+postgresql.auto.conf
+postgresql.conf
+root.crt
+server.key
+sub/deep.conf
+sub/hba.conf
+sub/more.conf
+sub/odd 'name
+sub/users
+END
+)"
+ok 'save: standby.signal is noted' test -e "$pgdata.follow_primary/config/standby"
+
+# the primary's files come
+before=$(cat "$pgdata/postgresql.conf")
+for file in postgresql.conf postgresql.auto.conf server.key sub/deep.conf; do
+    echo "the primary's" >"$pgdata/$file"
+done
+rm "$pgdata/root.crt" "$pgdata/sub/users"
+echo foreign >"$pgdata/conf.d/2.conf"
+echo phase=rewinding >"$pgdata.follow_primary/mark"
+run save_config.sh "$pgdata" 8
+ok 'save again, marked: the first job'\''s is kept' is "$(cat "$pgdata.follow_primary/config/data/postgresql.conf")" "$before"
+run restore_config.sh "$pgdata"
+ok 'restore: replaces what differs' printed restored=7
+ok 'restore: postgresql.conf' is "$(cat "$pgdata/postgresql.conf")" "$before"
+ok 'restore: the key and its mode' is "$(cat "$pgdata/server.key") $(mode "$pgdata/server.key")" 'key -rw-------'
+ok 'restore: a symbolic link' is "$(readlink "$pgdata/root.crt")" /nowhere
+ok "restore: the primary's settings file is out of the folder" test ! -e "$pgdata/conf.d/2.conf"
+run restore_config.sh "$pgdata"
+ok 'restore again: nothing to do' printed restored=0
+mkdir "$top/target"
+run restore_config.sh "$pgdata" "$top/target"
+ok 'restore: into another folder' is "$(cat "$top/target/sub/users")" me
+rm "$pgdata.follow_primary/mark"
+echo new >"$pgdata/postgresql.auto.conf"
+run save_config.sh "$pgdata" 9
+ok 'save again, not marked: anew' is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" new
+run save_config.sh "$top/nothing here" 9
+ok 'save: of nothing' printed saved=0
+run restore_config.sh "$top/never saved"
+ok 'restore: of nothing' fails_with not_saved
+
+### swap.sh, clean.sh
+
+# A stand-in for mv, rm and sync that lets the script die before its Nth call.
+kill_bin=$top/kill
+mkdir "$kill_bin"
+for tool in mv rm rmdir ln sync; do
+    cat >"$kill_bin/$tool" <<'END'
+#!/bin/sh
+calls=$(($(cat "$FP_TEST_CALLS") + 1))
+echo "$calls" >"$FP_TEST_CALLS"
+if [ "$calls" -eq "$FP_TEST_DIE_AT" ]; then
+    [ "$FP_TEST_AFTER" = no ] || PATH=$FP_TEST_PATH "${0##*/}" "$@"
+    kill -9 "$PPID"
+    exit 1
+fi
+PATH=$FP_TEST_PATH exec "${0##*/}" "$@"
+END
+    chmod +x "$kill_bin/$tool"
+done
+
+# A node with its WAL and two tablespaces elsewhere, and a copy beside each.
+lay_out() {
+    rm -rf "$top/node"
+    pgdata="$top/node/data $nasty"
+    wal="$top/node/wal $nasty"
+    space1="$top/node/space1 $nasty"
+    space2="$top/node/space2"
+    work=$pgdata.follow_primary
+    mkdir -p "$work"
+    for set in old new; do
+        if [ "$set" = old ]; then
+            data=$pgdata
+            suffix=
+        else
+            data=$work/new
+            suffix=.follow_primary_new
+        fi
+        mkdir -p "$data/pg_tblspc"
+        for one in "$wal" "$space1" "$space2"; do
+            mkdir "$one$suffix"
+            echo "$set" >"$one$suffix/what"
+        done
+        echo "$set" >"$data/what"
+        ln -s "$wal$suffix" "$data/pg_wal"
+        ln -s "$space1$suffix" "$data/pg_tblspc/1"
+        ln -s "$space2$suffix" "$data/pg_tblspc/2"
+    done
+    # a tablespace that the node did not have
+    rm -rf "$space2" "$pgdata/pg_tblspc/2"
+    echo job=7 >"$work/proven"
+}
+
+swap() {
+    run swap.sh "$pgdata" "$wal" "$space1" "$space2"
+}
+
+# The state that is wanted in the end.
+swapped() {
+    is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" "$pgdata/pg_tblspc/2/what" | tr '\n' ' ')" 'new new new new ' &&
+        is "$(readlink "$pgdata/pg_wal")" "$wal" &&
+        is "$(readlink "$pgdata/pg_tblspc/1")" "$space1" &&
+        is "$(cat "$work/old/what" "$work/old/pg_wal/what" "$work/old/pg_tblspc/1/what" | tr '\n' ' ')" 'old old old ' &&
+        is "$(readlink "$work/old/pg_wal")" "$wal.follow_primary_old" &&
+        is "$(find "$top/node" -name '*new*' | wc -l | tr -d ' ')" 0 &&
+        is "$(cat "$work/mark")" "job=7
+method=basebackup
+phase=ready"
+}
+
+lay_out
+rm "$work/proven"
+swap
+ok 'swap: nothing without a proven copy' fails_with not_proven
+lay_out
+swap
+ok 'swap: runs' printed result=swapped
+ok 'swap: all is in place' swapped
+swap
+ok 'swap again: says so' printed result=already_swapped
+ok 'swap again: all is in place' swapped
+
+FP_TEST_CALLS=$top/calls
+FP_TEST_PATH=$PATH
+export FP_TEST_CALLS FP_TEST_PATH FP_TEST_DIE_AT FP_TEST_AFTER
+for FP_TEST_AFTER in no yes; do
+    FP_TEST_DIE_AT=0
+    all_well=yes
+    while :; do
+        FP_TEST_DIE_AT=$((FP_TEST_DIE_AT + 1))
+        lay_out
+        echo 0 >"$FP_TEST_CALLS"
+        PATH=$kill_bin:$PATH
+        swap
+        died=$rc
+        PATH=$FP_TEST_PATH
+        [ "$died" -ne 0 ] || break
+        # what is at PGDATA is the old before all changes, nothing, or the whole copy
+        case $(cat "$pgdata/what" 2>/dev/null) in
+            old) [ ! -e "$work/old" ] || all_well="old data in both places at $FP_TEST_DIE_AT" ;;
+            new) is "$(cat "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" | tr '\n' ' ')" 'new new ' || all_well="half a copy at $FP_TEST_DIE_AT" ;;
+        esac
+        if [ -e "$work/old" ] && [ "$(cat "$pgdata/what" 2>/dev/null)" != new ] &&
+            ! grep -qx phase=swapping "$work/mark"; then
+            all_well="no mark at $FP_TEST_DIE_AT"
+        fi
+        swap
+        if [ "$rc" -ne 0 ] || ! swapped; then
+            all_well="not completed after a kill at $FP_TEST_DIE_AT"
+        fi
+        [ "$all_well" = yes ] || break
+    done
+    ok "swap: killed at each of $((FP_TEST_DIE_AT - 1)) calls (after it: $FP_TEST_AFTER), it completes" is "$all_well" yes
+done
+
+lay_out
+rm -rf "$pgdata" "$wal" "$space1"
+swap
+ok 'swap: onto nothing' is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" | tr '\n' ' ')" 'new new '
+ok 'swap: onto nothing keeps nothing' test ! -e "$work/old"
+lay_out
+rm -rf "$pgdata"
+mkdir "$pgdata"
+swap
+ok 'swap: onto an empty folder' is "$(cat "$pgdata/what")" new
+lay_out
+mkdir "$work/old"
+echo older >"$work/old/what"
+swap
+ok "swap: an earlier job's old data stays" is "$(cat "$work/old/what" "$work/old.2/what" "$wal.follow_primary_old.2/what" | tr '\n' ' ')" 'older old old '
+
+lay_out
+swap
+mkdir "$work/lost_wal-7"
+run clean.sh "$pgdata" always 7 "$wal" "$space1" "$space2"
+ok 'clean, keep always: runs' is "$rc" 0
+want=$(
+    # shellcheck source=src/remote/lib.sh
+    . "$scripts/lib.sh"
+    emit kept "$wal.follow_primary_old-7
+$space1.follow_primary_old-7
+$work/old-7"
+)
+ok 'clean, keep always: names what is kept' printed "$want"
+ok 'clean, keep always: the old data is whole' is "$(cat "$work/old-7/what" "$work/old-7/pg_wal/what" "$work/old-7/pg_tblspc/1/what" | tr '\n' ' ')" 'old old old '
+# shellcheck disable=SC2012
+ok 'clean, keep always: nothing else is left' is "$(ls "$work" | tr '\n' ' ')" 'lost_wal-7 old-7 '
+
+lay_out
+swap
+run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
+ok 'clean: nothing is left' is "$(find "$top/node" -name '*follow_primary*')" ''
+ok 'clean: the node is whole' is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" "$pgdata/pg_tblspc/2/what" | tr '\n' ' ')" 'new new new new '
+run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
+ok 'clean again: success' is "$rc" 0
+
+### space.sh
+
+run space.sh "$pgdata" '' "$wal"
+ok 'space: of each folder that is named' is "$(sed 's/=.*//' "$top/out" | tr '\n' ' ')" 'free_0 device_0 free_2 device_2 '
+ok 'space: a number of bytes' grep -Eqx 'free_0=[0-9]+' "$top/out"
+
+echo "1..$count"
+[ "$failures" -eq 0 ]
