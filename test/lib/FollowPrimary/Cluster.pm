@@ -200,12 +200,12 @@ sub create_extension
     my ($self) = @_;
     my ($primary, @standbys) = $self->nodes;
     my $rows = join ",\n", map {
-        sprintf "('%s', %d, %d, '%s', %d)", $_->address, $_->port, $_->id, $_->pgdata, $_->host->ssh_port
+        sprintf "('%s', %d, '%s', %d)", $_->address, $_->port, $_->pgdata, $_->host->ssh_port
     } $self->nodes;
 
     $primary->safe_psql(<<"END");
 CREATE EXTENSION follow_primary;
-INSERT INTO follow_primary_node (host, port, node_id, pgdata, ssh_port) VALUES
+INSERT INTO follow_primary_node (host, port, pgdata, ssh_port) VALUES
 $rows;
 END
     $primary->wait_for_catchup($_) for @standbys;

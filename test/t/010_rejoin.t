@@ -1,0 +1,39 @@
+# The main job: a primary is killed, a standby promoted; the former primary was
+# restarted by mistake and written to. One call makes it a standby of the new
+# primary: its stray rows are gone, new rows arrive. Needs real servers, since
+# what pg_rewind and recovery do with a fork is the point.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
+my ($old, $new, $sibling) = $cluster->nodes;
+
+$old->safe_psql('CREATE TABLE t (i int); INSERT INTO t SELECT generate_series(1, 1000)');
+$old->wait_for_catchup($new);
+$old->wait_for_catchup($sibling);
+$old->kill9;
+$new->promote;
+$new->safe_psql('INSERT INTO t SELECT generate_series(1001, 2000)');
+$old->start;
+$old->safe_psql('INSERT INTO t SELECT generate_series(100001, 102000)');
+is($old->safe_psql('SELECT count(*) FROM t WHERE i > 100000'), 2000, 'the former primary has stray rows');
+
+my $r = $new->make_follow($old);
+ok($r->{ok}, 'one call makes the former primary follow') or diag($r->{err});
+diag($r->{err});
+diag($new->safe_psql('SELECT * FROM follow_primary_job'));
+diag($new->safe_psql('SELECT * FROM follow_primary_step ORDER BY job_id, seq'));
+$new->safe_psql('INSERT INTO t VALUES (5000)');
+$new->wait_for_catchup($old);
+is($old->safe_psql('SELECT count(*), count(*) FILTER (WHERE i > 100000), max(i) FROM t'), '2001|0|5000',
+    'its stray rows are gone and new rows arrive');
+ok($old->in_recovery, 'it is a standby');
+
+$r = $new->make_follow($sibling);
+ok($r->{ok}, 'the sibling follows') or diag($r->{err});
+diag($r->{err});
+diag($new->safe_psql('SELECT * FROM follow_primary_job'));
+diag($new->safe_psql('SELECT * FROM follow_primary_progress'));
+$r = $new->make_follow($sibling);
+diag($r->{err});
+done_testing();
