@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
@@ -89,11 +88,7 @@ primary_drop_made_slot(Job *job)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
+		(void) sql_recover(context);
 	}
 	PG_END_TRY();
 }

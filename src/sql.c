@@ -8,7 +8,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -60,6 +62,7 @@ static SqlResult *
 run(const char *statement, int nargs, const char *const *args, bool latest)
 {
 	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
 	bool		own_transaction = !IsTransactionState();
 	SqlResult  *result;
 	Oid			types[SQL_MAX_ARGS];
@@ -86,7 +89,10 @@ run(const char *statement, int nargs, const char *const *args, bool latest)
 	PopActiveSnapshot();
 	SPI_finish();
 	if (own_transaction)
+	{
 		CommitTransactionCommand();
+		CurrentResourceOwner = owner;
+	}
 	MemoryContextSwitchTo(context);
 	return result;
 }
@@ -111,4 +117,21 @@ sql_scalar_latest(const char *statement, int nargs, const char *const *args)
 	SqlResult  *result = run(statement, nargs, args, true);
 
 	return result->nrows > 0 ? sql_value(result, 0, 0) : NULL;
+}
+
+ErrorData *
+sql_recover(MemoryContext context)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	CurrentResourceOwner = AuxProcessResourceOwner;
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	return error;
 }

@@ -5,6 +5,8 @@
 #ifndef FOLLOW_PRIMARY_SQL_H
 #define FOLLOW_PRIMARY_SQL_H
 
+#include "utils/palloc.h"
+
 /* Rows as text; a NULL is a NULL pointer. */
 typedef struct SqlResult
 {
@@ -35,6 +37,13 @@ extern char *sql_scalar(const char *statement, int nargs,
  */
 extern char *sql_scalar_latest(const char *statement, int nargs,
 							   const char *const *args);
+
+/*
+ * In a worker's PG_CATCH: writes the error to the server log, forgets it and
+ * aborts whatever transaction there is.  Returns a copy of the error in the
+ * given context, which becomes the current one.
+ */
+extern ErrorData *sql_recover(MemoryContext context);
 
 /*
  * The text itself if it is valid in the database's encoding, else a copy with

@@ -488,6 +488,7 @@ survey(Job *job)
 			settings->rewind_database,
 			settings->passfile,
 			psprintf("%d", wal_segment_size),
+			request->node_host,
 			records.data,
 			NULL
 	},

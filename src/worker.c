@@ -28,6 +28,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "attach.h"
 #include "compat.h"
@@ -334,11 +335,7 @@ clean_up(Job *job)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
+		(void) sql_recover(context);
 	}
 	PG_END_TRY();
 	ssh_disconnect(job->ssh);
@@ -396,6 +393,10 @@ follow_primary_worker_main(Datum main_arg)
 	dsm_pin_mapping(seg);
 	CommitTransactionCommand();
 
+	/* Between transactions, too, the server's own code wants an owner. */
+	CreateAuxProcessResourceOwner();
+	CurrentResourceOwner = AuxProcessResourceOwner;
+
 	context = AllocSetContextCreate(TopMemoryContext, "follow_primary job",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
@@ -425,15 +426,7 @@ follow_primary_worker_main(Datum main_arg)
 		ErrorData  *error;
 		const char *state;
 
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-		RESUME_INTERRUPTS();
-
+		error = sql_recover(context);
 		state = "failed";
 		if (terminated)
 		{

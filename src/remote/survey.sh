@@ -10,7 +10,8 @@
 #   6 DB_NAME      database to connect to for that
 #   7 PASSFILE     password file for that; '' = libpq's default
 #   8 SEGMENT      size of a WAL segment in bytes
-#   9 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read a header
+#   9 HOST         the node's host, as the caller names it
+#  10 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read a header
 #                  of, for comparison with the primary's
 #
 # Prints key=value lines; survey.c knows them all. Exits 0 whatever the state
@@ -21,7 +22,9 @@ set -u
 . "${0%/*}/lib.sh"
 
 pgdata=$1 port=$2 bin_dir=$3 config_file=$4 db_user=$5 db_name=$6 passfile=$7
-segment=$8 records=$9
+segment=$8 host=$9
+shift 9
+records=$1
 connect_with "$passfile"
 
 emit boot_id "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
@@ -33,6 +36,18 @@ if [ ! -x "$bin_dir/postgres" ] || [ ! -x "$bin_dir/pg_controldata" ]; then
 fi
 emit bin_version "$("$bin_dir/postgres" -V)"
 
+# Does a server that listens on address $1 (its first one) have the host's port?
+# Several servers of one machine can share a port, on addresses of their own.
+listens_on_host() {
+    case $1 in
+        '' | '*' | 0.0.0.0 | :: | localhost | "$host") return 0 ;;
+    esac
+    for address in $(getent ahosts "$host" | awk '{ print $1 }'); do
+        [ "$address" != "$1" ] || return 0
+    done
+    return 1
+}
+
 # The data directory of the server that has the port, if it is ours to see. A
 # postmaster's working directory is its data directory.
 port_owner=
@@ -40,8 +55,9 @@ for lock in /proc/[0-9]*/cwd/postmaster.pid; do
     [ -r "$lock" ] || continue
     process=${lock#/proc/}
     process=${process%%/*}
-    { read -r owner_pid && read -r owner_dir && read -r _ && read -r owner_port; } <"$lock" || continue
-    if [ "$owner_pid" = "$process" ] && [ "$owner_port" = "$port" ]; then
+    { read -r owner_pid && read -r owner_dir && read -r _ &&
+        read -r owner_port && read -r _ && read -r owner_listen; } <"$lock" || continue
+    if [ "$owner_pid" = "$process" ] && [ "$owner_port" = "$port" ] && listens_on_host "$owner_listen"; then
         port_owner=$owner_dir
         break
     fi

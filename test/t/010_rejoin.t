@@ -24,7 +24,7 @@ diag($r->{err});
 diag($new->safe_psql('SELECT * FROM follow_primary_job'));
 diag($new->safe_psql('SELECT * FROM follow_primary_step ORDER BY job_id, seq'));
 $new->safe_psql('INSERT INTO t VALUES (5000)');
-$new->wait_for_catchup($old);
+BAIL_OUT("no") if !$r->{ok}; $new->wait_for_catchup($old);
 is($old->safe_psql('SELECT count(*), count(*) FILTER (WHERE i > 100000), max(i) FROM t'), '2001|0|5000',
     'its stray rows are gone and new rows arrive');
 ok($old->in_recovery, 'it is a standby');
