@@ -42,6 +42,10 @@
 #define ReleaseExternalFD()		((void) 0)
 #endif
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn				pg_attribute_noreturn()
+#endif
+
 #if PG_VERSION_NUM < 190000
 #define CHECKPOINT_FAST			CHECKPOINT_IMMEDIATE
 #endif

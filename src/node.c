@@ -34,7 +34,7 @@ node_name(const Job *job)
  * A script's failure as an error.  The script's own messages are the detail;
  * among them is the server's log when a start failed.
  */
-static void pg_attribute_noreturn()
+pg_noreturn static void
 fail(const Job *job, const RemoteReply *reply, int sqlstate,
 	 const char *what, const char *hint)
 {
@@ -80,7 +80,7 @@ common_sqlstate(const RemoteReply *reply, const char **hint)
 	return ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 fail_commonly(const Job *job, const RemoteReply *reply, const char *what)
 {
 	const char *hint;

@@ -55,7 +55,7 @@ requested_method_name(RequestedMethod method)
 	return method_names[method];
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 invalid_argument(const char *name, const char *detail, const char *hint)
 {
 	ereport(ERROR,

@@ -44,7 +44,7 @@ sender_objection(const Job *job)
 	return NULL;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 not_proven(const Job *job, const char *detail)
 {
 	ereport(ERROR,
