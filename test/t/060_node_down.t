@@ -1,0 +1,112 @@
+# A node that is down is left alone, as pgpool wants it, or started over as a
+# standby when the caller says so, whichever way it went down. What a killed, a
+# cleanly stopped and a crashed standby leave behind differs in the control
+# file, in the WAL and in what crash recovery has to do first, and a dead host
+# differs from a dead sshd only on a network: so real servers, killed for real.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, conf => {
+    'follow_primary.connect_timeout' => 5 });
+my ($old, $new, $stopped, $crashed) = $cluster->nodes;
+
+# The rows that the node shows are the primary's, and a new one arrives.
+my $n = 0;
+sub follows_now
+{
+    my ($node, $what) = @_;
+    $n++;
+    $new->safe_psql("INSERT INTO t VALUES (-$n)");
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$what has the primary's rows, new ones too");
+    is($node->safe_psql("SELECT pg_is_in_recovery(), slot_name, received_tli FROM pg_stat_wal_receiver"),
+        join('|', 't', $node->slot_name, $new->timeline), "$what streams the primary's timeline through its slot");
+    return;
+}
+
+sub job
+{
+    my ($columns) = @_;
+    return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+$old->wait_for_catchup($_) for $new, $stopped, $crashed;
+$old->kill9;
+$new->promote;
+
+# By default: told, and nothing else.
+my $r = $new->make_follow($old);
+is($r->{code}, 0, 'a node that is down is no error by default') or diag($r->{err});
+like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down.*when_down => 'rejoin'/,
+    'a NOTICE says that it is skipped, and how it can be had');
+is(job('state, method, error_code, step'), 'skipped|skip||plan', "so does the job's row");
+ok(!$old->running, 'it is still down');
+is($old->controldata('Database cluster state'), 'in production', 'and its data is as the crash left it');
+is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '" . $old->slot_name . "'"), 0,
+    'no slot was made for it');
+
+# A crashed former primary.
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, "when_down => 'rejoin' brings the killed primary back") or diag($r->{err});
+is(job('state, method'), 'succeeded|rewind', 'by a rewind');
+follows_now($old, 'it');
+
+# A standby that was stopped, and one that crashed, both following the dead
+# primary when that happened.
+$stopped->stop('fast');
+is($stopped->controldata('Database cluster state'), 'shut down in recovery', 'a standby is stopped');
+$r = $new->make_follow($stopped, when_down => 'rejoin');
+ok($r->{ok}, 'the stopped standby comes back') or diag($r->{err});
+follows_now($stopped, 'it');
+
+$crashed->kill9;
+is($crashed->controldata('Database cluster state'), 'in archive recovery', 'a standby is killed');
+$r = $new->make_follow($crashed, when_down => 'rejoin');
+ok($r->{ok}, 'the killed standby comes back') or diag($r->{err});
+follows_now($crashed, 'it');
+
+# A former primary that was shut down in good order: its last record, the
+# shutdown checkpoint, reached the standby that was promoted.
+$new->safe_psql('INSERT INTO t SELECT generate_series(1001, 1100)');
+$new->wait_for_catchup($_) for $old, $stopped, $crashed;
+$new->stop('fast');
+($old, $new) = ($new, $old);
+$new->promote;
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'a primary that was shut down in good order comes back') or diag($r->{err});
+is(job('coalesce(lost_transactions, 0)'), 0, 'and has lost nothing');
+$r = $new->make_follow($stopped);
+ok($r->{ok}, 'its sibling follows') or diag($r->{err});
+follows_now($old, 'the former primary');
+
+# Neither sshd nor PostgreSQL answers: a dead host is a node that is down.
+$crashed->kill9;
+$crashed->host->ssh_kill;
+$r = $new->make_follow($crashed);
+is($r->{code}, 0, 'a dead host is skipped') or diag($r->{err});
+like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down/, 'with a NOTICE');
+is(job('state'), 'skipped', "its job's state is skipped");
+
+# It cannot be started over, and that is an error.
+$r = $new->make_follow($crashed, when_down => 'rejoin');
+is($r->{sqlstate}, '08001', 'a dead host cannot rejoin: 08001');
+like($r->{message}, qr/\Q@{[ $crashed->address ]}\E/, 'the message names the host');
+isnt($r->{hint}, '', 'there is a hint');
+is(job('state, error_code'), 'failed|08001', "the job's row says so");
+
+# sshd is gone, but the server is up: nobody may say that this node is down.
+$stopped->host->ssh_kill;
+$r = $new->make_follow($stopped);
+is($r->{sqlstate}, '08001', 'a node whose sshd alone is gone is an error: 08001');
+isnt($r->{code}, 0, 'psql fails');
+ok($stopped->running, 'its server goes on');
+
+# The host is back: the same call does it.
+$crashed->host->ssh_start;
+$r = $new->make_follow($crashed, when_down => 'rejoin');
+ok($r->{ok}, 'once the host is back it rejoins') or diag($r->{err});
+follows_now($crashed, 'it');
+
+done_testing();
