@@ -58,13 +58,13 @@ follow_primary(PG_FUNCTION_ARGS)
 
 /* The names of the plan's steps, for people. */
 static ArrayType *
-step_names(const JobPlan *plan, const Request *request)
+step_names(const Job *job)
 {
 	Datum		names[32];
 	int			n = 0;
 
-	for (const Step *step = plan_steps(plan); step && step->name; step++)
-		if (step_applies(step, request))
+	for (const Step *step = plan_steps(&job->plan); step && step->name; step++)
+		if (step_applies(step, job))
 			names[n++] = CStringGetTextDatum(step->name);
 	return construct_array(names, n, TEXTOID, -1, false, 'i');
 }
@@ -114,7 +114,7 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(job->plan.hint ?
 									psprintf("%s. %s", job->plan.reason, job->plan.hint) :
 									job->plan.reason);
-	values[2] = PointerGetDatum(step_names(&job->plan, job->request));
+	values[2] = PointerGetDatum(step_names(job));
 	tuplestore_putvalues(tupstore, tupdesc, values, nulls);
 	return (Datum) 0;
 }

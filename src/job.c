@@ -159,13 +159,11 @@ job_end_step(Job *job)
 	job->step = NULL;
 }
 
-/* Formats into the job's memory. */
-static char *format(Job *job, const char *fmt, va_list args) pg_attribute_printf(2, 0);
+static char *format(const char *fmt, va_list args) pg_attribute_printf(1, 0);
 
 static char *
-format(Job *job, const char *fmt, va_list args)
+format(const char *fmt, va_list args)
 {
-	MemoryContext caller = MemoryContextSwitchTo(job->context);
 	StringInfoData buf;
 
 	initStringInfo(&buf);
@@ -181,18 +179,19 @@ format(Job *job, const char *fmt, va_list args)
 			break;
 		enlargeStringInfo(&buf, needed);
 	}
-	MemoryContextSwitchTo(caller);
 	return buf.data;
 }
 
 void
 job_detail(Job *job, const char *fmt,...)
 {
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
 	va_list		args;
 
 	va_start(args, fmt);
-	job->detail = format(job, fmt, args);
+	job->detail = format(fmt, args);
 	va_end(args);
+	MemoryContextSwitchTo(caller);
 }
 
 void
@@ -203,7 +202,7 @@ job_notice(Job *job, const char *fmt,...)
 	if (job->notice == NULL)
 		return;
 	va_start(args, fmt);
-	job->notice(format(job, fmt, args));
+	job->notice(format(fmt, args));
 	va_end(args);
 }
 

@@ -6,10 +6,13 @@
 
 #include "attach.h"
 #include "method.h"
+#include "node.h"
 
 const Step *
 plan_steps(const JobPlan *plan)
 {
+	if (plan->finish)
+		return finish_steps;
 	switch (plan->method)
 	{
 		case METHOD_NONE:
@@ -28,7 +31,11 @@ plan_steps(const JobPlan *plan)
 }
 
 bool
-step_applies(const Step *step, const Request *request)
+step_applies(const Step *step, const Job *job)
 {
-	return step->run != attach_node || request->node_id >= 0;
+	if (step->run == attach_node)
+		return job->request->node_id >= 0;
+	if (step->run == node_clean)
+		return job->plan.method != METHOD_NONE || job->node.mark != MARK_NONE;
+	return true;
 }

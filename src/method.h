@@ -28,11 +28,15 @@ extern const Step repoint_steps[];
 extern const Step repoint_restart_steps[];
 extern const Step rewind_steps[];
 extern const Step basebackup_steps[];
+extern const Step finish_steps[];
 
 /* The steps of a plan; NULL for those that have none. */
 extern const Step *plan_steps(const JobPlan *plan);
 
-/* Is the step taken for this request? Without a node_id nothing is attached. */
-extern bool step_applies(const Step *step, const Request *request);
+/*
+ * Is the step taken?  Without a node_id nothing is attached, and a node that
+ * follows already is cleaned only of what an interrupted job left there.
+ */
+extern bool step_applies(const Step *step, const Job *job);
 
 #endif							/* FOLLOW_PRIMARY_METHOD_H */

@@ -29,3 +29,15 @@ const Step basebackup_steps[] = {
 	{"clean", node_clean},
 	{NULL, NULL}
 };
+
+/* After a job that ended between the swap, or the rewind, and the proof. */
+const Step finish_steps[] = {
+	{"slot", primary_ensure_slot},
+	{"swap", node_swap},
+	{"configure", node_configure},
+	{"start", node_start},
+	{"verify", verify_follows},
+	{"attach", attach_node},
+	{"clean", node_clean},
+	{NULL, NULL}
+};

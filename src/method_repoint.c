@@ -17,6 +17,7 @@
 const Step none_steps[] = {
 	{"verify", verify_follows},
 	{"attach", attach_node},
+	{"clean", node_clean},
 	{NULL, NULL}
 };
 

@@ -184,30 +184,12 @@ net_wait(pgsocket sock, int events, TimestampTz deadline, long max_wait_ms)
 		net_milliseconds_until(deadline) > 0;
 }
 
-bool
-net_port_answers(const char *host, int port, int timeout_ms)
-{
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   timeout_ms);
-	NetFailure	failure;
-	char	   *cause;
-	pgsocket	sock = net_try_connect(host, port, deadline, &failure, &cause);
-
-	if (sock == PGINVALID_SOCKET)
-	{
-		pfree(cause);
-		return false;
-	}
-	net_close(sock);
-	return true;
-}
-
 /* Connects to one address; *error is an errno, 0 for our own deadline. */
 static pgsocket
 net_connect_address(const struct addrinfo *address, TimestampTz deadline,
 					NetFailure *failure, int *error)
 {
-	pgsocket	sock;
+	volatile pgsocket sock;
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,

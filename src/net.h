@@ -46,7 +46,4 @@ extern void net_close(pgsocket sock);
 extern bool net_wait(pgsocket sock, int events, TimestampTz deadline,
 					 long max_wait_ms);
 
-/* Does host:port accept a TCP connection within timeout_ms? */
-extern bool net_port_answers(const char *host, int port, int timeout_ms);
-
 #endif							/* FOLLOW_PRIMARY_NET_H */

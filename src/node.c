@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "node.h"
@@ -146,7 +147,8 @@ node_stop(Job *job)
 	remote_run(job->ssh, &remote_stop,
 			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
 						 NUMBER(settings->stop_timeout),
-						 expand_command(job, settings->node_stop_command)),
+						 expand_command(job, settings->node_stop_command),
+						 psprintf(INT64_FORMAT, job->id)),
 			   &limits, &reply);
 	if (failed_for(&reply, "timeout"))
 		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
@@ -335,18 +337,24 @@ static bool
 copy_progress(void *arg)
 {
 	Job		   *job = (Job *) arg;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "copy progress",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
 	const char *args[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
 	SqlResult  *row = sql_run(BASE_BACKUP_PROGRESS, lengthof(args), args);
 	int64		done;
 	int64		total;
-	bool		moved;
+	bool		moved = false;
 
-	if (row->nrows == 0 || sql_value(row, 0, 0) == NULL)
-		return false;
-	done = strtoll(sql_value(row, 0, 0), NULL, 10);
-	total = sql_value(row, 0, 1) ? strtoll(sql_value(row, 0, 1), NULL, 10) : 0;
-	moved = done != job->bytes_done;
-	job_progress(job, done, Max(done, total));
+	if (row->nrows > 0 && sql_value(row, 0, 0))
+	{
+		done = strtoll(sql_value(row, 0, 0), NULL, 10);
+		total = sql_value(row, 0, 1) ? strtoll(sql_value(row, 0, 1), NULL, 10) : 0;
+		moved = done != job->bytes_done;
+		job_progress(job, done, Max(done, total));
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
 	return moved;
 }
 
@@ -391,6 +399,11 @@ node_swap(Job *job)
 	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
 	RemoteReply reply;
 
+	if (job->plan.finish && job->node.mark != MARK_HALF_SWAPPED)
+	{
+		job_detail(job, "the data is in place");
+		return STEP_DONE;
+	}
 	remote_run(job->ssh, &remote_swap, WITH_FOLDERS(job, job->node.pgdata),
 			   &limits, &reply);
 	if (!reply.ok)
@@ -445,7 +458,8 @@ node_configure(Job *job)
 	{
 		remote_run(job->ssh, &remote_restore_config, ARGUMENTS(job->node.pgdata),
 				   &limits, &reply);
-		if (failed_for(&reply, "not_saved") && job->node.pgdata_state != PGDATA_OK)
+		if (failed_for(&reply, "not_saved") &&
+			(job->node.pgdata_state != PGDATA_OK || job->plan.finish))
 			content = psprintf("%s%s", content, job_identity_conf(job));
 		else if (!reply.ok)
 			fail_commonly(job, &reply, "the configuration could not be put back");

@@ -236,7 +236,8 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 	if (refused(primary, node, plan))
 		return;
 
-	if (node->state == NODE_DOWN && !rejoin_when_down)
+	/* A node that a job of ours stopped is not down by itself. */
+	if (node->state == NODE_DOWN && !rejoin_when_down && node->mark == MARK_NONE)
 	{
 		choose(plan, METHOD_SKIP, "the node is down");
 		plan->hint = "Pass when_down => 'rejoin' to have it started as a standby.";
@@ -250,12 +251,20 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
+	if (requested == REQUESTED_AUTO && node->state == NODE_DOWN &&
+		(node->mark == MARK_HALF_SWAPPED || node->mark == MARK_CHANGED))
+	{
+		choose(plan, METHOD_BASEBACKUP, "an interrupted job has brought the data already: only what was left is done");
+		plan->finish = true;
+		return;
+	}
+
 	relation = relate(primary, node, plan);
 	plan->diverged = relation == REL_DIVERGED;
 
 	/* Does it follow already? The proof comes with the verify step. */
 	if (requested == REQUESTED_AUTO && node->state == NODE_STANDBY &&
-		relation == REL_PREFIX && node->mark == MARK_NONE &&
+		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
 		node->receiver_streaming &&
 		node->receiver_timeline == primary->timeline &&
 		primary->slot_active && node->receiver_slot != NULL)

@@ -68,7 +68,7 @@ typedef enum NodeState
 typedef enum NodeMark
 {
 	MARK_NONE,
-	MARK_BEFORE_CHANGE,			/* prepared, the data not yet touched */
+	MARK_BEFORE_CHANGE,			/* stopped by a job, the data not touched */
 	MARK_HALF_CHANGED,			/* the data is neither old nor new */
 	MARK_HALF_SWAPPED,			/* a proven copy is half in place */
 	MARK_CHANGED				/* the data is new, not yet proven */
@@ -134,6 +134,8 @@ typedef struct JobPlan
 	char	   *hint;			/* ... and what to do */
 	bool		copy_if_rewind_fails;
 	bool		restart;		/* METHOD_REPOINT: settings need a restart */
+	bool		finish;			/* the data of an interrupted job is in place,
+								 * or half so: only go on from there */
 	bool		diverged;		/* fork_* are set */
 	TimeLineID	fork_timeline;	/* timeline on which the histories part */
 	XLogRecPtr	fork_lsn;

@@ -251,8 +251,8 @@ apply_node_column(Request *request, const char *column, char *value)
 		int			given = request->node_id;
 
 		if (given < 0 && value)
-			request->node_id = pg_strtoint32(value);
-		return given >= 0 && (value == NULL || given != pg_strtoint32(value));
+			request->node_id = atoi(value);
+		return given >= 0 && (value == NULL || given != atoi(value));
 	}
 	if (strcmp(column, "config_file") == 0)
 		request->config_file = value;

@@ -300,7 +300,7 @@ settings_override(Settings *target, const char *name, const char *value)
 				TEXT_OF(target, s) = pstrdup(value);
 				break;
 			case SETTING_INT:
-				INT_OF(target, s) = pg_strtoint32(value);
+				INT_OF(target, s) = atoi(value);
 				if (INT_OF(target, s) < s->min || INT_OF(target, s) > s->max)
 					objection = psprintf("It must be between %d and %d.",
 										 s->min, s->max);

@@ -18,13 +18,23 @@
 
 #define SQL_MAX_ARGS 40
 
+/* Of a worker, for what the server's code needs one between transactions. */
+static ResourceOwner worker_owner = NULL;
+
+void
+sql_start_worker(void)
+{
+	worker_owner = ResourceOwnerCreate(NULL, "follow_primary");
+	CurrentResourceOwner = worker_owner;
+}
+
 char *
 sql_text(const char *text)
 {
 	char	   *copy;
 
 	if (pg_verifymbstr(text, strlen(text), true))
-		return unconstify(char *, text);
+		return (char *) text;
 	copy = pstrdup(text);
 	for (char *c = copy; *c; c++)
 		if (IS_HIGHBIT_SET(*c))
@@ -130,7 +140,7 @@ sql_recover(MemoryContext context)
 	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
-	CurrentResourceOwner = AuxProcessResourceOwner;
+	CurrentResourceOwner = worker_owner;
 	MemoryContextSwitchTo(context);
 	RESUME_INTERRUPTS();
 	return error;

@@ -7,6 +7,12 @@
 
 #include "utils/palloc.h"
 
+/*
+ * Prepares a worker, which has no transaction between statements, to use the
+ * functions below and those of the server that need a resource owner.
+ */
+extern void sql_start_worker(void);
+
 /* Rows as text; a NULL is a NULL pointer. */
 typedef struct SqlResult
 {

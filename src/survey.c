@@ -21,8 +21,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "libpq-fe.h"
-
 #include "compat.h"
 #include "net.h"
 #include "recovery_conf.h"
@@ -188,11 +186,11 @@ read_mark(const char *mark)
 {
 	if (mark == NULL)
 		return MARK_NONE;
-	if (strstr(mark, "phase=ready"))
+	if (strstr(mark, "phase=ready") || strstr(mark, "phase=rewound"))
 		return MARK_CHANGED;
 	if (strstr(mark, "phase=swapping"))
 		return MARK_HALF_SWAPPED;
-	if (strstr(mark, "phase=recovering"))
+	if (strstr(mark, "phase=recovering") || strstr(mark, "phase=stopped"))
 		return MARK_BEFORE_CHANGE;
 	return MARK_HALF_CHANGED;
 }
@@ -458,6 +456,7 @@ survey(Job *job)
 	RemoteReply reply;
 	StringInfoData records;
 
+	memset(&job->primary, 0, sizeof(job->primary));
 	survey_primary(job);
 	if (job->primary.in_recovery)
 	{
@@ -465,7 +464,9 @@ survey(Job *job)
 		return;
 	}
 
-	if (!connect_node(job))
+	memset(&job->node, 0, sizeof(job->node));
+	job->ntablespaces = 0;
+	if (job->ssh == NULL && !connect_node(job))
 	{
 		job->node.state = NODE_DOWN;
 		job->node.bin_version_major = job->primary.version_num / 10000;

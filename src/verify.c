@@ -14,6 +14,7 @@
 
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "node.h"
@@ -25,7 +26,7 @@
 #define GRACE_MS	15000
 
 /* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
-static char *
+static const char *
 sender_objection(const Job *job)
 {
 	const char *slot[] = {job->request->slot_name};
@@ -44,14 +45,53 @@ sender_objection(const Job *job)
 	return NULL;
 }
 
-pg_noreturn static void
-not_proven(const Job *job, const char *detail)
+/*
+ * Data that an interrupted job brought, and that proves to be too old by now,
+ * is copied anew.
+ */
+static StepResult
+not_proven(Job *job, const char *detail)
 {
+	if (job->plan.finish)
+	{
+		job_detail(job, "what an interrupted job brought does not follow: %s", detail);
+		return STEP_NEEDS_COPY;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("node %s does not prove to follow this server", node_name(job)),
 			 errdetail("%s", detail),
 			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; then call follow_primary() again.")));
+}
+
+/*
+ * Waits until the node's WAL sender streams; until it does, asking the node
+ * would only be a burden.  Returns what was missing in the end, or NULL.
+ */
+static const char *
+wait_for_sender(const Job *job, TimestampTz deadline)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(caller, "verify", ALLOCSET_SMALL_SIZES);
+	const char *objection;
+
+	for (;;)
+	{
+		MemoryContextReset(scratch);
+		MemoryContextSwitchTo(scratch);
+		objection = sender_objection(job);
+		MemoryContextSwitchTo(caller);
+		if (objection == NULL || GetCurrentTimestamp() >= deadline)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (objection)
+		objection = pstrdup(objection);
+	MemoryContextDelete(scratch);
+	return objection;
 }
 
 StepResult
@@ -62,22 +102,14 @@ verify_follows(Job *job)
 													   settings->verify_timeout * 1000);
 	RemoteLimits limits = {.timeout_ms = settings->verify_timeout * 1000 + GRACE_MS};
 	RemoteReply reply;
-	char	   *objection;
+	const char *objection;
 	const char *row[] = {
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
 
-	/* Until the WAL sender is there, asking the node would only be a burden. */
-	while ((objection = sender_objection(job)) != NULL &&
-		   GetCurrentTimestamp() < deadline)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
+	objection = wait_for_sender(job, deadline);
 	if (objection)
-		not_proven(job, psprintf("After %d seconds, %s.", settings->verify_timeout, objection));
+		return not_proven(job, psprintf("After %d seconds, %s.", settings->verify_timeout, objection));
 
 	/* Written now that it streams: the row that must arrive. */
 	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
@@ -94,11 +126,11 @@ verify_follows(Job *job)
 	},
 			   &limits, &reply);
 	if (!reply.ok)
-		not_proven(job, reply.messages);
+		return not_proven(job, reply.messages);
 
 	objection = sender_objection(job);
 	if (objection)
-		not_proven(job, psprintf("It did, but then %s.", objection));
+		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and shows what is written here",
 			   job->primary.timeline, job->request->slot_name);
 	job->undo = NULL;

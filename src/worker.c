@@ -28,7 +28,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "attach.h"
 #include "compat.h"
@@ -265,7 +264,7 @@ run_steps(Job *job, const Step *steps)
 	{
 		StepResult	result;
 
-		if (!step_applies(step, job->request))
+		if (!step_applies(step, job))
 			continue;
 		job_begin_step(job, step->name);
 		result = step->run(job);
@@ -311,8 +310,13 @@ run(Job *job)
 
 	if (!run_steps(job, plan_steps(plan)))
 	{
-		plan->method = METHOD_BASEBACKUP;
+		/* The facts are not what they were. */
 		plan->reason = psprintf("%s; %s", plan->reason, job->detail);
+		plan->method = METHOD_BASEBACKUP;
+		plan->finish = false;
+		job_begin_step(job, "survey");
+		survey(job);
+		job_end_step(job);
 		job_record_plan(job);
 		job_notice(job, "a copy is made: %s", plan->reason);
 		run_steps(job, basebackup_steps);
@@ -393,9 +397,7 @@ follow_primary_worker_main(Datum main_arg)
 	dsm_pin_mapping(seg);
 	CommitTransactionCommand();
 
-	/* Between transactions, too, the server's own code wants an owner. */
-	CreateAuxProcessResourceOwner();
-	CurrentResourceOwner = AuxProcessResourceOwner;
+	sql_start_worker();
 
 	context = AllocSetContextCreate(TopMemoryContext, "follow_primary job",
 									ALLOCSET_DEFAULT_SIZES);

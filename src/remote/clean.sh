@@ -75,7 +75,7 @@ for path in "$waldir" "$@"; do
     replaced "${path%/}.follow_primary_old"
 done
 replaced "$work/old"
-for name in new config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
+for name in new repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
     swap.list swap.list.tmp rewind.log recovery.log basebackup.log; do
     remove "$work/$name"
 done

@@ -66,7 +66,9 @@ case $action in
         ;;
     undo)
         [ -d "$kept" ] || exit 0
-        put_back 1 && put_back 2 && put_back 3 || die undo_failed "could not put back what is in $kept"
+        if ! { put_back 1 && put_back 2 && put_back 3; }; then
+            die undo_failed "could not put back what is in $kept"
+        fi
         rm -rf "$kept"
         reload "$4"
         ;;

@@ -44,6 +44,11 @@ same() {
 }
 
 [ -e "$saved/complete" ] || die not_saved "no saved configuration in $saved"
+if [ "$target" = "$pgdata" ] && [ -e "$saved/restored" ]; then
+    # Once is enough: what has changed since is somebody's correction.
+    emit restored 0
+    exit 0
+fi
 [ -d "$target" ] || die restore_failed "$target is not a directory"
 
 while IFS= read -r file; do
@@ -71,5 +76,6 @@ while IFS= read -r dir; do
     done
 done <"$saved/dirs"
 
+[ "$target" != "$pgdata" ] || try touch "$saved/restored"
 emit restored "$count"
 exit 0

@@ -102,8 +102,8 @@ signals_back() {
 # Nothing was changed: the node is what it was.
 forget() {
     signals_back
-    if [ "$was_ready" = yes ]; then
-        mark ready # of an earlier job that was not proven
+    if [ -n "$was" ]; then
+        mark "$was"
     else
         rm -f "$work/mark"
     fi
@@ -191,10 +191,10 @@ fi
 # What an interrupted attempt left. pg_rewind says "need to copy" before its
 # first change; whether it came that far is believed only of a log from this
 # boot, and only if no file is newer than the mark.
-was_ready=no
+was=
 case $(marked phase) in
     '') ;;
-    ready) was_ready=yes ;;
+    ready | stopped) was=$(marked phase) ;; # of an earlier job or step
     recovering) signals_back ;;
     rewinding)
         if [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&

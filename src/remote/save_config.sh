@@ -13,8 +13,9 @@
 #   config/data/     the files
 #   config/standby   exists if standby.signal did
 #   config/complete  exists when all this is; holds JOB
-# What an interrupted job saved is left as it is while the mark exists: PGDATA
-# may hold the primary's files by now.
+#   config/restored  exists when restore_config.sh has put all back
+# What an interrupted job saved and did not put back is left as it is while the
+# mark exists: PGDATA may hold the primary's files.
 #
 # A data directory that is not there has nothing to save.
 #
@@ -49,7 +50,7 @@ try() {
     esac
 }
 
-if [ -e "$work/mark" ] && [ -e "$saved/complete" ]; then
+if [ -e "$work/mark" ] && [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
     finish
 fi
 

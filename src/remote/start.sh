@@ -130,7 +130,7 @@ await_status() {
 
 if [ -e "$mark" ]; then
     phase=$(sed -n 's/^phase=//p' "$mark")
-    if [ "$phase" != ready ]; then
+    if [ "$phase" != ready ] && [ "$phase" != stopped ]; then
         die marked "$mark says that the node is half-changed (phase ${phase:-unknown}): it is not started as it is"
     fi
 fi

@@ -1,11 +1,13 @@
 #!/bin/sh
 # stop.sh - stops the server of a data directory.
 #
-# usage: stop.sh PGDATA BIN_DIR TIMEOUT_S STOP_COMMAND
+# usage: stop.sh PGDATA BIN_DIR TIMEOUT_S STOP_COMMAND JOB
 #   STOP_COMMAND  run by sh -c instead of pg_ctl when not empty; may return
 #                 before the server has ended
 #
-# A server that does not run is a success, whatever postmaster.pid says.
+# A server that does not run is a success, whatever postmaster.pid says. One that
+# is stopped here gets the mark PGDATA.follow_primary/mark with phase=stopped: if
+# the job ends now, the next call knows that the node is not down by itself.
 #
 # prints: was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
@@ -20,6 +22,10 @@ pgdata=$1
 bin=$2
 limit=$3
 command=$4
+job=$5
+work=$pgdata.follow_primary
+
+umask 077
 
 # Sets pid to the process that serves PGDATA, or returns 1.  A pid that another
 # program or another cluster has by now does not count: a server's working
@@ -55,6 +61,12 @@ run_command() {
 
 if server_pid; then
     emit was_running yes
+    if [ ! -e "$work/mark" ]; then
+        if ! { mkdir -p "$work" && printf 'job=%s\nphase=stopped\n' "$job" >"$work/mark.tmp" &&
+            mv "$work/mark.tmp" "$work/mark"; }; then
+            die stop_failed "could not write $work/mark"
+        fi
+    fi
     log=$(readlink "/proc/$pid/fd/2" 2>/dev/null)
     case $log in
         /dev/* | *' (deleted)') ;;
