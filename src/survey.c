@@ -144,7 +144,7 @@ first_record(const Stretch *stretch, TimeLineID last_timeline)
 	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
 	if (fd < 0)
 		return NULL;
-	whole = pg_pread(fd, header, sizeof(header), offset) == sizeof(header);
+	whole = pread(fd, header, sizeof(header), offset) == sizeof(header);
 	close(fd);
 	if (!whole)
 		return NULL;
