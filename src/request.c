@@ -7,8 +7,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -39,7 +37,6 @@ enum
 	ARG_APPLICATION_NAME
 };
 
-#define MAX_HOST_LENGTH		255 /* RFC 1123 */
 #define MAX_PGPOOL_NODES	128 /* MAX_NUM_BACKENDS of pgpool-II */
 
 static const char *const method_names[] = {
@@ -94,18 +91,10 @@ require_not_null(FunctionCallInfo fcinfo, int arg, const char *name)
 static void
 check_host(const char *name, const char *host)
 {
-	if (strlen(host) > MAX_HOST_LENGTH)
-		invalid_argument(name, psprintf("It is longer than %d bytes.",
-										MAX_HOST_LENGTH), NULL);
-	for (const char *c = host; *c; c++)
-		if (!isalnum((unsigned char) *c) && strchr("._:%-", *c) == NULL)
-			invalid_argument(name,
-							 psprintf("\"%s\" is neither a host name nor an address.", host),
-							 "Give the name or address alone, without user or port.");
-	if (host[0] == '-' || host[0] == '.')
+	if (!is_host_name(host))
 		invalid_argument(name,
 						 psprintf("\"%s\" is neither a host name nor an address.", host),
-						 NULL);
+						 "Give the name or address alone, without user or port.");
 }
 
 static void
@@ -123,6 +112,10 @@ check_pgdata(const char *pgdata)
 		invalid_argument("node_pgdata",
 						 psprintf("\"%s\" is not an absolute path.", pgdata),
 						 "Give the node's data directory, as its data_directory setting shows it.");
+	if (strlen(pgdata) >= MAXPGPATH)
+		invalid_argument("node_pgdata",
+						 psprintf("It is longer than %d bytes.", MAXPGPATH - 1),
+						 NULL);
 	if (strspn(pgdata, "/.") == strlen(pgdata))
 		invalid_argument("node_pgdata",
 						 psprintf("\"%s\" is the root directory.", pgdata),

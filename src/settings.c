@@ -15,6 +15,7 @@
 
 #include <limits.h>
 
+#include "libpq-fe.h"
 #include "libpq/pqformat.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -36,7 +37,8 @@ typedef enum TextRule
 	NOT_EMPTY,
 	ABSOLUTE_PATH,				/* "" allowed */
 	HOME_PATH,					/* absolute or ~/..., "" allowed */
-	HOST_NAME					/* "" allowed */
+	HOST_NAME,					/* "" allowed */
+	CONNECTION_OPTIONS			/* "" allowed */
 } TextRule;
 
 typedef struct Setting
@@ -111,9 +113,9 @@ static const Setting settings[] = {
 		 "Empty: listen_addresses if that is one address, else the address that the node sees."),
 	TEXT(replication_user, NOT_EMPTY, "repl",
 		 "Role that nodes replicate as.", NULL),
-	TEXT(replication_options, ANY_TEXT, "",
+	TEXT(replication_options, CONNECTION_OPTIONS, "",
 		 "Further options for primary_conninfo, such as sslmode=verify-full.",
-		 NULL),
+		 "No host, port, role, database or password: they have settings, and files, of their own."),
 	TEXT(passfile, HOME_PATH, "",
 		 "Password file on the node, for replication and rewind.",
 		 "Empty: libpq's own default, ~/.pgpass."),
@@ -170,6 +172,42 @@ has_control_chars(const char *text)
 	return false;
 }
 
+#define MAX_HOST_LENGTH		255 /* RFC 1123 */
+
+bool
+is_host_name(const char *text)
+{
+	return strchr("-.%", text[0]) == NULL &&
+		strlen(text) <= MAX_HOST_LENGTH &&
+		strspn(text, "abcdefghijklmnopqrstuvwxyz"
+			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			   "0123456789_.:%-") == strlen(text);
+}
+
+/*
+ * The text becomes a part of connection strings, some of them on command
+ * lines: no secret may be in it, nor anything that would lead elsewhere.
+ */
+static const char *
+connection_options_objection(const char *text)
+{
+	static const char *const refused[] = {
+		"host", "hostaddr", "port", "user", "dbname", "replication",
+		"password", "sslpassword"
+	};
+	const char *objection = NULL;
+	PQconninfoOption *options = PQconninfoParse(text, NULL);
+
+	if (options == NULL)
+		return "It must be a connection string: key=value, separated by spaces.";
+	for (PQconninfoOption *o = options; o->keyword; o++)
+		for (int i = 0; i < lengthof(refused); i++)
+			if (o->val && strcmp(o->keyword, refused[i]) == 0)
+				objection = "It must not set host, hostaddr, port, user, dbname, replication, password or sslpassword.";
+	PQconninfoFree(options);
+	return objection;
+}
+
 /* Why a setting does not take the text, as a sentence, or NULL. */
 static const char *
 text_objection(TextRule rule, const char *text)
@@ -194,12 +232,11 @@ text_objection(TextRule rule, const char *text)
 				return "It must be an absolute path, or begin with ~/.";
 			break;
 		case HOST_NAME:
-			if (text[0] == '-' ||
-				strspn(text, "abcdefghijklmnopqrstuvwxyz"
-					   "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-					   "0123456789_.:%-") != strlen(text))
+			if (text[0] != '\0' && !is_host_name(text))
 				return "It must be a host name or an address.";
 			break;
+		case CONNECTION_OPTIONS:
+			return connection_options_objection(text);
 	}
 	return NULL;
 }
@@ -226,13 +263,15 @@ TEXT_CHECK_HOOK(check_not_empty, NOT_EMPTY)
 TEXT_CHECK_HOOK(check_absolute_path, ABSOLUTE_PATH)
 TEXT_CHECK_HOOK(check_home_path, HOME_PATH)
 TEXT_CHECK_HOOK(check_host_name, HOST_NAME)
+TEXT_CHECK_HOOK(check_connection_options, CONNECTION_OPTIONS)
 
 static const GucStringCheckHook text_check_hooks[] = {
 	[ANY_TEXT] = check_any_text,
 	[NOT_EMPTY] = check_not_empty,
 	[ABSOLUTE_PATH] = check_absolute_path,
 	[HOME_PATH] = check_home_path,
-	[HOST_NAME] = check_host_name
+	[HOST_NAME] = check_host_name,
+	[CONNECTION_OPTIONS] = check_connection_options
 };
 
 void

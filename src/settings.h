@@ -72,4 +72,10 @@ extern Settings *settings_receive(StringInfo buf);
 /* Does the text hold a control character? Nothing that we pass on may. */
 extern bool has_control_chars(const char *text);
 
+/*
+ * Could the text be a host name or an address, as far as its characters and
+ * its length tell?  The constraints of follow_primary_node say the same.
+ */
+extern bool is_host_name(const char *text);
+
 #endif							/* FOLLOW_PRIMARY_SETTINGS_H */
