@@ -40,11 +40,34 @@ PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 SHLIB_LINK = $(libpq) -lssh2
 EXTRA_CLEAN = src/remote_scripts.h
 
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+# Where it is not installed yet, the targets that install it still work.
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
+else
+.PHONY: all install clean installcheck
+all install clean installcheck:
+	@echo '$(PG_CONFIG) --pgxs names no file: install PostgreSQL and its server development files' >&2
+	@echo '(as root, test/install-packages does), or set PG_CONFIG' >&2
+	@false
+endif
 
 src/remote.o src/remote.bc: src/remote_scripts.h
 
 src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
 	LC_ALL=C awk -f src/remote/embed.awk $(REMOTE_SCRIPTS) > $@.tmp
 	mv $@.tmp $@
+
+# Each does all of its set-up, packages included (test/install-packages).
+.PHONY: test demo check-style test-matrix
+test:
+	@PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
+
+demo:
+	@PG_CONFIG='$(PG_CONFIG)' test/demo/run
+
+check-style:
+	@test/check-style
+
+test-matrix:
+	@test/matrix/run test
