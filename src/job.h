@@ -30,7 +30,8 @@ typedef struct Job
 	char	   *config_file;	/* the node's; "" = in its data directory */
 	char	   *waldir;			/* where its pg_wal leads; "" = in PGDATA */
 	int			ntablespaces;
-	char	  **tablespaces;	/* their locations */
+	Oid		   *tablespace_oids;
+	char	  **tablespaces;	/* their locations on the node */
 
 	/* What the steps did. */
 	bool		slot_made;		/* by this job, so it goes if the job fails */

@@ -287,6 +287,57 @@ node_rewind(Job *job)
 	return STEP_DONE;
 }
 
+/*
+ * Where a tablespace of this server is, or is to be, on the node: where the
+ * node has it, else at the same place as here.
+ */
+static char *
+node_tablespace(const Job *job, Oid oid, char *here)
+{
+	for (int i = 0; i < job->ntablespaces; i++)
+		if (job->tablespace_oids[i] == oid)
+			return job->tablespaces[i];
+	return here;
+}
+
+/* This server's tablespaces: OID, location. Those within PGDATA go with it. */
+static SqlResult *
+primary_tablespaces(void)
+{
+	return sql_run("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace "
+				   "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid", 0, NULL);
+}
+
+/* From now on the node's folders are also those that only this server has. */
+static void
+add_new_tablespaces(Job *job)
+{
+	SqlResult  *rows = primary_tablespaces();
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+	int			capacity = job->ntablespaces + rows->nrows + 1;
+	char	  **locations = palloc0(sizeof(char *) * capacity);
+	Oid		   *oids = palloc0(sizeof(Oid) * capacity);
+	int			n = job->ntablespaces;
+
+	memcpy(locations, job->tablespaces, sizeof(char *) * n);
+	memcpy(oids, job->tablespace_oids, sizeof(Oid) * n);
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		Oid			oid = (Oid) strtoul(sql_value(rows, i, 0), NULL, 10);
+		char	   *here = sql_value(rows, i, 1);
+
+		if (node_tablespace(job, oid, here) == here)
+		{
+			oids[n] = oid;
+			locations[n++] = pstrdup(here);
+		}
+	}
+	job->tablespaces = locations;
+	job->tablespace_oids = oids;
+	job->ntablespaces = n;
+	MemoryContextSwitchTo(caller);
+}
+
 StepResult
 node_check_space(Job *job)
 {
@@ -296,6 +347,7 @@ node_check_space(Job *job)
 	int64		room;
 	const char *free_bytes;
 
+	add_new_tablespaces(job);
 	needed = strtoll(sql_scalar("SELECT sum(pg_database_size(oid))::bigint FROM pg_database", 0, NULL),
 					 NULL, 10);
 	remote_run(job->ssh, &remote_space, WITH_FOLDERS(job, job->node.pgdata),
@@ -358,6 +410,59 @@ copy_progress(void *arg)
 	return moved;
 }
 
+/*
+ * The slot for the copy to stream through.  While the node's old server still
+ * streams through the node's slot, that is none: then a temporary slot of this
+ * worker holds the WAL until the new standby is proven, and goes with the
+ * worker however it ends.
+ */
+static const char *
+slot_for_copy(const Job *job)
+{
+	const char *slot[] = {job->request->slot_name};
+	const char *own[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
+	const char *streams;
+
+	if (job->node.state != NODE_STANDBY || job->node.receiver_slot == NULL ||
+		strcmp(job->node.receiver_slot, slot[0]) != 0)
+		return slot[0];
+	streams = sql_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1", 1, slot);
+	if (streams == NULL || strcmp(streams, "t") != 0)
+		return slot[0];
+	sql_run("SELECT pg_create_physical_replication_slot($1, true, true) "
+			"WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, own);
+	return "";
+}
+
+/* The arguments of basebackup.sh. */
+static const char **
+copy_arguments(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	SqlResult  *rows = primary_tablespaces();
+	const char *fixed[] = {
+		job->node.pgdata,
+		settings->node_bin_dir,
+		job_tool_conninfo(job, settings->replication_user, NULL),
+		settings->passfile[0] ? node_path(job, settings->passfile) : "",
+		slot_for_copy(job),
+		psprintf(INT64_FORMAT, job->id),
+		NUMBER(job->primary.version_num),
+		job->waldir
+	};
+	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
+	int			n = lengthof(fixed);
+
+	memcpy(all, fixed, sizeof(fixed));
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		all[n++] = sql_value(rows, i, 1);
+		all[n++] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
+								   sql_value(rows, i, 1));
+	}
+	return all;
+}
+
 StepResult
 node_copy(Job *job)
 {
@@ -369,14 +474,10 @@ node_copy(Job *job)
 	};
 	RemoteReply reply;
 
-	remote_run(job->ssh, &remote_basebackup,
-			   WITH_FOLDERS(job, job->node.pgdata, settings->node_bin_dir,
-							job_tool_conninfo(job, settings->replication_user, NULL),
-							settings->passfile[0] ? node_path(job, settings->passfile) : "",
-							job->request->slot_name,
-							psprintf(INT64_FORMAT, job->id),
-							NUMBER(job->primary.version_num)),
-			   &limits, &reply);
+	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
+	if (failed_for(&reply, "tablespace_in_use"))
+		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "there is no place for a tablespace",
+			 "Empty that directory on the node, or move it away, if nothing needs it; then call follow_primary() again. Nothing was changed.");
 	if (failed_for(&reply, "slot_in_use"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "the replication slot is in use",
 			 "Another server streams through it: give this node another slot_name.");

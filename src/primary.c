@@ -17,6 +17,9 @@
 /* The promotion's own checkpoint may still run when ours is asked for. */
 #define CHECKPOINT_TRIES 3
 
+#define SLOT_RELEASE_MS		2000
+#define SLOT_POLL_MS		20
+
 static bool
 control_file_is_current(void)
 {
@@ -77,12 +80,27 @@ primary_drop_made_slot(Job *job)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const char *slot[] = {job->request->slot_name};
+	const char *client[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
 
 	if (!job->slot_made)
 		return;
 	job->slot_made = false;
 	PG_TRY();
 	{
+		/* The server's end of an interrupted copy may not have noticed yet. */
+		sql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_replication "
+				"WHERE application_name = $1", 1, client);
+		for (int waited = 0; waited < SLOT_RELEASE_MS; waited += SLOT_POLL_MS)
+		{
+			char	   *active = sql_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1",
+											1, slot);
+
+			if (active == NULL || strcmp(active, "f") == 0)
+				break;
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 SLOT_POLL_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
 		sql_run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
 				"WHERE slot_name = $1 AND NOT active", 1, slot);
 	}

@@ -304,9 +304,14 @@ survey_read_node(Job *job, const RemoteReply *reply)
 		node->other_port = atoi(value);
 
 	job->tablespaces = palloc0(sizeof(char *) * (reply->nvalues + 1));
+	job->tablespace_oids = palloc0(sizeof(Oid) * (reply->nvalues + 1));
 	for (int i = 0; i < reply->nvalues; i++)
 		if (strncmp(reply->values[i].key, "tablespace.", 11) == 0)
+		{
+			job->tablespace_oids[job->ntablespaces] =
+				(Oid) strtoul(reply->values[i].key + 11, NULL, 10);
 			job->tablespaces[job->ntablespaces++] = pstrdup(reply->values[i].value);
+		}
 
 	if (control)
 	{

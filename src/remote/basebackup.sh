@@ -2,9 +2,11 @@
 # basebackup.sh - makes a verified copy of the primary beside the node's data.
 #
 # usage: basebackup.sh PGDATA BIN_DIR CONNINFO PASSFILE SLOT JOB
-#                      SERVER_VERSION_NUM WALDIR [TABLESPACE_LOCATION...]
-#   CONNINFO  without a password
-#   WALDIR    the node's WAL folder if it is not in PGDATA, else ''
+#                      SERVER_VERSION_NUM WALDIR [TABLESPACE LOCATION]...
+#   CONNINFO    without a password
+#   SLOT        '' = none, for the WAL is held otherwise
+#   WALDIR      the node's WAL folder if it is not in PGDATA, else ''
+#   TABLESPACE  where the primary has it, LOCATION where the node does
 #
 # The copy is PGDATA.follow_primary/new, WALDIR.follow_primary_new and
 # LOCATION.follow_primary_new (beside what WALDIR and LOCATION resolve to). It
@@ -17,6 +19,7 @@
 # fails:  source_unreachable  no_space  permission  slot_in_use
 #         mount_point      something could not be renamed later
 #         swap_unfinished  an earlier swap has to be completed first (swap.sh)
+#         tablespace_in_use  something else is in a LOCATION
 #         verify_failed    the copy is not what the primary sent
 #         copy_failed
 set -u
@@ -69,24 +72,38 @@ logged() {
     return "$rc"
 }
 
-# Removes what an attempt made; the arguments are the tablespace locations.
+# The tablespaces' locations on the node, a line each.
+locations=
+n=0
+for path in "$@"; do
+    n=$((n + 1))
+    [ $((n % 2)) -eq 1 ] || locations=$locations$path$nl
+done
+
+# Removes what an attempt made.
 remove_copy() {
     rm -rf "$work/proven" "$new"
     [ -z "$waldir" ] || rm -rf "$(beside "$waldir")"
-    for location in "$@"; do
+    printf '%s' "$locations" | while IFS= read -r location; do
         rm -rf "$(beside "$location")"
     done
 }
 
 # fail REASON TEXT: gives the room back first.
 fail() {
-    printf '%s\n' "$locations" | {
-        while IFS= read -r location; do
-            [ -z "$location" ] || rm -rf "$(beside "$location")"
-        done
-    }
     remove_copy
     die "$@"
+}
+
+# Does the node's data use the folder?
+is_own_tablespace() {
+    for link in "$pgdata"/pg_tblspc/*; do
+        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        if [ -h "$link" ] && [ "$link" -ef "$1" ]; then
+            return 0
+        fi
+    done
+    return 1
 }
 
 reason() {
@@ -109,33 +126,45 @@ fi
 if [ "$waldir" = "$pgdata/pg_wal" ]; then
     waldir=
 fi
-for path in "$pgdata" "$waldir" "$@"; do
-    [ -n "$path" ] || continue
+refuse_mount_point() {
+    path=$1
     if [ -e "$path" ]; then
         path=$(readlink -f "$path")
     fi
     if is_mount_point "$path"; then
         die mount_point "$path is a mount point: a copy cannot be renamed into its place"
     fi
-done
-mkdir -p "$work" || die permission "could not make $work"
-remove_copy "$@"
+}
+refuse_mount_point "$pgdata"
+[ -z "$waldir" ] || refuse_mount_point "$waldir"
 
-# The locations, a line each; from here on the arguments are pg_basebackup's.
-locations=$(printf '%s\n' "$@")
+# From here on the arguments are pg_basebackup's.
 n=$#
 while [ "$n" -gt 0 ]; do
+    refuse_mount_point "$2"
+    # What the node does not use may be anybody's.
+    # shellcheck disable=SC2012 # only whether there is anything matters
+    if [ -e "$2" ] && ! is_own_tablespace "$2" && [ -n "$(ls -A "$2" | head -n 1)" ]; then
+        die tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
+    fi
     from=$(printf '%s' "$1" | sed 's/=/\\=/g')
-    to=$(beside "$1" | sed 's/=/\\=/g')
+    to=$(beside "$2" | sed 's/=/\\=/g')
     set -- "$@" "-T$from=$to"
-    shift
-    n=$((n - 1))
+    shift 2
+    n=$((n - 2))
 done
+mkdir -p "$work" || die permission "could not make $work"
+remove_copy
 if [ -n "$waldir" ]; then
     set -- "$@" --waldir="$(beside "$waldir")"
 fi
+if [ -n "$slot" ]; then
+    set -- "$@" -S "$slot"
+else
+    set -- "$@" --no-slot
+fi
 logged "$work/basebackup.log" "$bin/pg_basebackup" -D "$new" -d "$conninfo" -w \
-    -c fast -X stream -S "$slot" -P "$@" </dev/null
+    -c fast -X stream -P "$@" </dev/null
 rc=$?
 if [ "$rc" -ne 0 ]; then
     fail "$(reason "$work/basebackup.log")" "pg_basebackup failed with exit code $rc"
@@ -168,8 +197,8 @@ fi || fail copy_failed "could not make the copy a standby"
 bytes=$({
     printf '%s\n' "$new"
     [ -z "$waldir" ] || printf '%s\n' "$(beside "$waldir")"
-    printf '%s\n' "$locations" | while IFS= read -r location; do
-        [ -z "$location" ] || printf '%s\n' "$(beside "$location")"
+    printf '%s' "$locations" | while IFS= read -r location; do
+        printf '%s\n' "$(beside "$location")"
     done
 } | while IFS= read -r path; do
     du -sk "$path" | sed 's/[[:space:]].*//'

@@ -1,0 +1,144 @@
+# A node gets a new copy: because its data directory is empty, or because the
+# caller says so, while it runs as a standby or as a former primary that went
+# its own way. What must survive is the node's own configuration and the WAL
+# that only it had, and what must not stop is its service: only real servers,
+# which read that configuration and answer meanwhile, can show it.
+
+use File::Path qw(remove_tree);
+use FollowPrimary::Test;
+
+# A port for each: what is the node's own can then be told from the primary's.
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
+my ($old, $new, $sibling) = $cluster->nodes;
+
+sub job
+{
+    my ($primary, $columns) = @_;
+    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+sub step_detail
+{
+    my ($primary, $step) = @_;
+    return $primary->safe_psql("SELECT detail FROM follow_primary_step
+        WHERE step = '$step' AND job_id = (SELECT max(id) FROM follow_primary_job)");
+}
+
+my $n = 0;
+sub follows_now
+{
+    my ($node, $primary, $what) = @_;
+    $n++;
+    $primary->safe_psql("INSERT INTO t VALUES (-$n)");
+    $primary->wait_for_catchup($node);
+    my $rows = 'SELECT count(*), sum(i) FROM t';
+    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what has the primary's rows, new ones too");
+    is($node->safe_psql('SELECT slot_name, received_tli FROM pg_stat_wal_receiver'),
+        join('|', $node->slot_name, $primary->timeline), "$what streams its timeline through the node's slot");
+    return;
+}
+
+sub temporary_folders { my ($node) = @_; return join ' ', glob($node->pgdata . '.follow_primary/*') }
+
+# The node's own settings and authentication: marked, to be known again.
+my %marked;
+sub mark_configuration
+{
+    my ($node) = @_;
+    $node->set(work_mem => '12345kB');
+    $node->reload;
+    append_text($node->pgdata . '/pg_hba.conf', "# of @{[ $node->name ]}\n");
+    append_text($node->pgdata . '/pg_ident.conf', "# of @{[ $node->name ]}\n");
+    spew($node->pgdata . '/server.key', 'key of ' . $node->name, 0600);
+    for my $file (qw(postgresql.conf pg_hba.conf pg_ident.conf server.key))
+    {
+        $marked{ $node->name }{$file} = slurp($node->pgdata . "/$file");
+        $marked{ $node->name }{$file} =~ s/^include_if_exists = .*\n//mg;
+    }
+    return;
+}
+
+sub keeps_configuration
+{
+    my ($node, $what) = @_;
+    for my $file (qw(postgresql.conf pg_hba.conf pg_ident.conf server.key))
+    {
+        my $now = slurp($node->pgdata . "/$file");
+        is(() = $now =~ /^include_if_exists = .*\n/mg, 1, "$what: one include line") if $file eq 'postgresql.conf';
+        $now =~ s/^include_if_exists = .*\n//mg;
+        is($now, $marked{ $node->name }{$file}, "$what: its own $file");
+    }
+    is($node->safe_psql('SHOW work_mem'), '12345kB', "$what: and it is in force");
+    is($node->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $node->port, "$what: its own port");
+    return;
+}
+
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 100000) AS i');
+$old->wait_for_catchup($_) for $new, $sibling;
+$old->kill9;
+$new->promote;
+
+# 1. The data directory of the killed primary was emptied, its configuration
+# with it: the copy brings the primary's, and with it the primary's port.
+remove_tree($old->pgdata, { keep_root => 1 });
+my $r = $new->make_follow($old, node_pgdata => $old->pgdata, when_down => 'rejoin');
+ok($r->{ok}, 'a node with an empty data directory follows after one call') or diag($r->{err});
+is(job($new, 'state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
+like(job($new, 'reason'), qr/is empty/, "the reason is in the job's row");
+is(job($new, 'bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
+like(step_detail($new, 'copy'), qr/^\d+ MB, verified$/, 'the copy was verified');
+follows_now($old, $new, 'the new copy');
+is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, 'it has its own port');
+ok((grep { $_ eq $old->address } split /,/, $old->safe_psql('SHOW listen_addresses')), 'and listens on its own address');
+is(temporary_folders($old), '', 'nothing is left beside the data');
+
+# 2. A running standby that streams through its slot: it serves reads until the
+# copy is there. The replaced data is kept, since that is asked for.
+$r = $new->make_follow($sibling);
+ok($r->{ok}, 'a sibling is repointed') or diag($r->{err});
+mark_configuration($sibling);
+my $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; "
+    . $new->follow_sql($sibling, method => 'basebackup', wait => 'false'));
+my $copying = "SELECT count(*) FROM follow_primary_step WHERE job_id = $id AND step = 'copy' AND state = 'running'";
+my $reads = 0;
+wait_until('the job ends', sub {
+    my $before = $new->safe_psql($copying);
+    my ($code, $out) = $sibling->psql('SELECT count(*) FROM t');
+    $reads++ if $before && $code == 0 && $new->safe_psql($copying);
+    return $new->safe_psql("SELECT state FROM follow_primary_job WHERE id = $id") ne 'running';
+}, 60);
+is(job($new, 'state, method, reason'), 'succeeded|basebackup|asked for', 'a running standby is copied anew when asked for');
+cmp_ok($reads, '>', 0, 'it answered queries while the copy was made');
+follows_now($sibling, $new, 'the copied standby');
+keeps_configuration($sibling, 'the copied standby');
+is($new->safe_psql("SELECT slot_name FROM pg_replication_slots WHERE slot_name ~ '^follow_primary'"), '',
+    'no slot of the job is left');
+my $kept = $sibling->pgdata . ".follow_primary/old-$id";
+like(step_detail($new, 'clean'), qr/\Q$kept\E$/, 'the kept folder is named');
+ok(-e "$kept/PG_VERSION", 'and is there');
+
+# 3. A former primary that goes on as one, with rows of its own.
+$new->wait_for_catchup($_) for $old, $sibling;
+$new->kill9;
+$old->promote;
+$new->start;
+mark_configuration($new);
+$new->safe_psql('CREATE TABLE stray (i int)');
+$new->safe_psql("INSERT INTO stray VALUES ($_)") for 1 .. 5;
+is($new->safe_psql('SELECT pg_is_in_recovery()'), 'f', 'a second primary runs');
+$r = $old->make_follow($new, method => 'basebackup');
+ok($r->{ok}, 'it is replaced by a copy') or diag($r->{err});
+follows_now($new, $old, 'the former primary');
+keeps_configuration($new, 'the former primary');
+is($new->safe_psql("SELECT to_regclass('stray')"), '', 'its stray table is gone');
+
+my ($bytes, $transactions, $dir, $fork) = split /\|/,
+    job($old, 'lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
+cmp_ok($bytes, '>', 0, 'the WAL that it alone had is counted');
+cmp_ok($transactions, '>=', 6, 'and the transactions in it');
+my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $dir, '-t', 2, '-s', $fork ]);
+is(() = $dump =~ /^rmgr: Transaction .* desc: COMMIT/mg, $transactions, 'pg_waldump reads them all from what was saved');
+cmp_ok(scalar(() = $dump =~ /^rmgr: Heap .* desc: INSERT/mg), '>=', 5, 'and the rows');
+is(temporary_folders($new), $dir, 'and nothing else is left beside the data');
+
+done_testing();
