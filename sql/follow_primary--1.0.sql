@@ -95,7 +95,7 @@ CREATE TABLE @extschema@.follow_primary_node (
         CHECK (host ~ '^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$' AND length(host) <= 255),
     port integer NOT NULL DEFAULT 5432 CHECK (port BETWEEN 1 AND 65535),
     node_id integer CHECK (node_id BETWEEN 0 AND 127),
-    pgdata text CHECK (pgdata ~ '^/+[^/]' AND pgdata !~ '[[:cntrl:]]'),
+    pgdata text CHECK (pgdata ~ '^/' AND pgdata ~ '[^/.]' AND length(pgdata) < 1024 AND pgdata !~ '[[:cntrl:]]'),
     config_file text CHECK (config_file ~ '^/' AND config_file !~ '[[:cntrl:]]'),
     slot_name text CHECK (slot_name ~ '^[a-z0-9_]{1,63}$'),
     application_name text CHECK (application_name ~ '^[ -~]{1,63}$'),
@@ -109,9 +109,9 @@ CREATE TABLE @extschema@.follow_primary_node (
     node_start_command text CHECK (node_start_command !~ '[[:cntrl:]]'),
     node_stop_command text CHECK (node_stop_command !~ '[[:cntrl:]]'),
     node_reload_command text CHECK (node_reload_command !~ '[[:cntrl:]]'),
-    primary_host text CHECK (primary_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$'),
+    primary_host text CHECK (primary_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$' AND length(primary_host) <= 255),
     replication_user text CHECK (replication_user <> '' AND replication_user !~ '[[:cntrl:]]'),
-    replication_options text CHECK (replication_options !~ '[[:cntrl:]]'),
+    replication_options text CHECK (replication_options !~ '[[:cntrl:]]' AND replication_options !~* '(^|\s)(ssl)?password\s*='),
     passfile text CHECK (passfile ~ '^(/|~/|$)' AND passfile !~ '[[:cntrl:]]'),
     rewind_user text CHECK (rewind_user <> '' AND rewind_user !~ '[[:cntrl:]]'),
     rewind_database text CHECK (rewind_database <> '' AND rewind_database !~ '[[:cntrl:]]'),
@@ -119,7 +119,7 @@ CREATE TABLE @extschema@.follow_primary_node (
     restore_command text CHECK (restore_command !~ '[[:cntrl:]]'),
     archive_dir text CHECK (archive_dir ~ '^(/|$)' AND archive_dir !~ '[[:cntrl:]]'),
     keep_old_data text CHECK (keep_old_data IN ('until_proven', 'always')),
-    pcp_host text CHECK (pcp_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$'),
+    pcp_host text CHECK (pcp_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$' AND length(pcp_host) <= 255),
     pcp_port integer CHECK (pcp_port BETWEEN 1 AND 65535),
     pcp_user text CHECK (pcp_user <> '' AND pcp_user !~ '[[:cntrl:]]'),
     pcp_pass_file text CHECK (pcp_pass_file ~ '^(/|~/)' AND pcp_pass_file !~ '[[:cntrl:]]'),
@@ -175,19 +175,24 @@ COMMENT ON COLUMN @extschema@.follow_primary_node.progress_timeout IS 'overrides
  * interrupted. Advisory locks live on the primary alone, so a standby can only
  * tell by the row.
  */
+/*
+ * Whoever can create objects in this schema must not get at those who read the
+ * view: every operator and function meets exactly the types that it is defined
+ * for, so that the one of pg_catalog is the one that is found.
+ */
 CREATE VIEW @extschema@.follow_primary_progress AS
 SELECT j.id, j.node_host, j.node_port, j.method,
        s.state, j.step,
        CASE WHEN s.state = 'succeeded' THEN 100.0
             WHEN j.bytes_total > 0
-            THEN pg_catalog.round(100.0 * least(j.bytes_done, j.bytes_total) / j.bytes_total, 1)
+            THEN pg_catalog.round(100.0 * least(j.bytes_done, j.bytes_total)::numeric / j.bytes_total::numeric, 1)
        END AS percent,
        j.bytes_done, j.bytes_total,
        t.elapsed,
-       CASE WHEN c.copying > 0 AND j.bytes_done > 0
-            THEN pg_catalog.pg_size_pretty((j.bytes_done / c.copying)::bigint) || '/s' END AS rate,
-       CASE WHEN s.state = 'running' AND c.copying > 0 AND j.bytes_done > 0 AND j.bytes_total >= j.bytes_done
-            THEN pg_catalog.make_interval(secs => pg_catalog.round((j.bytes_total - j.bytes_done) * c.copying / j.bytes_done)::double precision)
+       CASE WHEN c.copying > 0.0 AND j.bytes_done > 0
+            THEN pg_catalog.pg_size_pretty((j.bytes_done::numeric / c.copying)::bigint) || '/s' END AS rate,
+       CASE WHEN s.state = 'running' AND c.copying > 0.0 AND j.bytes_done > 0 AND j.bytes_total >= j.bytes_done
+            THEN pg_catalog.make_interval(secs => pg_catalog.round((j.bytes_total - j.bytes_done)::numeric * c.copying / j.bytes_done::numeric, 0)::double precision)
        END AS eta
 FROM (SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) *
       FROM @extschema@.follow_primary_job
@@ -195,10 +200,10 @@ FROM (SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) *
 CROSS JOIN LATERAL (
     SELECT CASE WHEN j.state = 'running' AND NOT pg_catalog.pg_is_in_recovery()
                  AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
-                                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+                                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2::smallint
                                    AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                      WHERE datname = pg_catalog.current_database())
-                                   AND l.classid = 1718645615 AND l.objid::bigint = j.id % 2147483648)
+                                   AND l.classid = 1718645615::oid AND l.objid::bigint = j.id % 2147483648)
                 THEN 'interrupted' ELSE j.state END AS state) s
 CROSS JOIN LATERAL (
     SELECT coalesce(j.finished_at, pg_catalog.clock_timestamp()) - j.started_at AS elapsed) t
@@ -209,6 +214,18 @@ LEFT JOIN LATERAL (
     ORDER BY p.seq DESC LIMIT 1) c ON true;
 
 COMMENT ON VIEW @extschema@.follow_primary_progress IS 'the running, else the latest job of each node: step, percent, elapsed, rate, eta';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.id IS 'the job, as in follow_primary_job';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.node_host IS 'host of the node';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.node_port IS 'port of PostgreSQL on the node';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.method IS 'the method that is taken';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.state IS 'as in follow_primary_job, but interrupted where the row says running and no worker has the job';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.step IS 'the step that runs, or the last one that ran';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.percent IS 'how much of the copying is done; 100 when the job has succeeded';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.bytes_done IS 'bytes copied so far';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.bytes_total IS 'bytes to copy';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.elapsed IS 'how long the job has run, or ran';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.rate IS 'average speed of the copying';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.eta IS 'how much longer the copying takes at that speed';
 
 CREATE FUNCTION @extschema@.follow_primary(
     node_host text,
