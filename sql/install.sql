@@ -124,6 +124,7 @@ UPDATE follow_primary_job SET state = 'succeeded', finished_at = '2026-01-01 00:
 UPDATE follow_primary_step SET state = 'succeeded', finished_at = '2026-01-01 00:00:10+00';
 SELECT id, state, percent, elapsed, rate, eta FROM follow_primary_progress;
 SELECT follow_primary_wait(1), follow_primary_cancel(1);
+SET follow_primary.ssh_port = 1;
 SELECT method, reason FROM follow_primary_plan('127.0.0.1', 1);
 RESET search_path;
 DROP EXTENSION follow_primary;

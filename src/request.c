@@ -73,6 +73,7 @@ text_argument(FunctionCallInfo fcinfo, int arg, const char *name)
 	value = text_to_cstring(PG_GETARG_TEXT_PP(arg));
 	if (value[0] == '\0')
 		invalid_argument(name, "It must not be empty.",
+						 arg == ARG_NODE_HOST ? NULL :
 						 "Leave it out, or pass NULL, for its default.");
 	if (has_control_chars(value))
 		invalid_argument(name, "It must not contain control characters.", NULL);
@@ -91,6 +92,9 @@ require_not_null(FunctionCallInfo fcinfo, int arg, const char *name)
 static void
 check_host(const char *name, const char *host)
 {
+	if (strlen(host) > MAX_HOST_LENGTH)
+		invalid_argument(name, psprintf("It is longer than %d bytes.",
+										MAX_HOST_LENGTH), NULL);
 	if (!is_host_name(host))
 		invalid_argument(name,
 						 psprintf("\"%s\" is neither a host name nor an address.", host),
@@ -404,6 +408,7 @@ request_from_call(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("node %s:%d is this server itself",
 						request->node_host, request->node_port),
+				 errdetail("The node's host and port are those of the primary."),
 				 errhint("Call follow_primary() on the new primary, for every other node.")));
 
 	return request;

@@ -37,6 +37,7 @@ typedef enum TextRule
 	NOT_EMPTY,
 	ABSOLUTE_PATH,				/* "" allowed */
 	HOME_PATH,					/* absolute or ~/..., "" allowed */
+	SOME_HOME_PATH,				/* the same, but "" */
 	HOST_NAME,					/* "" allowed */
 	CONNECTION_OPTIONS			/* "" allowed */
 } TextRule;
@@ -89,7 +90,7 @@ static const Setting settings[] = {
 	TEXT(ssh_key_file, HOME_PATH, "",
 		 "Private key to log in to nodes with.",
 		 "Empty: id_ed25519, id_ecdsa, id_rsa in ~/.ssh, those that exist."),
-	TEXT(ssh_known_hosts_file, HOME_PATH, "~/.ssh/known_hosts",
+	TEXT(ssh_known_hosts_file, SOME_HOME_PATH, "~/.ssh/known_hosts",
 		 "File of the host keys that are trusted.", NULL),
 	CHOICE(ssh_host_key_checking, SSH_HOST_KEY_STRICT, host_key_choices,
 		   "What to do about a node's SSH host key.",
@@ -144,7 +145,7 @@ static const Setting settings[] = {
 		   "pgpool's control port.", NULL),
 	TEXT(pcp_user, NOT_EMPTY, "pgpool",
 		 "User for pgpool's control port.", NULL),
-	TEXT(pcp_pass_file, HOME_PATH, "~/.pcppass",
+	TEXT(pcp_pass_file, SOME_HOME_PATH, "~/.pcppass",
 		 "File of passwords for pgpool's control port.", NULL),
 	NUMBER(stop_timeout, 60, 1, 86400, GUC_UNIT_S,
 		   "Time limit for stopping PostgreSQL on a node.", NULL),
@@ -171,8 +172,6 @@ has_control_chars(const char *text)
 			return true;
 	return false;
 }
-
-#define MAX_HOST_LENGTH		255 /* RFC 1123 */
 
 bool
 is_host_name(const char *text)
@@ -227,7 +226,8 @@ text_objection(TextRule rule, const char *text)
 				return "It must be an absolute path.";
 			break;
 		case HOME_PATH:
-			if (text[0] != '\0' && text[0] != '/' &&
+		case SOME_HOME_PATH:
+			if (!(rule == HOME_PATH && text[0] == '\0') && text[0] != '/' &&
 				strncmp(text, "~/", 2) != 0)
 				return "It must be an absolute path, or begin with ~/.";
 			break;
@@ -262,6 +262,7 @@ TEXT_CHECK_HOOK(check_any_text, ANY_TEXT)
 TEXT_CHECK_HOOK(check_not_empty, NOT_EMPTY)
 TEXT_CHECK_HOOK(check_absolute_path, ABSOLUTE_PATH)
 TEXT_CHECK_HOOK(check_home_path, HOME_PATH)
+TEXT_CHECK_HOOK(check_some_home_path, SOME_HOME_PATH)
 TEXT_CHECK_HOOK(check_host_name, HOST_NAME)
 TEXT_CHECK_HOOK(check_connection_options, CONNECTION_OPTIONS)
 
@@ -270,6 +271,7 @@ static const GucStringCheckHook text_check_hooks[] = {
 	[NOT_EMPTY] = check_not_empty,
 	[ABSOLUTE_PATH] = check_absolute_path,
 	[HOME_PATH] = check_home_path,
+	[SOME_HOME_PATH] = check_some_home_path,
 	[HOST_NAME] = check_host_name,
 	[CONNECTION_OPTIONS] = check_connection_options
 };

@@ -72,6 +72,8 @@ extern Settings *settings_receive(StringInfo buf);
 /* Does the text hold a control character? Nothing that we pass on may. */
 extern bool has_control_chars(const char *text);
 
+#define MAX_HOST_LENGTH	255		/* RFC 1123 */
+
 /*
  * Could the text be a host name or an address, as far as its characters and
  * its length tell?  The constraints of follow_primary_node say the same.
