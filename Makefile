@@ -37,6 +37,8 @@ REMOTE_SCRIPTS = $(sort $(filter-out src/remote/lib.sh,$(wildcard src/remote/*.s
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -I$(libpq_srcdir)
+# The library does not depend on the folder that it is built in.
+PG_CPPFLAGS += -ffile-prefix-map=$(CURDIR)=.
 SHLIB_LINK = $(libpq) -lssh2
 EXTRA_CLEAN = src/remote_scripts.h
 

@@ -150,7 +150,9 @@ leftovers()
     local process
 
     for process in /proc/[0-9]*; do
-        if grep -qs "^TMPDIR=$scratch/" -z "$process/environ"; then
+        # sshd writes its title over its environment.
+        if grep -qszF "TMPDIR=$scratch/" "$process/environ" ||
+            grep -qs "^sshd: [^ ]* -D -f $scratch/" "$process/cmdline"; then
             echo "${process#/proc/}"
         elif [[ $(readlink "$process/exe") == */postgres &&
             $(readlink "$process/cwd") == "$scratch"/* ]]; then

@@ -50,8 +50,11 @@ delete @ENV{ grep { /^PG/ && $_ ne 'PG_CONFIG' } keys %ENV };
 delete @ENV{qw(LANGUAGE LC_ALL)};
 $ENV{LC_MESSAGES} = 'C';
 
+$SIG{HUP}  = sub { exit 129 };
 $SIG{INT}  = sub { exit 130 };
 $SIG{TERM} = sub { exit 143 };
+# prove may be gone before we have cleaned up.
+$SIG{PIPE} = 'IGNORE';
 
 # The scratch folder, made at the first call; with a name, a folder in it.
 sub scratch_dir
@@ -360,8 +363,7 @@ END
     if ($$ == $owner && defined $folder)
     {
         my $status = $?;
-        local $SIG{INT}  = 'IGNORE';
-        local $SIG{TERM} = 'IGNORE';
+        local @SIG{qw(HUP INT TERM)} = ('IGNORE') x 3;
         local $@;
 
         _end_all();
@@ -423,7 +425,7 @@ sub start
     if ($pid == 0)
     {
         # Not die: the parent's END blocks and handlers are not for a child.
-        $SIG{$_} = 'DEFAULT' for qw(INT TERM PIPE);
+        $SIG{$_} = 'DEFAULT' for qw(HUP INT TERM PIPE);
         %ENV = (%ENV, %{ $opt{env} // {} });
         setpgrp;
         my $ok = chdir($opt{cwd} // $base)
