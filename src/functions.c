@@ -77,11 +77,13 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	Tuplestorestate *tupstore;
 	MemoryContext context = CurrentMemoryContext;
 	Job		   *job = palloc0(sizeof(Job));
+	CallerIdentity caller;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
 
 	job->context = context;
 	job->request = request_from_call(fcinfo);
+	act_as_owner(fcinfo, &caller);
 	PG_TRY();
 	{
 		survey(job);
@@ -92,6 +94,7 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	resume_caller(&caller);
 	ssh_disconnect(job->ssh);
 	plan_choose(&job->primary, &job->node, job->request->method,
 				job->request->rejoin_when_down, &job->plan);
