@@ -1,0 +1,136 @@
+-- Which method follows from which facts: the truth table of plan_choose().
+-- Facts that a row leaves out are of a healthy cluster after a failover: the
+-- primary was promoted from timeline 1 to 2 at 0/3000000, the node is a standby
+-- that has received and replayed up to there (unit.c has them all).
+SET client_min_messages = warning;
+\set VERBOSITY terse
+CREATE FUNCTION pg_temp.plan(facts text) RETURNS text
+    LANGUAGE c STRICT AS '$libdir/follow_primary', 'follow_primary_unit_plan';
+\pset format unaligned
+\pset tuples_only on
+\pset fieldsep '\n    '
+\pset recordsep '\n'
+
+-- Refusals: the wrong server, or one that must not be touched. None of them
+-- depends on the method that is asked for.
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'called on a standby', 'p.standby=yes'),
+    (2, 'the node is this server', 'self=yes'),
+    (3, 'PGDATA of another server than the one on the port', 'other_owner=yes'),
+    (4, 'the server of PGDATA listens elsewhere', 'other_port=5433'),
+    (5, 'PGDATA is missing', 'pgdata=missing'),
+    (6, 'PGDATA is missing, and the node down', 'pgdata=missing state=down rejoin=yes'),
+    (7, 'PGDATA is something else', 'pgdata=foreign'),
+    (8, 'PGDATA is something else, a copy asked for', 'pgdata=foreign state=down rejoin=yes asked=basebackup'),
+    (9, 'PGDATA is unreadable', 'pgdata=unreadable'),
+    (10, 'another cluster', 'sysid=2'),
+    (11, 'another cluster, down, a copy asked for', 'sysid=2 state=down rejoin=yes asked=basebackup'),
+    (12, 'no control file to tell the cluster by', 'sysid=0 state=down rejoin=yes'),
+    (13, 'the same, a copy asked for', 'sysid=0 state=down rejoin=yes asked=basebackup'),
+    (14, 'the same, a rewind asked for', 'sysid=0 state=down rejoin=yes asked=rewind'),
+    (15, 'data of another version', 'version=14'),
+    (16, 'programs of another version', 'bin=16'),
+    (17, 'programs of another version for an empty PGDATA', 'bin=16 pgdata=empty state=down rejoin=yes'),
+    (18, 'a primary on a higher timeline', 'state=primary tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (19, 'the same, a copy asked for', 'state=primary tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000 asked=basebackup'),
+    (20, 'a standby on a higher timeline', 'tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (21, 'the same, a copy asked for', 'tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000 asked=basebackup'),
+    (22, 'down on a higher timeline', 'state=down rejoin=yes tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (23, 'the slot is a logical one', 'p.slot=yes p.slot_logical=yes'),
+    (24, 'the slot is of another node', 'p.slot=yes p.slot_active=yes p.slot_user=yes'),
+    (25, 'somebody else streams through the slot', 'p.slot=yes p.slot_active=yes'),
+    (26, 'no slot is free', 'p.free_slots=0'),
+    (27, 'none is free, the node has one', 'p.free_slots=0 p.slot=yes'),
+    (28, 'no WAL sender is free', 'p.free_senders=0'),
+    (29, 'one is free, for a repoint', 'p.free_senders=1'),
+    (30, 'one is free, for a copy', 'p.free_senders=1 asked=basebackup'),
+    (31, 'two are free, for a copy', 'p.free_senders=2 asked=basebackup'),
+    (32, 'none is free, the node follows already',
+         'p.free_senders=0 p.free_slots=0 p.slot=yes p.slot_active=yes uses_slot=yes streaming=yes receiver_tli=2 tli=2 lsn=0/4000000 history=1@0/3000000'),
+    (33, 'none is free, the node is to be left alone', 'state=down p.free_senders=0 p.free_slots=0')
+) t(n, what, facts) ORDER BY n;
+
+-- A node that is down
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'left alone by default', 'state=down'),
+    (2, 'whatever is asked for', 'state=down asked=basebackup'),
+    (3, 'even if nothing is known of it', 'state=down pgdata=unknown'),
+    (4, 'but it cannot rejoin then', 'state=down pgdata=unknown rejoin=yes'),
+    (5, 'a crashed former primary', 'state=down rejoin=yes was_primary=yes lsn=0/2800000'),
+    (6, 'a former primary that was shut down exactly at the fork', 'state=down rejoin=yes was_primary=yes lsn=0/3000000'),
+    (7, 'a few records before it', 'state=down rejoin=yes was_primary=yes lsn=0/2FFFF00'),
+    (8, 'after it', 'state=down rejoin=yes was_primary=yes lsn=0/3000100'),
+    (9, 'a stopped standby', 'state=down rejoin=yes'),
+    (10, 'cannot be repointed', 'state=down rejoin=yes asked=repoint'),
+    (11, 'no checksums, no wal_log_hints', 'state=down rejoin=yes was_primary=yes hints=no'),
+    (12, 'checksums alone', 'state=down rejoin=yes was_primary=yes hints=no checksums=yes'),
+    (13, 'full_page_writes is off here', 'state=down rejoin=yes was_primary=yes p.fpw=no'),
+    (14, 'an empty data directory', 'state=down rejoin=yes pgdata=empty tli=0'),
+    (15, 'an empty data directory, a rewind asked for', 'state=down rejoin=yes pgdata=empty tli=0 asked=rewind'),
+    (16, 'the WAL since the fork is gone here', 'state=down rejoin=yes lsn=0/2000000 p.oldest=0/3800000')
+) t(n, what, facts) ORDER BY n;
+
+-- A standby whose WAL this server has
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'up to the fork', ''),
+    (2, 'less', 'lsn=0/2000000'),
+    (3, 'asked for', 'asked=repoint'),
+    (4, 'a rewind asked for all the same', 'asked=rewind'),
+    (5, 'a copy asked for all the same', 'asked=basebackup'),
+    (6, 'a standby of this server, without a slot', 'tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2'),
+    (7, 'a standby of this server, through another slot', 'tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes'),
+    (8, 'follows already', 'tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (9, 'follows already, a repoint asked for', 'asked=repoint tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (10, 'streams the old timeline yet', 'streaming=yes receiver_tli=1 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (11, 'two failovers behind', 'lsn=0/2000000 p.tli=3 p.history=1@0/3000000,2@0/3500000'),
+    (12, 'its settings need a restart', 'latest=no'),
+    (13, 'its version needs a restart', 'reloadable=no'),
+    (14, 'its next WAL is the oldest here', 'lsn=0/2000000 p.oldest=0/2000000'),
+    (15, 'its next WAL is gone', 'lsn=0/2000000 p.oldest=0/2800000'),
+    (16, 'gone, a repoint asked for', 'lsn=0/2000000 p.oldest=0/2800000 asked=repoint'),
+    (17, 'gone, but in the archive', 'lsn=0/2000000 p.oldest=0/2800000 archive=yes'),
+    (18, 'in the archive that it does not use yet', 'lsn=0/2000000 p.oldest=0/2800000 archive=yes archive_restart=yes'),
+    (19, 'its recovery is paused', 'paused=yes'),
+    (20, 'it cannot be asked', 'sql=no'),
+    (21, 'it cannot be asked, a repoint asked for', 'sql=no asked=repoint'),
+    (22, 'how far it is, is not known', 'tli=0')
+) t(n, what, facts) ORDER BY n;
+
+-- A node with WAL that this server lacks
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'a sibling that received more than the promoted one', 'lsn=0/3000100'),
+    (2, 'the same, a repoint asked for', 'lsn=0/3000100 asked=repoint'),
+    (3, 'the same, it cannot be rewound', 'lsn=0/3000100 hints=no'),
+    (4, 'the same, a rewind asked for that cannot be', 'lsn=0/3000100 hints=no asked=rewind'),
+    (5, 'the former primary runs', 'state=primary lsn=0/3800000'),
+    (6, 'it runs, and wrote nothing after the fork', 'state=primary lsn=0/3000000'),
+    (7, 'it runs, a repoint asked for', 'state=primary lsn=0/3000000 asked=repoint'),
+    (8, 'two failovers behind, and past the first fork', 'lsn=0/3000100 p.tli=3 p.history=1@0/3000000,2@0/3500000'),
+    (9, 'past the second fork', 'tli=2 lsn=0/3600000 history=1@0/3000000 p.tli=3 p.history=1@0/3000000,2@0/3500000'),
+    (10, 'promoted elsewhere, to a timeline that this server skipped', 'state=primary tli=2 lsn=0/3600000 history=1@0/2800000 p.tli=3 p.history=1@0/3000000'),
+    (11, 'promoted to the same timeline at another place', 'state=primary tli=2 lsn=0/3600000 history=1@0/2800000'),
+    (12, 'promoted to the same timeline at the same place', 'state=primary tli=2 lsn=0/3600000 history=1@0/3000000'),
+    (13, 'the same, now down', 'state=down rejoin=yes was_primary=yes tli=2 lsn=0/3600000 history=1@0/3000000'),
+    (14, 'the same, a rewind asked for', 'state=primary tli=2 lsn=0/3600000 history=1@0/3000000 asked=rewind'),
+    (15, 'a standby of such a one', 'forked=yes tli=2 lsn=0/3600000 history=1@0/3000000'),
+    (16, 'which even streams from this server', 'forked=yes tli=2 lsn=0/3600000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (17, 'no history in common', 'state=primary tli=3 lsn=0/3600000 history=2@0/3000000 p.tli=4 p.history=1@0/3000000'),
+    (18, 'the WAL since the fork is gone here', 'lsn=0/3900000 p.oldest=0/3800000'),
+    (19, 'gone, but there is an archive', 'lsn=0/3900000 p.oldest=0/3800000 archive=yes')
+) t(n, what, facts) ORDER BY n;
+
+-- What an interrupted job left
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'a standby that it had stopped', 'state=down mark=before'),
+    (2, 'that runs again', 'mark=before'),
+    (3, 'half rewound', 'state=down mark=half'),
+    (4, 'half rewound, no control file', 'state=down mark=half sysid=0'),
+    (5, 'half rewound, a rewind asked for', 'state=down mark=half asked=rewind'),
+    (6, 'half rewound, and somebody started it', 'mark=half streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/4000000 history=1@0/3000000'),
+    (7, 'half rewound, on a higher timeline', 'state=down mark=half tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (8, 'half swapped', 'state=down mark=swapping pgdata=empty tli=0'),
+    (9, 'swapped, not yet proven', 'state=down mark=changed'),
+    (10, 'swapped, and it follows', 'mark=changed streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/4000000 history=1@0/3000000'),
+    (11, 'swapped, of another cluster', 'state=down mark=changed sysid=2'),
+    (12, 'swapped, a rewind asked for', 'state=down mark=changed asked=rewind')
+) t(n, what, facts) ORDER BY n;
