@@ -23,6 +23,9 @@ OBJS = \
 	src/settings.o \
 	src/sql.o \
 	src/ssh.o \
+	src/ssh_auth.o \
+	src/ssh_hostkey.o \
+	src/ssh_run.o \
 	src/survey.o \
 	src/timeline.o \
 	src/unit.o \
@@ -53,6 +56,10 @@ all install clean installcheck:
 	@echo '(as root, test/install-packages does), or set PG_CONFIG' >&2
 	@false
 endif
+
+# PGXS knows no headers of ours: without this a change of a struct leaves
+# objects that disagree about it.
+$(OBJS) $(OBJS:.o=.bc): $(filter-out src/remote_scripts.h,$(wildcard src/*.h))
 
 src/remote.o src/remote.bc: src/remote_scripts.h
 

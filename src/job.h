@@ -33,7 +33,11 @@ typedef struct Job
 	Oid		   *tablespace_oids;
 	char	  **tablespaces;	/* their locations on the node */
 
+	char	   *keep_slots;		/* names of slots that a rewind must keep,
+								 * separated by spaces */
+
 	/* What the steps did. */
+	bool		wal_lost;		/* the node has WAL behind the fork */
 	bool		slot_made;		/* by this job, so it goes if the job fails */
 	void		(*undo) (struct Job *job);	/* puts back what a failed job
 											 * changed; NULL: nothing to */

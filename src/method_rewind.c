@@ -2,9 +2,10 @@
  * method_rewind.c
  *		A diverged or stopped node goes back to the fork, by pg_rewind.
  *
- * The checkpoint comes first: until the promotion's own has ended, this
- * server's control file shows the old timeline and pg_rewind would see nothing
- * to do.
+ * The checkpoint comes before the rewind: until the promotion's own has ended,
+ * this server's control file shows the old timeline and pg_rewind would see
+ * nothing to do.  The slot comes before the checkpoint, which would remove the
+ * WAL that the rewound node starts from.
  */
 #include "postgres.h"
 
@@ -15,8 +16,9 @@
 #include "verify.h"
 
 const Step rewind_steps[] = {
-	{"checkpoint", primary_checkpoint},
+	{"connect", node_connect},
 	{"slot", primary_ensure_slot},
+	{"checkpoint", primary_checkpoint},
 	{"stop", node_stop},
 	{"save_config", node_save_config},
 	{"save_wal", node_save_wal},

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -15,6 +16,7 @@
 #include "recovery_conf.h"
 #include "remote.h"
 #include "sql.h"
+#include "survey.h"
 
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000
@@ -138,6 +140,27 @@ with_folders(const Job *job, int nfixed, const char *const *fixed)
 				 (const char *[]) {__VA_ARGS__})
 
 StepResult
+node_connect(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo;
+
+	remote_run(job->ssh, &remote_connect,
+			   ARGUMENTS(settings->node_bin_dir,
+						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
+						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+						 keeps_conninfo ? "" :
+						 psprintf("%s replication=true",
+								  job_tool_conninfo(job, settings->replication_user, NULL))),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "this server cannot be reached");
+	return STEP_DONE;
+}
+
+StepResult
 node_stop(Job *job)
 {
 	const Settings *settings = job->request->settings;
@@ -155,13 +178,16 @@ node_stop(Job *job)
 			 "Raise follow_primary.stop_timeout, or see what holds the server up, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
+	if (job->node.state == NODE_STANDBY)
+		job->undo = node_undo_stop;
 	job_detail(job, "%s", strcmp(remote_get(&reply, "was_running"), "yes") == 0 ?
 			   "stopped" : "was not running");
 	return STEP_DONE;
 }
 
-StepResult
-node_start(Job *job)
+/* Returns the state that the started server is in. */
+static const char *
+start(const Job *job)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = settings->start_timeout * 1000 + GRACE_MS};
@@ -178,8 +204,20 @@ node_start(Job *job)
 	if (!reply.ok)
 		fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL did not start",
 			 "See the server's log above, remove the cause, then call follow_primary() again.");
-	job_detail(job, "%s", remote_get(&reply, "status"));
+	return remote_get(&reply, "status");
+}
+
+StepResult
+node_start(Job *job)
+{
+	job_detail(job, "%s", start(job));
 	return STEP_DONE;
+}
+
+void
+node_undo_stop(Job *job)
+{
+	start(job);
 }
 
 StepResult
@@ -231,6 +269,7 @@ node_save_wal(Job *job)
 	bytes = remote_get(&reply, "lost_wal_bytes");
 	transactions = remote_get(&reply, "lost_transactions");
 	dir = remote_get(&reply, "lost_wal_dir");
+	job->wal_lost = bytes && strcmp(bytes, "0") != 0;
 	job_record_lost_wal(job, bytes, transactions, dir);
 	job_detail(job, "%s bytes of WAL with %s transactions%s%s",
 			   bytes ? bytes : "0", transactions ? transactions : "0",
@@ -250,6 +289,22 @@ rewind_progress(void *arg, const char *line)
 		job_progress((Job *) arg, done * 1024, total * 1024);
 }
 
+/*
+ * After a rewind the node replays from the last common checkpoint on, and it
+ * has only the WAL that this server had.
+ */
+static bool
+can_start_from(Job *job, const char *segment)
+{
+	TimeLineID	tli;
+	XLogSegNo	number;
+
+	if (segment == NULL || strlen(segment) != 24)
+		return true;
+	XLogFromFileName(segment, &tli, &number, wal_segment_size);
+	return survey_wal_is_available(job, number * wal_segment_size);
+}
+
 StepResult
 node_rewind(Job *job)
 {
@@ -259,15 +314,20 @@ node_rewind(Job *job)
 		.on_stderr_line = rewind_progress,
 		.arg = job
 	};
+	char	   *restore_command = job_restore_command(job);
 	RemoteReply reply;
 
 	remote_run(job->ssh, &remote_rewind,
 			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
 						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
 						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 job->node.restore_command && job->node.restore_command[0] ? "yes" : "no",
+						 restore_command ? restore_command : "",
 						 psprintf(INT64_FORMAT, job->id),
-						 NUMBER(job->primary.version_num), ""),
+						 NUMBER(job->primary.version_num), job->keep_slots,
+						 job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
+						 psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
+								  (uint32) job->plan.fork_lsn),
+						 NUMBER(wal_segment_size)),
 			   &limits, &reply);
 	if (failed_for(&reply, "needs_copy"))
 	{
@@ -282,6 +342,19 @@ node_rewind(Job *job)
 	}
 	if (!reply.ok)
 		fail_commonly(job, &reply, "pg_rewind failed");
+	if (!can_start_from(job, remote_get(&reply, "start_segment")))
+	{
+		if (!job->plan.copy_if_rewind_fails)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the WAL from which node %s has to start is gone", node_name(job)),
+					 errdetail("Its data is rewound, but \"%s\" is neither on this server nor served by a restore_command.",
+							   remote_get(&reply, "start_segment")),
+					 errhint("Use method => 'auto' or 'basebackup' to have the data copied.")));
+		job_detail(job, "rewound, but the WAL to start from, \"%s\", is gone from this server",
+				   remote_get(&reply, "start_segment"));
+		return STEP_NEEDS_COPY;
+	}
 	job_detail(job, "%s", strcmp(remote_get(&reply, "result"), "rewound") == 0 ?
 			   "rewound" : "no rewind was required");
 	return STEP_DONE;
@@ -423,8 +496,7 @@ slot_for_copy(const Job *job)
 	const char *own[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
 	const char *streams;
 
-	if (job->node.state != NODE_STANDBY || job->node.receiver_slot == NULL ||
-		strcmp(job->node.receiver_slot, slot[0]) != 0)
+	if (!job->node.uses_slot)
 		return slot[0];
 	streams = sql_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1", 1, slot);
 	if (streams == NULL || strcmp(streams, "t") != 0)
@@ -548,6 +620,18 @@ write_settings(Job *job, const char *content, bool live)
 	job_detail(job, "%s", recovery_file(job));
 }
 
+static void
+run_repoint(Job *job, const char *const *arguments)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
+	if (!reply.ok)
+		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
+			 "Remove the cause, then call follow_primary() again.");
+}
+
 StepResult
 node_configure(Job *job)
 {
@@ -565,20 +649,14 @@ node_configure(Job *job)
 		else if (!reply.ok)
 			fail_commonly(job, &reply, "the configuration could not be put back");
 	}
+	if (job->plan.method == METHOD_REPOINT)
+	{
+		run_repoint(job, ARGUMENTS("save", job->node.pgdata, job->request->settings->node_bin_dir,
+								   job->config_file, recovery_file(job)));
+		job->undo = node_undo_restart;
+	}
 	write_settings(job, content, false);
 	return STEP_DONE;
-}
-
-static void
-run_repoint(Job *job, const char *const *arguments)
-{
-	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
-	RemoteReply reply;
-
-	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
-	if (!reply.ok)
-		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
-			 "Remove the cause, then call follow_primary() again.");
 }
 
 StepResult
@@ -593,6 +671,14 @@ node_repoint(Job *job)
 	run_repoint(job, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
 							   expand_command(job, settings->node_reload_command)));
 	return STEP_DONE;
+}
+
+void
+node_undo_restart(Job *job)
+{
+	(void) node_stop(job);
+	run_repoint(job, ARGUMENTS("restore", job->node.pgdata, job->request->settings->node_bin_dir));
+	start(job);
 }
 
 void

@@ -12,7 +12,15 @@
 #include "method.h"
 
 /* Stops its server, cleanly; one that is down already is fine. */
+/* Can the node connect to this server, as a rewind and what follows need it? */
+extern StepResult node_connect(Job *job);
 extern StepResult node_stop(Job *job);
+
+/*
+ * Starts it again after a job that failed, if it was a standby and its data is
+ * what it was: start.sh refuses any other.
+ */
+extern void node_undo_stop(Job *job);
 
 /* Starts its server and waits until it takes connections, or replays. */
 extern StepResult node_start(Job *job);
@@ -43,6 +51,9 @@ extern StepResult node_repoint(Job *job);
 
 /* Puts the settings back that a repoint replaced, and reloads. */
 extern void node_undo_repoint(Job *job);
+
+/* The same where they are read at a start: stops, puts back, starts. */
+extern void node_undo_restart(Job *job);
 
 /* Removes what the job left beside the data, now that the node is proven. */
 extern StepResult node_clean(Job *job);

@@ -114,6 +114,15 @@ refused(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 		refuse(plan, ERRCODE_DUPLICATE_OBJECT,
 			   "a logical replication slot of the node's slot name exists",
 			   "Give another slot_name.");
+	else if (primary->slot_active && primary->slot_user)
+		refuse(plan, ERRCODE_OBJECT_IN_USE,
+			   psprintf("the node's replication slot is in use by node %s", primary->slot_user),
+			   "Give this node a slot_name of its own: the default is made from the host alone.");
+	else if (primary->slot_active && node->state != NODE_DOWN && !node->uses_slot &&
+			 (node->sql || node->state == NODE_PRIMARY))
+		refuse(plan, ERRCODE_OBJECT_IN_USE,
+			   "the node's replication slot is in use by another server",
+			   "Give this node a slot_name of its own, or end the other's replication.");
 	else if (node->state == NODE_PRIMARY && node->timeline > primary->timeline)
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 			   psprintf("the node runs as a primary on timeline %u, above this server's %u: it may be the newer primary",
@@ -122,6 +131,18 @@ refused(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 	else
 		return false;
 	return true;
+}
+
+/*
+ * Has the node WAL of its own that the histories do not show?  Two servers
+ * that write on one timeline never have the same WAL there.
+ */
+static bool
+forked_unseen(const PrimaryFacts *primary, const NodeFacts *node)
+{
+	return node->forked_unseen ||
+		((node->state == NODE_PRIMARY || node->was_primary) &&
+		 node->timeline == primary->timeline);
 }
 
 /* Where does the node's WAL part from the primary's, if it does? */
@@ -147,11 +168,11 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 	else
 		return REL_UNKNOWN;
 
-	if (node->forked_unseen)
+	if (forked_unseen(primary, node))
 	{
-		/* The histories agree, the WAL does not: they part where it began. */
-		plan->fork_timeline = stretch ? stretch->tli : plan->fork_timeline;
-		plan->fork_lsn = stretch ? stretch->begin : plan->fork_lsn;
+		/* Where the histories agree and the WAL does not, it began so. */
+		if (stretch && plan->fork_timeline == stretch->tli)
+			plan->fork_lsn = stretch->begin;
 		return REL_DIVERGED;
 	}
 	if (stretch && plan->fork_timeline == node->timeline)
@@ -181,7 +202,7 @@ rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
 		return "the node has neither data checksums nor wal_log_hints";
 	if (!primary->full_page_writes)
 		return "full_page_writes is off on this server";
-	if (node->forked_unseen)
+	if (forked_unseen(primary, node))
 		return "the node was promoted separately to the same timeline, which pg_rewind cannot see";
 	if (node->history_known && node->timeline != 0)
 	{
@@ -192,6 +213,35 @@ rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
 			return "the timeline histories of the node and of this server have nothing in common";
 	}
 	return NULL;
+}
+
+/* Why the node could not go on from the end of its WAL, or NULL. */
+static char *
+wal_objection(const PrimaryFacts *primary, const NodeFacts *node,
+			  WalRelation relation)
+{
+	if (relation != REL_PREFIX || node->lsn >= primary->oldest_wal || node->archive_serves)
+		return NULL;
+	return psprintf("the WAL that the node needs next, at %X/%X, is no longer on this server, and %s",
+					LSN_ARGS(node->lsn),
+					node->restore_command && node->restore_command[0] ?
+					"the node's restore_command does not serve it" :
+					"the node has no restore_command");
+}
+
+/*
+ * Why the node could not go on from the fork after a rewind, or NULL: it would
+ * need the WAL from there, which may be another's to serve.
+ */
+static char *
+fork_objection(const PrimaryFacts *primary, const NodeFacts *node,
+			   const JobPlan *plan)
+{
+	if (!plan->diverged || plan->fork_lsn >= primary->oldest_wal ||
+		(node->restore_command && node->restore_command[0]))
+		return NULL;
+	return psprintf("the WAL since the fork at %X/%X is no longer on this server, and the node has no restore_command",
+					LSN_ARGS(plan->fork_lsn));
 }
 
 /* Why a repoint is not safe or not possible, or NULL. */
@@ -214,24 +264,38 @@ repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
 		return psprintf("the node has received WAL up to %X/%X on timeline %u, which parts from this server's history at %X/%X",
 						LSN_ARGS(node->lsn), node->timeline,
 						LSN_ARGS(plan->fork_lsn));
-	if (node->lsn < primary->oldest_wal &&
-		(node->restore_command == NULL || node->restore_command[0] == '\0'))
-		return psprintf("the WAL that the node needs next, at %X/%X, is no longer on this server, and the node has no restore_command",
-						LSN_ARGS(node->lsn));
 	return NULL;
 }
 
-void
-plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
-			RequestedMethod requested, bool rejoin_when_down,
-			JobPlan *plan)
+/* Lacks this server what a node that follows takes of it? */
+static void
+refuse_for_limits(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+{
+	/* A copy streams its WAL beside its data. */
+	int			senders = plan->method == METHOD_BASEBACKUP && !plan->finish ? 2 :
+		primary->slot_active && node->uses_slot ? 0 : 1;
+
+	if (!primary->slot_exists && primary->free_slots < 1)
+		refuse(plan, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+			   "no replication slot is free on this server",
+			   "Drop a slot that nobody needs (see pg_replication_slots), or raise max_replication_slots.");
+	else if (primary->free_wal_senders < senders)
+		refuse(plan, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+			   psprintf("no WAL sender is free on this server: the node needs %d, %d are left",
+						senders, Max(0, primary->free_wal_senders)),
+			   "End a client that nobody needs (see pg_stat_replication), or raise max_wal_senders.");
+}
+
+static void
+choose_method(const PrimaryFacts *primary, const NodeFacts *node,
+			  RequestedMethod requested, bool rejoin_when_down,
+			  JobPlan *plan)
 {
 	WalRelation relation;
 	char	   *no_repoint;
 	char	   *no_rewind;
+	char	   *no_wal;
 	char	   *state;
-
-	memset(plan, 0, sizeof(*plan));
 
 	if (refused(primary, node, plan))
 		return;
@@ -267,7 +331,7 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
 		node->receiver_streaming &&
 		node->receiver_timeline == primary->timeline &&
-		primary->slot_active && node->receiver_slot != NULL)
+		primary->slot_active && node->uses_slot)
 	{
 		choose(plan, METHOD_NONE, "the node follows this server already");
 		return;
@@ -293,8 +357,25 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
+	if (requested == REQUESTED_AUTO && node->pgdata_state == PGDATA_OK &&
+		node->system_id == 0 && node->mark == MARK_NONE)
+	{
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("the control file of data directory \"%s\" cannot be read: it may belong to any cluster",
+						node->pgdata),
+			   "Make sure that it is the right directory. If it is, ask for method => 'basebackup'.");
+		return;
+	}
+
+	no_wal = wal_objection(primary, node, relation);
 	no_repoint = repoint_objection(primary, node, relation, plan);
+	if (no_repoint == NULL)
+		no_repoint = no_wal;
 	no_rewind = rewind_objection(primary, node);
+	if (no_rewind == NULL)
+		no_rewind = no_wal;
+	if (no_rewind == NULL)
+		no_rewind = fork_objection(primary, node, plan);
 	state = node->state == NODE_PRIMARY ? "runs as a primary" :
 		node->state == NODE_STANDBY ? "is a standby" : "is down";
 
@@ -324,9 +405,6 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 				choose(plan, METHOD_REPOINT,
 					   psprintf("the node's WAL up to %X/%X on timeline %u is part of this server's history",
 								LSN_ARGS(node->lsn), node->timeline));
-			else if (relation == REL_PREFIX && node->state == NODE_STANDBY &&
-					 node->sql && node->lsn < primary->oldest_wal)
-				choose(plan, METHOD_BASEBACKUP, no_repoint);
 			else if (no_rewind == NULL)
 			{
 				choose(plan, METHOD_REWIND,
@@ -342,5 +420,26 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 			break;
 	}
 	if (plan->method == METHOD_REPOINT)
-		plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest;
+	{
+		plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest ||
+			(node->lsn < primary->oldest_wal && node->archive_needs_restart);
+
+		/* A paused standby does not even connect to another primary. */
+		if (node->replay_paused)
+			refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				   "recovery is paused on the node: it follows nobody else until it goes on",
+				   "Call SELECT pg_wal_replay_resume() on the node, then follow_primary() again. method => 'rewind' restarts the node, which ends the pause.");
+	}
+}
+
+void
+plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
+			RequestedMethod requested, bool rejoin_when_down,
+			JobPlan *plan)
+{
+	memset(plan, 0, sizeof(*plan));
+	choose_method(primary, node, requested, rejoin_when_down, plan);
+	if (plan->method == METHOD_REPOINT || plan->method == METHOD_REWIND ||
+		plan->method == METHOD_BASEBACKUP)
+		refuse_for_limits(primary, node, plan);
 }

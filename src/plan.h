@@ -41,8 +41,8 @@ typedef struct PrimaryFacts
 	bool		slot_active;
 	bool		slot_lost;		/* its WAL is gone, or it reserves none */
 	bool		slot_logical;
-	char	   *slot_client;	/* application_name that streams from it, or
-								 * NULL */
+	char	   *slot_user;		/* another node that a job gave the slot to, as
+								 * host:port, or NULL */
 	int			free_slots;
 	int			free_wal_senders;
 } PrimaryFacts;
@@ -92,6 +92,7 @@ typedef struct NodeFacts
 	int			bin_version_major;	/* of the programs in node_bin_dir */
 	uint64		system_id;
 	bool		clean_shutdown;
+	bool		was_primary;	/* down, and no standby when it went down */
 	bool		wal_log_hints;
 	bool		checksums;
 	NodeMark	mark;
@@ -116,13 +117,17 @@ typedef struct NodeFacts
 	/* Of a standby. */
 	bool		receiver_streaming;
 	TimeLineID	receiver_timeline;
-	char	   *receiver_slot;
+	bool		uses_slot;		/* its receiver streams through the job's slot */
 	char	   *conninfo;		/* primary_conninfo in force */
 	char	   *application_name;	/* in it, or NULL */
 	bool		conninfo_reloadable;	/* 13 and later */
 	bool		target_timeline_latest;
 	bool		replay_paused;
 	char	   *restore_command;	/* in force, "" or NULL if none */
+	bool		archive_serves; /* the restore_command that it is to have was
+								 * tried, and serves the WAL between the
+								 * node's and the primary's oldest */
+	bool		archive_needs_restart;	/* for that command to be used */
 	bool		hot_standby;
 } NodeFacts;
 

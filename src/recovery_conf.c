@@ -13,6 +13,7 @@
 
 #include "compat.h"
 #include "recovery_conf.h"
+#include "remote.h"
 
 /* Parses into the caller's hands (free with PQconninfoFree). */
 static PQconninfoOption *
@@ -140,7 +141,18 @@ put_setting(StringInfo buf, const char *name, const char *value)
 char *
 restore_command_guard(const char *command)
 {
-	return psprintf("{ %s ; } || exit 1", command);
+	StringInfoData buf;
+
+	/* In a subshell, for the command may be an exit itself. */
+	if (strchr(command, '#') == NULL)
+		return psprintf("(%s) || exit 1", command);
+
+	/* A comment would hide the rest of the line. */
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "(eval ");
+	remote_quote(&buf, command);
+	appendStringInfoString(&buf, ") || exit 1");
+	return buf.data;
 }
 
 char *
@@ -210,8 +222,7 @@ job_tool_conninfo(const Job *job, const char *user, const char *database)
 	return buf.data;
 }
 
-/* The restore_command to write for the node, or NULL. */
-static char *
+char *
 job_restore_command(const Job *job)
 {
 	const Settings *settings = job->request->settings;
@@ -220,7 +231,7 @@ job_restore_command(const Job *job)
 		return restore_command_guard(settings->restore_command);
 	if (settings->archive_dir[0] != '\0')
 		return restore_command_guard(psprintf("cp \"%s/%%f\" \"%%p\"", settings->archive_dir));
-	if (job->node.state == NODE_STANDBY)
+	if (job->node.restore_command && job->node.restore_command[0] != '\0')
 		return job->node.restore_command;
 	return NULL;
 }

@@ -23,6 +23,8 @@
 #define SCRIPT(name) const RemoteScript remote_##name = {#name, name##_sh}
 
 SCRIPT(survey);
+SCRIPT(archive);
+SCRIPT(connect);
 SCRIPT(stop);
 SCRIPT(start);
 SCRIPT(configure);

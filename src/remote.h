@@ -15,6 +15,8 @@ typedef struct RemoteScript
 } RemoteScript;
 
 extern const RemoteScript remote_survey;
+extern const RemoteScript remote_archive;
+extern const RemoteScript remote_connect;
 extern const RemoteScript remote_stop;
 extern const RemoteScript remote_start;
 extern const RemoteScript remote_configure;

@@ -28,7 +28,11 @@
 #include "survey.h"
 
 #define SURVEY_TIMEOUT_MS	60000
-#define WAL_RECORD_HEADER	24	/* SizeOfXLogRecord; survey.sh reads as much */
+#define ARCHIVE_TIMEOUT_MS	600000
+#define ARCHIVE_PROBES		16
+#define WAL_RECORD_HEADER	24	/* SizeOfXLogRecord */
+#define RAW_RECORD			64	/* with the longest page header; survey.sh
+								 * reads as much */
 
 static bool
 parse_lsn(const char *text, XLogRecPtr *lsn)
@@ -64,11 +68,35 @@ read_own_history(TimeLineID timeline, History *history)
 	}
 }
 
+/*
+ * Where the oldest segment in pg_wal begins that all later ones follow without
+ * a gap, up to the end of WAL.
+ */
+static XLogRecPtr
+oldest_wal(XLogRecPtr flush_lsn)
+{
+	SqlResult  *row = sql_run("SELECT right(name, 16) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' "
+							  "GROUP BY 1 ORDER BY 1 DESC", 0, NULL);
+	XLogRecPtr	oldest = 0;
+
+	for (int i = 0; i < row->nrows; i++)
+	{
+		uint64		hi = strtoul(pnstrdup(sql_value(row, i, 0), 8), NULL, 16);
+		uint64		lo = strtoul(sql_value(row, i, 0) + 8, NULL, 16);
+		XLogRecPtr	begin = (hi << 32) + lo * wal_segment_size;
+
+		/* Segments that are prepared for the future come first. */
+		if (oldest != 0 && begin + wal_segment_size != oldest && oldest <= flush_lsn)
+			break;
+		oldest = begin;
+	}
+	return oldest;
+}
+
 static void
 survey_primary(Job *job)
 {
 	PrimaryFacts *facts = &job->primary;
-	const char *slot[] = {job->request->slot_name};
 	SqlResult  *row;
 
 	facts->in_recovery = RecoveryInProgress();
@@ -78,35 +106,35 @@ survey_primary(Job *job)
 	if (facts->in_recovery)
 		return;
 
-	row = sql_run("SELECT pg_walfile_name(pg_current_wal_insert_lsn()), pg_current_wal_flush_lsn(), "
-				  "(SELECT count(*) FROM pg_replication_slots), "
-				  "(SELECT count(*) FROM pg_stat_get_wal_senders() WHERE pid IS NOT NULL)", 0, NULL);
+	row = sql_run("SELECT pg_walfile_name(pg_current_wal_insert_lsn()), pg_current_wal_flush_lsn()", 0, NULL);
 	facts->timeline = (TimeLineID) strtoul(pnstrdup(sql_value(row, 0, 0), 8), NULL, 16);
 	parse_lsn(sql_value(row, 0, 1), &facts->flush_lsn);
-	facts->free_slots = max_replication_slots - atoi(sql_value(row, 0, 2));
-	facts->free_wal_senders = max_wal_senders - atoi(sql_value(row, 0, 3));
 	read_own_history(facts->timeline, &facts->history);
+	facts->oldest_wal = oldest_wal(facts->flush_lsn);
+}
 
-	/* The oldest segment that all later ones follow without a gap. */
-	row = sql_run("SELECT right(name, 16) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' "
-				  "GROUP BY 1 ORDER BY 1 DESC", 0, NULL);
-	for (int i = 0; i < row->nrows; i++)
-	{
-		uint64		hi = strtoul(pnstrdup(sql_value(row, i, 0), 8), NULL, 16);
-		uint64		lo = strtoul(sql_value(row, i, 0) + 8, NULL, 16);
-		XLogRecPtr	begin = (hi << 32) + lo * wal_segment_size;
+/*
+ * The rest about this server, asked after the node was: what the node had
+ * received by then was flushed here, if it is of this server, and who holds
+ * its slot now is no connection that was just ending.
+ */
+static void
+survey_primary_again(Job *job)
+{
+	PrimaryFacts *facts = &job->primary;
+	const char *slot[] = {job->request->slot_name};
+	SqlResult  *row;
 
-		/* Segments that are prepared for the future come first. */
-		if (facts->oldest_wal != 0 && begin + wal_segment_size != facts->oldest_wal &&
-			facts->oldest_wal <= facts->flush_lsn)
-			break;
-		facts->oldest_wal = begin;
-	}
+	row = sql_run("SELECT pg_current_wal_flush_lsn(), "
+				  "(SELECT count(*) FROM pg_replication_slots), "
+				  "(SELECT count(*) FROM pg_stat_get_wal_senders() WHERE pid IS NOT NULL)", 0, NULL);
+	parse_lsn(sql_value(row, 0, 0), &facts->flush_lsn);
+	facts->free_slots = max_replication_slots - atoi(sql_value(row, 0, 1));
+	facts->free_wal_senders = max_wal_senders - atoi(sql_value(row, 0, 2));
 
 	row = sql_run("SELECT slot_type, active, " SLOT_IS_LOST ", "
-				  "restart_lsn IS NULL AND NOT active, application_name "
-				  "FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid "
-				  "WHERE slot_name = $1", 1, slot);
+				  "restart_lsn IS NULL AND NOT active "
+				  "FROM pg_replication_slots WHERE slot_name = $1", 1, slot);
 	if (row->nrows > 0)
 	{
 		facts->slot_exists = true;
@@ -114,51 +142,180 @@ survey_primary(Job *job)
 		facts->slot_active = strcmp(sql_value(row, 0, 1), "t") == 0;
 		facts->slot_lost = strcmp(sql_value(row, 0, 2), "t") == 0 ||
 			strcmp(sql_value(row, 0, 3), "t") == 0;
-		facts->slot_client = sql_value(row, 0, 4);
+	}
+	if (facts->slot_active)
+	{
+		const char *node[] = {
+			job->request->slot_name, job->request->node_host,
+			psprintf("%d", job->request->node_port)
+		};
+
+		facts->slot_user = sql_scalar(psprintf("SELECT other FROM (SELECT node_host || ':' || node_port AS other, "
+											   "lower(node_host) = lower($2) AND node_port = $3::int AS this "
+											   "FROM %s.follow_primary_job WHERE slot_name = $1 AND state = 'succeeded' "
+											   "ORDER BY id DESC LIMIT 1) latest WHERE NOT this",
+											   job->request->schema),
+									  lengthof(node), node);
 	}
 }
 
-/*
- * The header, checksum included, of the first record that this server wrote or
- * replayed on a timeline, in hexadecimal, or NULL if its WAL is gone.  It holds
- * the time of the promotion, so another server that was promoted separately
- * to the same timeline has another one there.
- */
-static char *
-first_record(const Stretch *stretch, TimeLineID last_timeline)
+/* The header of a WAL record; its checksum and the one before it are in it. */
+typedef struct RecordHeader
 {
-	XLogSegNo	segment;
-	char		path[MAXPGPATH];
-	uint64		offset = XLogSegmentOffset(stretch->begin, wal_segment_size);
-	unsigned char header[WAL_RECORD_HEADER];
-	char	   *text = palloc(2 * WAL_RECORD_HEADER + 1);
-	int			fd;
-	bool		whole;
+	unsigned char bytes[WAL_RECORD_HEADER];
+} RecordHeader;
 
-	if (offset == 0)
-		offset += SizeOfXLogLongPHD;
-	else if (offset % XLOG_BLCKSZ == 0)
-		offset += SizeOfXLogShortPHD;
-	XLByteToSeg(stretch->begin, segment, wal_segment_size);
-	XLogFilePath(path, stretch->tli, segment, wal_segment_size);
-	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-		return NULL;
-	whole = pread(fd, header, sizeof(header), offset) == sizeof(header);
-	close(fd);
-	if (!whole)
-		return NULL;
+/*
+ * Picks the header of the record at lsn out of the len bytes that its segment
+ * has from there on.  False if it is not all there.
+ */
+static bool
+pick_header(const unsigned char *raw, int len, XLogRecPtr lsn, RecordHeader *header)
+{
+	int			from = 0;
+
 	for (int i = 0; i < WAL_RECORD_HEADER; i++)
-		sprintf(text + 2 * i, "%02x", header[i]);
-	return text;
+	{
+		if ((lsn + from) % XLOG_BLCKSZ == 0)
+			from += XLogSegmentOffset(lsn + from, wal_segment_size) == 0 ?
+				SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+		if (from >= len)
+			return false;
+		header->bytes[i] = raw[from++];
+	}
+	for (int i = 0; i < WAL_RECORD_HEADER; i++)
+		if (header->bytes[i] != 0)
+			return true;
+	return false;
 }
 
-/* How survey.sh and its answer name the first record of a timeline. */
-static char *
-record_name(const Stretch *stretch)
+/* The header of a record of this server's own history, if its WAL is here. */
+static bool
+own_header(const History *history, XLogRecPtr lsn, RecordHeader *header)
 {
-	return psprintf("%X/%X/%X", stretch->tli, (uint32) (stretch->begin >> 32),
-					(uint32) stretch->begin);
+	unsigned char raw[RAW_RECORD];
+	XLogSegNo	segment;
+
+	/* A segment in which timelines change is best found under the newest. */
+	XLByteToSeg(lsn, segment, wal_segment_size);
+	for (int i = history->length - 1; i >= 0; i--)
+	{
+		XLogSegNo	begin;
+		char		path[MAXPGPATH];
+		int			fd;
+		int			len;
+
+		XLByteToSeg(history->stretches[i].begin, begin, wal_segment_size);
+		if (segment < begin)
+			continue;
+		XLogFilePath(path, history->stretches[i].tli, segment, wal_segment_size);
+		fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+		if (fd < 0)
+			continue;
+		len = pg_pread(fd, raw, sizeof(raw), XLogSegmentOffset(lsn, wal_segment_size));
+		close(fd);
+		return pick_header(raw, len, lsn, header);
+	}
+	return false;
+}
+
+/* How survey.sh and its answer name a record. */
+static char *
+record_name(TimeLineID tli, XLogRecPtr lsn)
+{
+	return psprintf("%X/%X/%X", tli, (uint32) (lsn >> 32), (uint32) lsn);
+}
+
+/* The header of a record that the node was asked for, if it has one there. */
+static bool
+node_header(const RemoteReply *reply, TimeLineID tli, XLogRecPtr lsn,
+			RecordHeader *header)
+{
+	const char *value = remote_get(reply, psprintf("record.%s", record_name(tli, lsn)));
+	unsigned char raw[RAW_RECORD];
+	int			len = 0;
+
+	while (value && len < RAW_RECORD)
+	{
+		unsigned int byte;
+
+		if (sscanf(value + 2 * len, "%2x", &byte) != 1)
+			break;
+		raw[len++] = (unsigned char) byte;
+	}
+	return len > 0 && pick_header(raw, len, lsn, header);
+}
+
+/*
+ * Do both records follow the same one?  A place in a segment that was made for
+ * future use holds old WAL, which follows another.
+ */
+static bool
+same_predecessor(const RecordHeader *a, const RecordHeader *b)
+{
+	return memcmp(a->bytes + offsetof(XLogRecord, xl_prev),
+				  b->bytes + offsetof(XLogRecord, xl_prev), sizeof(XLogRecPtr)) == 0;
+}
+
+static bool
+same_record(const RecordHeader *a, const RecordHeader *b)
+{
+	return memcmp(a->bytes, b->bytes, WAL_RECORD_HEADER) == 0;
+}
+
+/*
+ * Looks into the node's WAL where that of this server's history begins a
+ * timeline, and at the node's last checkpoint.  The first record of a timeline
+ * holds the time of the promotion, so a server that was promoted separately to
+ * the same timeline has another one there.  And a node that is still on the
+ * timeline before must have none there: if it has, it has WAL that this server
+ * has not, replayed or not.
+ */
+static void
+compare_wal(Job *job, const RemoteReply *reply)
+{
+	NodeFacts  *node = &job->node;
+	const History *history = &job->primary.history;
+	const Stretch *stretch;
+	RecordHeader ours;
+	RecordHeader theirs;
+	const char *checkpoint = remote_get(reply, "checkpoint");
+	unsigned int tli;
+	unsigned int hi;
+	unsigned int lo;
+
+	for (int i = 1; i < history->length; i++)
+	{
+		XLogRecPtr	begin = history->stretches[i].begin;
+
+		if (!own_header(history, begin, &ours))
+			continue;
+		if (node->timeline >= history->stretches[i].tli &&
+			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
+			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
+			node->forked_unseen = true;
+		if (node->timeline == history->stretches[i - 1].tli &&
+			node_header(reply, node->timeline, begin, &theirs) &&
+			same_predecessor(&ours, &theirs))
+			node->lsn = Max(node->lsn, begin + WAL_RECORD_HEADER);
+	}
+
+	if (checkpoint && sscanf(checkpoint, "%X/%X/%X", &tli, &hi, &lo) == 3)
+	{
+		XLogRecPtr	lsn = ((uint64) hi << 32) | lo;
+
+		stretch = history_find(history, tli);
+		if (stretch && tli == node->timeline && lsn >= stretch->begin &&
+			(XLogRecPtrIsInvalid(stretch->end) || lsn < stretch->end) &&
+			own_header(history, lsn, &ours) &&
+			node_header(reply, tli, lsn, &theirs))
+		{
+			if (!same_record(&ours, &theirs))
+				node->forked_unseen = true;
+			else if (node->clean_shutdown)
+				node->was_primary = false;	/* a copy of this server */
+		}
+	}
 }
 
 /* A line "label: value" of pg_controldata's output, or NULL. */
@@ -220,8 +377,9 @@ read_running(Job *job, const RemoteReply *reply)
 	{
 		value = remote_get(reply, "sql_error");
 		node->sql_error = value ? sql_text(value) : NULL;
-		node->state = (signal && strstr(signal, "standby.signal")) ||
-			(status && strncmp(status, "standby", 7) == 0) ? NODE_STANDBY : NODE_PRIMARY;
+		node->hot_standby = status == NULL || strncmp(status, "standby", 7) != 0;
+		node->state = (signal && strstr(signal, "standby.signal")) || !node->hot_standby ?
+			NODE_STANDBY : NODE_PRIMARY;
 		return;
 	}
 
@@ -249,7 +407,8 @@ read_running(Job *job, const RemoteReply *reply)
 	value = remote_get(reply, "sql.receiver");
 	node->receiver_streaming = value && strcmp(value, "streaming") == 0;
 	value = remote_get(reply, "sql.receiver_slot");
-	node->receiver_slot = value ? pstrdup(value) : NULL;
+	node->uses_slot = node->receiver_streaming && value &&
+		strcmp(value, job->request->slot_name) == 0;
 	value = remote_get(reply, "sql.paused");
 	node->replay_paused = value && strcmp(value, "true") == 0;
 	value = remote_get(reply, "set.primary_conninfo");
@@ -267,6 +426,7 @@ void
 survey_read_node(Job *job, const RemoteReply *reply)
 {
 	NodeFacts  *node = &job->node;
+	XLogRecPtr	end;
 	const char *state = remote_get(reply, "pgdata_state");
 	const char *control = remote_get(reply, "controldata");
 	const char *value;
@@ -320,6 +480,8 @@ survey_read_node(Job *job, const RemoteReply *reply)
 			node->system_id = strtoull(value, NULL, 10);
 		value = control_value(control, "Database cluster state");
 		node->clean_shutdown = value && strncmp(value, "shut down", 9) == 0;
+		node->was_primary = value && strcmp(value, "in archive recovery") != 0 &&
+			strcmp(value, "shut down in recovery") != 0;
 		value = control_value(control, "wal_log_hints setting");
 		node->wal_log_hints = value && strcmp(value, "on") == 0;
 		value = control_value(control, "Data page checksum version");
@@ -327,9 +489,19 @@ survey_read_node(Job *job, const RemoteReply *reply)
 		value = control_value(control, "Latest checkpoint's TimeLineID");
 		node->timeline = value ? (TimeLineID) strtoul(value, NULL, 10) : 0;
 		parse_lsn(control_value(control, "Latest checkpoint location"), &node->lsn);
+		if (node->was_primary)
+			node->lsn += WAL_RECORD_HEADER; /* the checkpoint begins there */
+		else if (parse_lsn(control_value(control, "Minimum recovery ending location"), &end))
+			node->lsn = Max(node->lsn, end);
 		value = control_value(control, "Min recovery ending loc's timeline");
 		if (value && (TimeLineID) strtoul(value, NULL, 10) > node->timeline)
 			node->timeline = (TimeLineID) strtoul(value, NULL, 10);
+		value = remote_get(reply, "wal_timeline");
+		if (value && value[0])
+			node->timeline = Max(node->timeline, (TimeLineID) strtoul(value, NULL, 16));
+		value = remote_get(reply, "signal");
+		if (value && strstr(value, "backup_label"))
+			node->was_primary = false;	/* what a copy's control data says is its source's */
 	}
 
 	value = remote_get(reply, "set.restore_command");
@@ -338,6 +510,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 		read_running(job, reply);
 	else
 		node->state = NODE_DOWN;
+	node->was_primary = node->was_primary && node->state == NODE_DOWN;
 
 	if (node->timeline != 0)
 	{
@@ -347,21 +520,114 @@ survey_read_node(Job *job, const RemoteReply *reply)
 			node->history_known = history_parse(value, node->timeline, &node->history);
 	}
 
-	/* Same timelines: is it the same WAL at the beginning of each? */
-	for (int i = 1; i < job->primary.history.length; i++)
-	{
-		const Stretch *stretch = &job->primary.history.stretches[i];
-		char	   *ours;
+	compare_wal(job, reply);
+}
 
-		value = remote_get(reply, psprintf("record.%s", record_name(stretch)));
-		if (stretch->tli > node->timeline || value == NULL ||
-			strlen(value) != 2 * WAL_RECORD_HEADER ||
-			strspn(value, "0") == strlen(value))
+/*
+ * The physical slots on the node that belong to standbys of its own.  Those of
+ * its life as a primary are known here too: their standbys follow this server
+ * now, or will.  While somebody streams from a standby, it is kept in any case.
+ */
+static char *
+downstream_slots(const Job *job, const RemoteReply *reply)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < reply->nvalues; i++)
+	{
+		const char *name = reply->values[i].key + 5;
+		const char *kind = reply->values[i].value;
+
+		if (strncmp(reply->values[i].key, "slot.", 5) != 0 ||
+			strncmp(kind, "physical", 8) != 0)
 			continue;
-		ours = first_record(stretch, job->primary.timeline);
-		if (ours && strcmp(ours, value) != 0)
-			node->forked_unseen = true;
+		if (job->node.state == NODE_STANDBY ? strstr(kind, "active") == NULL : true)
+		{
+			char	   *known = sql_scalar(psprintf("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) "
+													"OR EXISTS (SELECT FROM %s.follow_primary_node "
+													"WHERE regexp_replace(lower(host), '[^a-z0-9]', '_', 'g') = $1)",
+													job->request->schema),
+										   1, &name);
+
+			if (known == NULL || strcmp(known, "f") != 0)
+				continue;
+		}
+		appendStringInfo(&names, "%s%s", names.len > 0 ? " " : "", name);
 	}
+	return names.data;
+}
+
+/*
+ * The file of a segment of this server's history: under the newest timeline in
+ * it, for only that one is known to hold nothing else.
+ */
+static char *
+segment_name(const History *history, XLogSegNo segment)
+{
+	char	   *name = palloc(MAXFNAMELEN);
+	int			i = history->length - 1;
+
+	while (i > 0 && history->stretches[i].begin / wal_segment_size > segment)
+		i--;
+	XLogFileName(name, history->stretches[i].tli, segment, wal_segment_size);
+	return name;
+}
+
+/*
+ * Does the restore_command that the node is to have serve the WAL from lsn up
+ * to what this server has?  Some of the segments are tried, the first and the
+ * last among them.
+ */
+static bool
+archive_serves(Job *job, XLogRecPtr lsn)
+{
+	char	   *command = job_restore_command(job);
+	XLogSegNo	first = lsn / wal_segment_size;
+	XLogSegNo	last = job->primary.oldest_wal / wal_segment_size - 1;
+	RemoteLimits limits = {.timeout_ms = ARCHIVE_TIMEOUT_MS};
+	RemoteReply reply;
+	const char *arguments[4 + ARCHIVE_PROBES + 1];
+	int			n = 0;
+
+	if (command == NULL)
+		return false;
+	arguments[n++] = job->node.pgdata;
+	arguments[n++] = job->request->settings->node_bin_dir;
+	arguments[n++] = command;
+	arguments[n++] = psprintf("%d", wal_segment_size);
+	for (int i = 0; i < ARCHIVE_PROBES; i++)
+	{
+		XLogSegNo	segment = first + (last - first) * i / (ARCHIVE_PROBES - 1);
+
+		if (i == 0 || segment > first + (last - first) * (i - 1) / (ARCHIVE_PROBES - 1))
+			arguments[n++] = segment_name(&job->primary.history, segment);
+	}
+	arguments[n] = NULL;
+	remote_run(job->ssh, &remote_archive, arguments, &limits, &reply);
+	return reply.ok && strcmp(remote_get(&reply, "served"), "yes") == 0;
+}
+
+bool
+survey_wal_is_available(Job *job, XLogRecPtr lsn)
+{
+	job->primary.oldest_wal = oldest_wal(job->primary.flush_lsn);
+	return lsn >= job->primary.oldest_wal || archive_serves(job, lsn);
+}
+
+/* If the WAL that the node needs next is gone from here, who has it? */
+static void
+survey_archive(Job *job)
+{
+	NodeFacts  *node = &job->node;
+	char	   *command = job_restore_command(job);
+
+	if (node->pgdata_state != PGDATA_OK || XLogRecPtrIsInvalid(node->lsn) ||
+		node->lsn >= job->primary.oldest_wal)
+		return;
+	node->archive_serves = archive_serves(job, node->lsn);
+	node->archive_needs_restart = job->primary.version_num < 140000 && command &&
+		(node->restore_command == NULL || strcmp(node->restore_command, command) != 0);
 }
 
 /* Is the node's data directory the one that this server runs on? */
@@ -482,11 +748,17 @@ survey(Job *job)
 
 	initStringInfo(&records);
 	for (int i = Max(1, job->primary.history.length - 4); i < job->primary.history.length; i++)
-		appendStringInfo(&records, "%s ", record_name(&job->primary.history.stretches[i]));
+	{
+		const Stretch *stretch = &job->primary.history.stretches[i];
+
+		appendStringInfo(&records, "%s %s ", record_name(stretch->tli, stretch->begin),
+						 record_name(stretch[-1].tli, stretch->begin));
+	}
 
 	remote_run(job->ssh, &remote_survey,
 			   (const char *[]) {
-		request->node_pgdata ? request->node_pgdata : "",
+		request->node_pgdata ? request->node_pgdata :
+			job->node.pgdata ? job->node.pgdata : "",	/* found before it was stopped */
 			psprintf("%d", request->node_port),
 			settings->node_bin_dir,
 			request->config_file ? request->config_file : "",
@@ -507,7 +779,11 @@ survey(Job *job)
 				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
 
 	survey_read_node(job, &reply);
+	survey_primary_again(job);
 	job->node.is_this_server = is_this_server(&reply);
+	job->keep_slots = downstream_slots(job, &reply);
+	if (!job->node.is_this_server)
+		survey_archive(job);
 
 	job->primary_host = request->primary_host;
 	if (job->primary_host == NULL)

@@ -20,6 +20,7 @@ PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
 PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo);
 PG_FUNCTION_INFO_V1(follow_primary_unit_recovery_conf);
+PG_FUNCTION_INFO_V1(follow_primary_unit_restore_command_guard);
 PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
 
 /* (host text) returns text */
@@ -63,6 +64,13 @@ follow_primary_unit_recovery_conf(PG_FUNCTION_ARGS)
 														  text_to_cstring(PG_GETARG_TEXT_PP(2)),
 														  PG_ARGISNULL(3) ? NULL :
 														  text_to_cstring(PG_GETARG_TEXT_PP(3)))));
+}
+
+/* (command text) returns text */
+Datum
+follow_primary_unit_restore_command_guard(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(restore_command_guard(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }
 
 /* A fact "name=value" among words, or the default. */
@@ -112,7 +120,7 @@ history_fact(char *const *words, const char *name, const char *missing,
 }
 
 /*
- * (facts text) returns text: "method (restart): reason".  Facts are words
+ * (facts text) returns text: "method sqlstate (restart) (fork at ...): reason".  Facts are words
  * name=value; those left out are of a healthy cluster after a failover from
  * timeline 1 to timeline 2 at 0/3000000, whose node is a standby that has
  * received 0/3000000.
@@ -146,6 +154,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	primary.full_page_writes = YES("p.fpw", "yes");
 	primary.slot_exists = YES("p.slot", "no");
 	primary.slot_active = YES("p.slot_active", "no");
+	primary.slot_user = YES("p.slot_user", "no") ? "other:5432" : NULL;
 	primary.slot_logical = YES("p.slot_logical", "no");
 	primary.free_slots = INT("p.free_slots", "5");
 	primary.free_wal_senders = INT("p.free_senders", "5");
@@ -168,6 +177,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.version_major = INT("version", "15");
 	node.bin_version_major = INT("bin", "15");
 	node.system_id = INT("sysid", "1");
+	node.was_primary = YES("was_primary", "no");
 	node.wal_log_hints = YES("hints", "yes");
 	node.checksums = YES("checksums", "no");
 	value = fact(words, "mark", "none");
@@ -183,13 +193,23 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.forked_unseen = YES("forked", "no");
 	node.receiver_streaming = YES("streaming", "no");
 	node.receiver_timeline = INT("receiver_tli", "0");
-	node.receiver_slot = YES("receiver_slot", "no") ? "node" : NULL;
+	node.uses_slot = YES("uses_slot", "no");
 	node.conninfo_reloadable = YES("reloadable", "yes");
 	node.target_timeline_latest = YES("latest", "yes");
 	node.restore_command = YES("archive", "no") ? "cp" : NULL;
+	node.archive_serves = YES("archive", "no");
+	node.archive_needs_restart = YES("archive_restart", "no");
+	node.replay_paused = YES("paused", "no");
 
 	plan_choose(&primary, &node, requested, YES("rejoin", "no"), &plan);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s: %s", method_name(plan.method),
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s: %s",
+											  method_name(plan.method),
+											  plan.sqlstate ? psprintf(" %s", unpack_sql_state(plan.sqlstate)) : "",
 											  plan.restart ? " (restart)" : "",
+											  plan.diverged ?
+											  psprintf(" (fork at %X/%X on %u)",
+													   (uint32) (plan.fork_lsn >> 32),
+													   (uint32) plan.fork_lsn,
+													   plan.fork_timeline) : "",
 											  plan.reason)));
 }

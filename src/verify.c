@@ -9,6 +9,11 @@
  * never sent.  There: it is in recovery, receives this timeline through that
  * slot, and shows a row that was written after the slot came into use: the row
  * of this very step.
+ *
+ * A standby that cannot show the row yet, because its replay is paused or
+ * delayed, must have it received; one that shows nothing (hot_standby is off)
+ * must have it replayed, by what it tells its WAL sender.  That its WAL is no
+ * fork was found by the survey then, which compared the WAL itself.
  */
 #include "postgres.h"
 
@@ -20,10 +25,14 @@
 #include "node.h"
 #include "remote.h"
 #include "sql.h"
+#include "survey.h"
 #include "verify.h"
 
 #define POLL_MS		10
 #define GRACE_MS	15000
+
+/* How long a repointed node may take before it is looked at again. */
+#define LOOK_AGAIN_MS	1000
 
 /* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
 static const char *
@@ -94,6 +103,46 @@ wait_for_sender(const Job *job, TimestampTz deadline)
 	return objection;
 }
 
+/* As wait_for_sender(), until the node says that it has replayed up to lsn. */
+static const char *
+wait_for_replay(const Job *job, const char *lsn, TimestampTz deadline)
+{
+	const char *args[] = {job->request->slot_name, lsn};
+
+	for (;;)
+	{
+		char	   *replayed = sql_scalar("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
+										  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
+										  "WHERE s.slot_name = $1", lengthof(args), args);
+
+		if (replayed && strcmp(replayed, "t") == 0)
+			return NULL;
+		if (GetCurrentTimestamp() >= deadline)
+			return "the node does not replay what is written here";
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Did a repointed node receive more of the former primary's WAL after it was
+ * surveyed?  That one may still run, as it does in a switchover.
+ */
+static bool
+was_overtaken(Job *job)
+{
+	JobPlan		now;
+
+	if (job->plan.method != METHOD_REPOINT)
+		return false;
+	survey(job);
+	plan_choose(&job->primary, &job->node, REQUESTED_AUTO, true, &now);
+	job_detail(job, "it has received more WAL since it was surveyed");
+	return now.diverged;
+}
+
 StepResult
 verify_follows(Job *job)
 {
@@ -103,11 +152,22 @@ verify_follows(Job *job)
 	RemoteLimits limits = {.timeout_ms = settings->verify_timeout * 1000 + GRACE_MS};
 	RemoteReply reply;
 	const char *objection;
+	const char *seen;
+	char	   *written;
 	const char *row[] = {
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
 
-	objection = wait_for_sender(job, deadline);
+	for (int wait_ms = LOOK_AGAIN_MS;; wait_ms *= 2)
+	{
+		TimestampTz look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+
+		objection = wait_for_sender(job, Min(look, deadline));
+		if (objection == NULL || look >= deadline)
+			break;
+		if (was_overtaken(job))
+			return STEP_NEEDS_PLAN;
+	}
 	if (objection)
 		return not_proven(job, psprintf("After %d seconds, %s.", settings->verify_timeout, objection));
 
@@ -115,6 +175,7 @@ verify_follows(Job *job)
 	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
 					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
 			lengthof(row), row);
+	written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 
 	remote_run(job->ssh, &remote_verify,
 			   (const char *[]) {
@@ -122,17 +183,27 @@ verify_follows(Job *job)
 			settings->rewind_user, settings->passfile,
 			job->request->slot_name, psprintf("%u", job->primary.timeline),
 			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
-			row[0], row[1], psprintf("%d", settings->verify_timeout), NULL
+			row[0], row[1], written, psprintf("%d", settings->verify_timeout), NULL
 	},
 			   &limits, &reply);
 	if (!reply.ok)
 		return not_proven(job, reply.messages);
 
-	objection = sender_objection(job);
+	seen = remote_get(&reply, "seen");
+	if (seen && strcmp(seen, "nothing") == 0)
+		objection = wait_for_replay(job, written, deadline);
+	else
+		objection = NULL;
+	if (objection == NULL)
+		objection = sender_objection(job);
 	if (objection)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
-	job_detail(job, "streams timeline %u through slot \"%s\", and shows what is written here",
-			   job->primary.timeline, job->request->slot_name);
+	job_detail(job, "streams timeline %u through slot \"%s\", and %s",
+			   job->primary.timeline, job->request->slot_name,
+			   seen == NULL || strcmp(seen, "row") == 0 ? "shows what is written here" :
+			   strcmp(seen, "nothing") == 0 ? "replays what is written here; it shows nothing, for hot_standby is off" :
+			   strcmp(seen, "paused") == 0 ? "has received what is written here; it does not show it yet, for recovery is paused" :
+			   "has received what is written here; it does not show it yet, for recovery_min_apply_delay is set");
 	job->undo = NULL;
 	return STEP_DONE;
 }

@@ -4,10 +4,12 @@
 # usage: repoint.sh save PGDATA BIN_DIR CONFIG_FILE RECOVERY_FILE
 #        repoint.sh reload PGDATA BIN_DIR RELOAD_COMMAND
 #        repoint.sh undo PGDATA BIN_DIR RELOAD_COMMAND
+#        repoint.sh restore PGDATA BIN_DIR
 #   save    keeps the files that configure.sh will change, as
 #           PGDATA.follow_primary/repoint/N with their path in N.path
 #   reload  makes the running server read its settings
 #   undo    puts the kept files back, and reloads
+#   restore puts the kept files back; the server is stopped
 #   CONFIG_FILE     '' = PGDATA/postgresql.conf
 #   RELOAD_COMMAND  run by sh -c instead of pg_ctl when not empty
 #
@@ -42,6 +44,16 @@ put_back() {
     fi
 }
 
+restore() {
+    if ! { put_back 1 && put_back 2 && put_back 3; }; then
+        die undo_failed "could not put back what is in $kept"
+    fi
+    rm -rf "$kept"
+    # what configure.sh put aside is back in its place
+    rm -f "${kept%/*}/config/postgresql.auto.conf.before"
+    rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null
+}
+
 reload() {
     if [ -n "$1" ]; then
         /bin/sh -c "$1" </dev/null >&2
@@ -66,10 +78,11 @@ case $action in
         ;;
     undo)
         [ -d "$kept" ] || exit 0
-        if ! { put_back 1 && put_back 2 && put_back 3; }; then
-            die undo_failed "could not put back what is in $kept"
-        fi
-        rm -rf "$kept"
+        restore
         reload "$4"
+        ;;
+    restore)
+        [ -d "$kept" ] || exit 0
+        restore
         ;;
 esac

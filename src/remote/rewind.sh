@@ -2,12 +2,15 @@
 # rewind.sh - rewinds a stopped data directory to the history of the primary.
 #
 # usage: rewind.sh PGDATA BIN_DIR CONFIG_FILE SOURCE_CONNINFO PASSFILE
-#                  USE_ARCHIVE JOB SERVER_VERSION_NUM [KEEP_SLOTS]
+#                  RESTORE_COMMAND JOB SERVER_VERSION_NUM KEEP_SLOTS
+#                  LOST_TLI LOST_LSN WAL_SEGMENT_SIZE
 #   CONFIG_FILE      '' = PGDATA/postgresql.conf
 #   SOURCE_CONNINFO  without a password
-#   USE_ARCHIVE      yes = missing WAL may come by the node's restore_command
+#   RESTORE_COMMAND  by which missing WAL may come; '' = by none
 #   KEEP_SLOTS       physical slots of the node's own downstreams, separated by
 #                    spaces; every other slot goes, for it would pin WAL
+#   LOST_TLI, LOST_LSN  where WAL begins that only the node has; LOST_TLI '' =
+#                    it has none
 #
 # A server that crashed is recovered first: a primary in single-user mode, a
 # standby up to its consistent point and no further, for single-user mode would
@@ -22,6 +25,7 @@
 #
 # prints: recovered=yes|no          whether crash recovery was run
 #         result=rewound|not_required
+#         start_segment=            rewound: where the server will start to replay
 #         on failure, changed=yes|no: whether PGDATA may have been changed
 # fails:  needs_copy          only a new copy helps
 #         source_unreachable  no_space  permission  running  rewind_failed
@@ -34,10 +38,14 @@ bin=$2
 config=$3
 conninfo=$4
 passfile=$5
-use_archive=$6
+restore_command=$6
 job=$7
 version=$8
-keep_slots=${9:-}
+keep_slots=$9
+shift 9
+lost_tli=$1
+lost_lsn=$2
+segment_size=$3
 work=$pgdata.follow_primary
 log=$work/rewind.log
 aside=$work/aside
@@ -163,6 +171,49 @@ logged() {
     return "$rc"
 }
 
+# Removes the slots that are none of the node's own downstreams.
+drop_slots() {
+    for slot in "$pgdata"/pg_replslot/*; do
+        [ -d "$slot" ] || continue
+        case " $keep_slots " in
+            *" ${slot##*/} "*) ;;
+            *) rm -rf "$slot" ;;
+        esac
+    done
+}
+
+# The WAL file that a rewound server reads first.
+start_segment() {
+    sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\)).*/\1/p' "$pgdata/backup_label" 2>/dev/null
+}
+
+# A standby that received WAL behind the fork, but did not replay it, needs no
+# rewind; on its next start it would replay what it finds. That WAL, saved
+# before, is taken out of pg_wal: later segments whole, the rest of the one with
+# the fork.
+drop_lost_wal() {
+    lost=$((0x${lost_lsn%/*} * 4294967296 + 0x${lost_lsn#*/}))
+    per_id=$((4294967296 / segment_size))
+    number=$((lost / segment_size))
+    first=$(printf '%08X%08X%08X' "$lost_tli" "$((number / per_id))" "$((number % per_id))")
+    timeline=$(printf '%08X' "$lost_tli")
+    for segment in "$pgdata/pg_wal/$timeline"????????????????; do
+        name=${segment##*/}
+        case $name in *[!0-9A-F]*) continue ;; esac
+        if [ "$name" = "$first" ]; then
+            offset=$((lost % segment_size))
+            if ! { head -c "$offset" "$segment" &&
+                head -c "$((segment_size - offset))" /dev/zero; } >"$work/segment.tmp"; then
+                give_up no no_space "could not write $work/segment.tmp"
+            fi
+            sync "$work/segment.tmp" 2>/dev/null
+            mv -f "$work/segment.tmp" "$segment" || give_up no permission "could not write $segment"
+        elif [ "$(printf '%s\n' "$name" "$first" | sort | tail -n 1)" = "$name" ]; then
+            rm -f "$segment" || give_up no permission "could not remove $segment"
+        fi
+    done
+}
+
 # after_rewind: what belongs to a rewind that pg_rewind has done; ends here.
 after_rewind() {
     # The source has no standby.signal, so there is none now.
@@ -170,9 +221,7 @@ after_rewind() {
         touch "$pgdata/standby.signal"
     fi
     rm -rf "$aside"
-    for slot in "$pgdata"/pg_replslot/*; do
-        [ ! -d "$slot" ] || rm -rf "$slot"
-    done
+    drop_slots
     for slot in "$work"/slots/*; do
         [ ! -d "$slot" ] || cp -Rp "$slot" "$pgdata/pg_replslot/" ||
             give_up yes rewind_failed "could not put back the slot ${slot##*/}"
@@ -180,6 +229,7 @@ after_rewind() {
     mark rewound
     rm -rf "$work/slots"
     emit result rewound
+    emit start_segment "$(start_segment)"
     exit 0
 }
 
@@ -211,6 +261,7 @@ case $(marked phase) in
         ;;
     rewound)
         emit recovered no
+        emit start_segment "$(start_segment)"
         emit result rewound
         exit 0
         ;;
@@ -299,14 +350,17 @@ done
 set -- "$bin/pg_rewind" -P -D "$pgdata" --source-server="$conninfo"
 if [ "$version" -ge 130000 ]; then
     set -- "$@" --no-ensure-shutdown
-    if [ "$use_archive" = yes ]; then
-        if [ -n "$config" ] && [ "$version" -lt 150000 ]; then
-            say "pg_rewind before 15 cannot read $config: going without restore_command"
-        elif [ -n "$(postgres -C restore_command 2>/dev/null </dev/null)" ]; then
-            set -- "$@" -c
-        fi
-    fi
-    if [ -n "$config" ] && [ "$version" -ge 150000 ]; then
+    if [ -n "$restore_command" ] && [ "$version" -ge 150000 ]; then
+        # pg_rewind reads the command from the configuration
+        { printf "include = '%s'\n" "$(printf '%s' "${config:-$pgdata/postgresql.conf}" | sed "s/\\\\/&&/g; s/'/''/g")" &&
+            printf "restore_command = '%s'\n" "$(printf '%s' "$restore_command" | sed "s/\\\\/&&/g; s/'/''/g")"; } >"$work/rewind.conf"
+        set -- "$@" -c --config-file="$work/rewind.conf"
+    elif [ -n "$restore_command" ] && [ -z "$config" ] &&
+        [ -n "$(postgres -C restore_command 2>/dev/null </dev/null)" ]; then
+        set -- "$@" -c
+    elif [ -n "$restore_command" ]; then
+        say "pg_rewind before 15 uses only a restore_command in $pgdata/postgresql.conf: going without"
+    elif [ -n "$config" ] && [ "$version" -ge 150000 ]; then
         set -- "$@" --config-file="$config"
     fi
 fi
@@ -329,6 +383,8 @@ if [ "$rc" -ne 0 ]; then
 fi
 
 if grep -q 'no rewind required' "$log"; then
+    [ -z "$lost_tli" ] || drop_lost_wal
+    drop_slots
     forget
     emit result not_required
     exit 0

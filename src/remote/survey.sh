@@ -11,8 +11,8 @@
 #   7 PASSFILE     password file for that; '' = libpq's default
 #   8 SEGMENT      size of a WAL segment in bytes
 #   9 HOST         the node's host, as the caller names it
-#  10 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read a header
-#                  of, for comparison with the primary's
+#  10 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read the first
+#                  bytes of, for comparison with the primary's
 #
 # Prints key=value lines; survey.c knows them all. Exits 0 whatever the state
 # of the node is, 1 when the question itself makes no sense there:
@@ -139,8 +139,9 @@ if [ -r "$pgdata/postmaster.pid" ]; then
         pid=
     fi
 fi
-emit signal "$(cd "$pgdata" && ls standby.signal recovery.signal recovery.conf 2>/dev/null)"
-emit controldata "$(LC_ALL=C "$bin_dir/pg_controldata" "$pgdata" 2>&1)"
+emit signal "$(cd "$pgdata" && ls standby.signal recovery.signal recovery.conf backup_label 2>/dev/null)"
+control=$(LC_ALL=C "$bin_dir/pg_controldata" "$pgdata" 2>&1)
+emit controldata "$control"
 
 [ ! -L "$pgdata/pg_wal" ] || emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
 for link in "$pgdata"/pg_tblspc/*; do
@@ -150,26 +151,37 @@ for history in "$pgdata"/pg_wal/????????.history; do
     [ -f "$history" ] && name=${history##*/} && emit "history.${name%.history}" "$(cat "$history")"
 done
 
-# The header of a WAL record, checksum included: equal on two servers only if
-# they have the same record there. Page headers come first where a page begins.
+# The newest timeline that it has WAL of. Segments made for future use are named
+# after the timeline that their maker was on.
+# shellcheck disable=SC2012 # names of WAL segments are plain
+emit wal_timeline "$(ls "$pgdata/pg_wal" 2>/dev/null | LC_ALL=C awk '
+    length($0) == 24 && !/[^0-9A-F]/ && $0 > newest { newest = $0 }
+    END { print substr(newest, 1, 8) }')"
+
+# The first bytes of a WAL record, its header and checksum among them: equal on
+# two servers only if they have the same record there.
 wal_record() {
     tli=${1%%/*}
     rest=${1#*/}
     hi=$((0x${rest%%/*}))
     lo=$((0x${rest#*/}))
-    offset=$((lo % segment))
-    if [ "$offset" -eq 0 ]; then
-        skip=40
-    elif [ $((offset % 8192)) -eq 0 ]; then
-        skip=24
-    else
-        skip=0
-    fi
     file=$(printf '%08X%08X%08X' "$((0x$tli))" "$hi" "$((lo / segment))")
     [ -f "$pgdata/pg_wal/$file" ] || return 0
-    emit "record.$1" "$(tail -c "+$((offset + skip + 1))" -- "$pgdata/pg_wal/$file" |
-        head -c 24 | od -An -v -tx1 | tr -d ' \n')"
+    emit "record.$1" "$(tail -c "+$((lo % segment + 1))" -- "$pgdata/pg_wal/$file" |
+        head -c 64 | od -An -v -tx1 | tr -d ' \n')"
 }
+control_value() {
+    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
+}
+checkpoint_timeline=$(control_value "Latest checkpoint's TimeLineID")
+case $checkpoint_timeline in
+    '' | *[!0-9]*) ;;
+    *)
+        checkpoint=$(printf '%X' "$checkpoint_timeline")/$(control_value 'Latest checkpoint location')
+        emit checkpoint "$checkpoint"
+        wal_record "$checkpoint"
+        ;;
+esac
 for record in $records; do
     wal_record "$record"
 done
@@ -195,6 +207,8 @@ FROM (
     UNION ALL SELECT 'sql.receiver_timeline', (SELECT received_tli::text FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.receiver_slot', (SELECT slot_name FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.recovery_timeline', (SELECT min_recovery_end_timeline::text FROM pg_control_recovery())
+    UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
+        FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings
     WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
                    'recovery_target_timeline', 'server_version_num')) s
@@ -225,7 +239,15 @@ emit config_file "$config_file"
 [ -n "$pid" ] || emit set.restore_command "$("$bin_dir/postgres" -D "$pgdata" \
     ${config_file:+-c config_file="$config_file"} -C restore_command 2>/dev/null)"
 
-for slot in "$pgdata"/pg_replslot/*; do
-    [ -d "$slot" ] && emit slot "${slot##*/}"
-done
+# Slots, as a server that is down left them: a logical one has a database, at
+# byte 80 of its state.
+if [ -z "$pid" ]; then
+    for slot in "$pgdata"/pg_replslot/*; do
+        [ -f "$slot/state" ] || continue
+        case $(od -An -tu4 -j80 -N4 "$slot/state" 2>/dev/null | tr -d ' ') in
+            0) emit "slot.${slot##*/}" physical ;;
+            *) emit "slot.${slot##*/}" logical ;;
+        esac
+    done
+fi
 exit 0

@@ -7,10 +7,17 @@
 #   7 DATABASE  where the row is that must become visible
 #   8 SCHEMA    quoted schema of follow_primary_step
 #   9 JOB       10 SEQ  key of that row
-#  11 TIMEOUT   seconds
+#  11 LSN       where the WAL of that row ends
+#  12 TIMEOUT   seconds
 #
 # Prints answer=, what the node last said: in recovery|receiver's state|its
-# slot|its timeline|its sender|rows seen. Fails with
+# slot|its timeline|its sender|rows seen|WAL received up to LSN|what holds
+# replay up; and
+#   seen=row      the row
+#        paused|delayed   not the row, which is received, but may not be replayed
+#                 yet: recovery is paused, or delayed by longer than we can wait
+#        nothing  the server takes no connections while it replays
+# Fails with
 #   failed=not_proven   the time is over; the message says what was missing
 #   failed=ended        the server ended meanwhile
 set -u
@@ -20,7 +27,7 @@ set -u
 pgdata=$1 bin_dir=$2 db_user=$3 passfile=$4 slot=$5 timeline=$6 database=$7 schema=$8
 job=$9
 shift 9
-seq=$1 timeout=$2
+seq=$1 lsn=$2 timeout=$3
 connect_with "$passfile"
 
 lock_line() {
@@ -34,6 +41,12 @@ while :; do
     if [ -z "$pid" ] || ! kill -0 "$pid" 2>/dev/null; then
         die ended "the server of \"$pgdata\" is not running"
     fi
+    case $(lock_line 8) in
+        standby*)
+            emit seen nothing
+            exit 0
+            ;;
+    esac
     host=$(lock_line 5)
     [ -n "$host" ] || host=$(lock_line 6)
     case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
@@ -42,15 +55,28 @@ while :; do
         -U "$db_user" -d "$database" -v ON_ERROR_STOP=1 2>&1 <<SQL
 SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'), coalesce(r.received_tli, 0),
        coalesce(r.sender_host, '-'),
-       (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams')
+       (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams'),
+       coalesce(pg_last_wal_receive_lsn() >= '$lsn', false),
+       CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
+            WHEN (SELECT setting::bigint FROM pg_settings WHERE name = 'recovery_min_apply_delay') > $timeout * 500 THEN 'delayed'
+            ELSE '-' END
 FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true;
 SQL
     ); then
         case $answer in
-            "t|streaming|$slot|$timeline|"*'|1') break ;;
+            "t|streaming|$slot|$timeline|"*'|1|'?'|'*)
+                emit seen row
+                break
+                ;;
+            "t|streaming|$slot|$timeline|"*'|t|'[pd]*)
+                emit seen "${answer##*|}"
+                break
+                ;;
             "t|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
             "t|streaming|$slot|"*) missing="it streams another timeline" ;;
             "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
+            "t|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
+            "t|"*delayed) missing="its WAL receiver does not stream; with recovery_min_apply_delay it does only when what it has is replayed" ;;
             "t|"*) missing="its WAL receiver does not stream" ;;
             *) missing="it is not in recovery" ;;
         esac
