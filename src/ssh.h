@@ -2,8 +2,8 @@
  * ssh.h
  *		One SSH connection to a node, and commands run over it.
  *
- * ssh.c is the only file that knows libssh2.  Everything here waits on the
- * process latch, up to absolute deadlines, and checks for interrupts.
+ * The files ssh*.c are the only ones that know libssh2.  Everything here waits
+ * on the process latch, up to absolute deadlines, and checks for interrupts.
  */
 #ifndef FOLLOW_PRIMARY_SSH_H
 #define FOLLOW_PRIMARY_SSH_H

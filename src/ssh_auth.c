@@ -1,0 +1,262 @@
+/*
+ * ssh_auth.c
+ *		Authentication by public key.
+ *
+ * A refusal is the error that users meet most, so each key file is looked
+ * into for what libssh2 does not tell: whether it is encrypted, or an RSA key
+ * that the linked libssh2 cannot use.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "compat.h"
+#include "ssh_private.h"
+
+/* What ssh_authenticate() needs to know of a private key's file. */
+typedef enum KeyFileState
+{
+	KEY_FILE_USABLE,
+	KEY_FILE_MISSING,
+	KEY_FILE_UNREADABLE,
+	KEY_FILE_ENCRYPTED,
+	KEY_FILE_NOT_A_KEY
+} KeyFileState;
+
+static const char *const default_key_files[] =
+{
+	"~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"
+};
+
+static void ssh_check_methods(SshSession *session);
+static bool ssh_offer_key(SshSession *session, const char *path, StringInfo refusals,
+						  bool *was_rsa);
+static KeyFileState key_file_look(const char *path, bool *is_rsa, int *error);
+
+
+void
+ssh_authenticate(SshSession *session, const char *key_file)
+{
+	bool		explicit_file = key_file != NULL && key_file[0] != '\0';
+	int			files = explicit_file ? 1 : lengthof(default_key_files);
+	StringInfoData refusals;
+	int			offered = 0;
+	int			unusable = 0;
+	bool		only_rsa = true;
+	bool		encrypted = false;
+	char	   *first_path = NULL;
+
+	ssh_check_methods(session);
+
+	initStringInfo(&refusals);
+	for (int i = 0; i < files; i++)
+	{
+		char	   *path = ssh_home_path(explicit_file ? key_file : default_key_files[i]);
+		bool		is_rsa = false;
+		int			error = 0;
+		KeyFileState state = key_file_look(path, &is_rsa, &error);
+
+		if (state == KEY_FILE_MISSING && !explicit_file)
+			continue;
+		if (state == KEY_FILE_USABLE)
+		{
+			if (ssh_offer_key(session, path, &refusals, &is_rsa))
+			{
+				pfree(refusals.data);
+				return;
+			}
+			offered++;
+			only_rsa = only_rsa && is_rsa;
+			if (first_path == NULL)
+				first_path = path;
+			continue;
+		}
+
+		unusable++;
+		if (refusals.len > 0)
+			appendStringInfoChar(&refusals, '\n');
+		switch (state)
+		{
+			case KEY_FILE_ENCRYPTED:
+				encrypted = true;
+				appendStringInfo(&refusals, "Key file \"%s\" is encrypted with a passphrase.", path);
+				break;
+			case KEY_FILE_NOT_A_KEY:
+				appendStringInfo(&refusals, "File \"%s\" is not a private key.", path);
+				break;
+			default:
+				appendStringInfo(&refusals, "Could not read key file \"%s\": %s.", path, strerror(error));
+				break;
+		}
+	}
+
+	if (offered > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("SSH server at \"%s\" port %d accepts no key of OS user \"%s\" for user \"%s\"",
+						session->host, session->port, ssh_os_user(), session->user),
+				 errdetail("%s", refusals.data),
+				 only_rsa && !ssh_has_rsa_sha2() ?
+				 errhint("libssh2 %s signs by RSA keys with SHA-1 only, which OpenSSH 8.8 and later refuse. "
+						 "Make an ed25519 key as OS user \"%s\": ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519, "
+						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
+						 libssh2_version(0), ssh_os_user(), session->user, session->host) :
+				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
+						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log.",
+						 first_path, session->user, session->host)));
+
+	if (unusable == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("no SSH key to authenticate with at \"%s\" port %d",
+						session->host, session->port),
+				 errdetail("None of id_ed25519, id_ecdsa and id_rsa exists in \"%s\".",
+						   ssh_home_path("~/.ssh")),
+				 errhint("Make one as OS user \"%s\": ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519, "
+						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\"; or set follow_primary.ssh_key_file.",
+						 ssh_os_user(), session->user, session->host)));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("no usable SSH key to authenticate with at \"%s\" port %d",
+					session->host, session->port),
+			 errdetail("%s", refusals.data),
+			 encrypted ?
+			 errhint("A server process cannot be asked for a passphrase. Use a key without one: ssh-keygen -t ed25519 -N ''.") :
+			 errhint("The key must be a private key file that OS user \"%s\" can read.", ssh_os_user())));
+}
+
+/* Asks what the server accepts: nothing but other methods can be cleared up at once. */
+static void
+ssh_check_methods(SshSession *session)
+{
+	const char *methods;
+	int			rc;
+
+	do
+	{
+		methods = libssh2_userauth_list(session->handle, session->user,
+										strlen(session->user));
+		rc = methods != NULL ? 0 : libssh2_session_last_errno(session->handle);
+	} while (ssh_wait(session, rc, session->connect_deadline));
+
+	if (rc == LIBSSH2_ERROR_EAGAIN)
+		ssh_timed_out(session, "authentication");
+	if (methods == NULL && !libssh2_userauth_authenticated(session->handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("SSH server at \"%s\" port %d broke off the authentication of user \"%s\"",
+						session->host, session->port, session->user),
+				 errdetail("%s.", ssh_last_error(session))));
+	if (methods != NULL && strstr(methods, "publickey") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("SSH server at \"%s\" port %d accepts no keys for user \"%s\"",
+						session->host, session->port, session->user),
+				 errdetail("It offers: %s.", methods),
+				 errhint("Set PubkeyAuthentication in its sshd_config.")));
+}
+
+/* Returns true if the server has taken it, else appends why not. */
+static bool
+ssh_offer_key(SshSession *session, const char *path, StringInfo refusals,
+			  bool *was_rsa)
+{
+	int			rc;
+
+	if (libssh2_userauth_authenticated(session->handle))
+		return true;
+
+	/* The public half is in every private key file. */
+	do
+		rc = libssh2_userauth_publickey_fromfile_ex(session->handle,
+													session->user,
+													strlen(session->user),
+													NULL, path, NULL);
+	while (ssh_wait(session, rc, session->connect_deadline));
+
+	if (rc == LIBSSH2_ERROR_EAGAIN)
+		ssh_timed_out(session, "authentication");
+	if (rc == 0)
+		return true;
+
+	if (refusals->len > 0)
+		appendStringInfoChar(refusals, '\n');
+	switch (rc)
+	{
+		case LIBSSH2_ERROR_AUTHENTICATION_FAILED:
+			appendStringInfo(refusals, "Key \"%s\" was refused by the server.", path);
+			break;
+		case LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED:
+			appendStringInfo(refusals, "The signature by key \"%s\" was refused by the server.", path);
+			break;
+		case LIBSSH2_ERROR_SOCKET_SEND:
+		case LIBSSH2_ERROR_SOCKET_RECV:
+		case LIBSSH2_ERROR_SOCKET_DISCONNECT:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("SSH server at \"%s\" port %d broke off the authentication of user \"%s\"",
+							session->host, session->port, session->user),
+					 errdetail("%s.", ssh_last_error(session)),
+					 errhint("Its log says why; too many keys tried (MaxAuthTries) is one reason.")));
+			break;
+		default:
+			*was_rsa = false;
+			appendStringInfo(refusals, "Key \"%s\" could not be used: %s.", path, ssh_last_error(session));
+			break;
+	}
+	return false;
+}
+
+/*
+ * Looks into a private key's file.  *is_rsa is set when it surely is an RSA
+ * key, *error is an errno with KEY_FILE_MISSING and KEY_FILE_UNREADABLE.
+ */
+static KeyFileState
+key_file_look(const char *path, bool *is_rsa, int *error)
+{
+	/* "openssh-key-v1", then the cipher's name: the first bytes of "none". */
+	static const char *const unencrypted = "b3BlbnNzaC1rZXktdjEAAAAABG5v";
+
+	/* The type's name in that format, which begins at byte 45 = 60th digit. */
+	static const char *const rsa = "AAdzc2gtcnNh";
+	static const char *const openssh_header = "-----BEGIN OPENSSH PRIVATE KEY-----";
+	StringInfoData content;
+	KeyFileState state = KEY_FILE_USABLE;
+	char	   *body;
+
+	initStringInfo(&content);
+	if (!ssh_read_file(path, 1024 * 1024, &content))
+	{
+		*error = errno;
+		return errno == ENOENT ? KEY_FILE_MISSING : KEY_FILE_UNREADABLE;
+	}
+
+	if (strstr(content.data, "PRIVATE KEY-----") == NULL)
+		state = KEY_FILE_NOT_A_KEY;
+	else if ((body = strstr(content.data, openssh_header)) != NULL)
+	{
+		char		digits[72];
+		int			count = 0;
+
+		for (body += strlen(openssh_header); *body != '\0' && count < 72; body++)
+			if (!isspace((unsigned char) *body))
+				digits[count++] = *body;
+
+		if (count < strlen(unencrypted) ||
+			memcmp(digits, unencrypted, strlen(unencrypted)) != 0)
+			state = KEY_FILE_ENCRYPTED;
+		*is_rsa = count == 72 && memcmp(digits + 60, rsa, strlen(rsa)) == 0;
+	}
+	else
+	{
+		if (strstr(content.data, "4,ENCRYPTED") != NULL ||
+			strstr(content.data, "BEGIN ENCRYPTED PRIVATE KEY") != NULL)
+			state = KEY_FILE_ENCRYPTED;
+		*is_rsa = strstr(content.data, "BEGIN RSA PRIVATE KEY") != NULL;
+	}
+
+	explicit_bzero(content.data, content.len);
+	pfree(content.data);
+	return state;
+}

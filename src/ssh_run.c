@@ -1,0 +1,552 @@
+/*
+ * ssh_run.c
+ *		Commands, each on a channel of its own.
+ *
+ * libssh2 keeps a single half-sent packet per session.  While it has one, only
+ * the call that began it may be made (any other fails with BAD_USE); see
+ * run_turn().
+ *
+ * An exit status is only believed after the remote end has sent EOF and closed
+ * the channel, since libssh2 answers 0 in every other case.  A caller that
+ * needs certainty has the command print a marker too.
+ */
+#include "postgres.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "net.h"
+#include "ssh_private.h"
+
+#define SSH_MAX_LINE			8192	/* of stderr, the rest is cut off */
+#define SSH_SILENCE_MS			60000	/* keepalives unanswered for so long */
+#define SSH_OPEN_CHANNEL_MS		30000
+#define SSH_CLOSE_MS			5000	/* after the remote end has closed */
+#define SSH_ABANDON_MS			2000
+#define SSH_DEFAULT_TICK_MS		1000
+
+#define SSH_READ_SIZE			32768
+#define SSH_READS_PER_TURN		32
+
+/* The calls a turn of ssh_run() consists of, in order. */
+typedef enum RunStep
+{
+	RUN_WRITE,
+	RUN_READ_STDOUT,
+	RUN_READ_STDERR,
+	RUN_STEPS
+} RunStep;
+
+/* A running command. */
+typedef struct SshRun
+{
+	SshSession *session;
+	LIBSSH2_CHANNEL *channel;
+	const SshCommand *command;
+	SshResult  *result;
+	MemoryContext context;		/* the caller's, which callbacks may leave */
+
+	bool		over;			/* result->end is set */
+	bool		closed;			/* the channel, at both ends */
+	size_t		input_sent;
+	bool		input_refused;	/* the command has closed its stdin */
+	StringInfoData line;		/* stderr since the last line end */
+
+	RunStep		first_step;		/* of the next turn */
+	bool		half_sent;		/* ... which has a packet half sent */
+	bool		moved;			/* this turn transferred something */
+	bool		arrived;		/* this turn something arrived */
+
+	TimestampTz deadline;
+	TimestampTz next_tick;
+	TimestampTz last_progress;
+	TimestampTz unanswered_since;	/* of the first keepalive that nothing
+									 * was heard after; 0 = none */
+} SshRun;
+
+static void run_open(SshRun *run);
+static void run_until_over(SshRun *run);
+static void run_turn(SshRun *run);
+static bool run_is_half_sent(SshRun *run);
+static void run_write(SshRun *run);
+static void run_read(SshRun *run, RunStep step);
+static void run_take_stderr(SshRun *run, const char *data, size_t length);
+static void run_end_line(SshRun *run);
+static void run_check_closed(SshRun *run);
+static void run_read_status(SshRun *run);
+static void run_keep_alive(SshRun *run);
+static void run_check_limits(SshRun *run);
+static void run_sleep(SshRun *run);
+static void run_end(SshRun *run, SshEnd end, char *cause);
+static void run_lose(SshRun *run, int rc);
+static void run_abandon(SshRun *run);
+
+
+void
+ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
+{
+	SshRun	   *run = palloc0(sizeof(SshRun));
+
+	memset(result, 0, sizeof(*result));
+	result->end = SSH_END_LOST;
+	result->exit_status = -1;
+	initStringInfo(&result->out);
+	initStringInfo(&result->err);
+
+	run->session = session;
+	run->command = command;
+	run->result = result;
+	run->context = CurrentMemoryContext;
+	run->deadline = command->timeout_ms > 0 ? ssh_after(command->timeout_ms) : DT_NOEND;
+	initStringInfo(&run->line);
+
+	PG_TRY();
+	{
+		run_open(run);
+		run_until_over(run);
+	}
+	PG_CATCH();
+	{
+		run_abandon(run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	run_abandon(run);
+	pfree(run->line.data);
+	pfree(run);
+}
+
+/* Opens a channel and starts the command on it. */
+static void
+run_open(SshRun *run)
+{
+	SshSession *session = run->session;
+	TimestampTz deadline = Min(run->deadline, ssh_after(SSH_OPEN_CHANNEL_MS));
+	const char *doing = "open a channel to";
+	int			rc = LIBSSH2_ERROR_SOCKET_DISCONNECT;
+
+	if (ssh_is_alive(session))
+	{
+		do
+		{
+			run->channel = libssh2_channel_open_session(session->handle);
+			rc = run->channel ? 0 : libssh2_session_last_errno(session->handle);
+		} while (ssh_wait(session, rc, deadline));
+	}
+	if (rc == 0)
+	{
+		doing = "start a command on";
+		do
+			rc = libssh2_channel_exec(run->channel, run->command->command);
+		while (ssh_wait(session, rc, deadline));
+	}
+	if (rc != 0)
+	{
+		char	   *detail = rc == LIBSSH2_ERROR_EAGAIN ? "No answer in time" :
+		session->handle == NULL || session->lost ? "The connection is lost" :
+		ssh_last_error(session);
+
+		/* Only a refusal leaves the session in order. */
+		if (rc != LIBSSH2_ERROR_CHANNEL_FAILURE &&
+			rc != LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED)
+			session->lost = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not %s SSH server \"%s\" port %d",
+						doing, session->host, session->port),
+				 errdetail("%s.", detail)));
+	}
+}
+
+static void
+run_until_over(SshRun *run)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	run->last_progress = now;
+	run->next_tick = now;
+
+	while (!run->over)
+	{
+		CHECK_FOR_INTERRUPTS();
+
+		run_keep_alive(run);
+		run->moved = run->arrived = false;
+		if (!run->over)
+			run_turn(run);
+		if (!run->over && !run->moved && !run->half_sent)
+			run_check_closed(run);
+		if (!run->over)
+			run_check_limits(run);
+		if (!run->over && !run->moved)
+			run_sleep(run);
+	}
+}
+
+/*
+ * Transfers what can be transferred without waiting.  A step that leaves a
+ * packet half sent ends the turn, and begins the next one.
+ */
+static void
+run_turn(SshRun *run)
+{
+	RunStep		step = run->first_step;
+
+	run->first_step = RUN_WRITE;
+	run->half_sent = false;
+	for (; step < RUN_STEPS && !run->over; step++)
+	{
+		if (step == RUN_WRITE)
+			run_write(run);
+		else
+			run_read(run, step);
+
+		if (run->half_sent)
+		{
+			run->first_step = step;
+			return;
+		}
+	}
+}
+
+static bool
+run_is_half_sent(SshRun *run)
+{
+	return (libssh2_session_block_directions(run->session->handle) &
+			LIBSSH2_SESSION_BLOCK_OUTBOUND) != 0;
+}
+
+static void
+run_write(SshRun *run)
+{
+	const SshCommand *command = run->command;
+
+	while (run->input_sent < command->input_len && !run->input_refused)
+	{
+		ssize_t		rc = libssh2_channel_write(run->channel,
+											   command->input + run->input_sent,
+											   command->input_len - run->input_sent);
+
+		if (rc > 0)
+		{
+			run->input_sent += rc;
+			run->moved = true;
+		}
+		else if (rc == LIBSSH2_ERROR_EAGAIN)
+		{
+			run->half_sent = run_is_half_sent(run);
+			return;
+		}
+		else if (rc == 0)
+			return;
+		else if (rc == LIBSSH2_ERROR_CHANNEL_CLOSED ||
+				 rc == LIBSSH2_ERROR_CHANNEL_EOF_SENT)
+			run->input_refused = true;
+		else
+		{
+			run_lose(run, (int) rc);
+			return;
+		}
+	}
+}
+
+static void
+run_read(SshRun *run, RunStep step)
+{
+	int			stream = step == RUN_READ_STDERR ? SSH_EXTENDED_DATA_STDERR : 0;
+	char		buffer[SSH_READ_SIZE];
+
+	for (int reads = 0; reads < SSH_READS_PER_TURN && !run->over; reads++)
+	{
+		ssize_t		rc = libssh2_channel_read_ex(run->channel, stream,
+												 buffer, sizeof(buffer));
+
+		if (rc == LIBSSH2_ERROR_EAGAIN)
+		{
+			run->half_sent = run_is_half_sent(run);
+			return;
+		}
+		if (rc == 0)
+			return;
+		if (rc < 0)
+		{
+			run_lose(run, (int) rc);
+			return;
+		}
+
+		run->moved = run->arrived = true;
+		if (step == RUN_READ_STDERR)
+			run_take_stderr(run, buffer, rc);
+		else if (run->result->out.len + rc > SSH_MAX_OUTPUT)
+		{
+			run->session->lost = true;
+			run_end(run, SSH_END_LOST,
+					psprintf("the command wrote more than %d MB to its standard output",
+							 SSH_MAX_OUTPUT / (1024 * 1024)));
+		}
+		else
+			appendBinaryStringInfo(&run->result->out, buffer, (int) rc);
+	}
+}
+
+/* Keeps the tail, and hands out the lines. */
+static void
+run_take_stderr(SshRun *run, const char *data, size_t length)
+{
+	StringInfo	err = &run->result->err;
+
+	appendBinaryStringInfo(err, data, (int) length);
+	if (err->len > 4 * SSH_STDERR_TAIL)
+	{
+		memmove(err->data, err->data + err->len - SSH_STDERR_TAIL, SSH_STDERR_TAIL + 1);
+		err->len = SSH_STDERR_TAIL;
+	}
+
+	if (run->command->on_stderr_line == NULL)
+		return;
+	for (size_t i = 0; i < length; i++)
+	{
+		if (data[i] == '\n' || data[i] == '\r')
+			run_end_line(run);
+		else if (run->line.len < SSH_MAX_LINE)
+			appendStringInfoChar(&run->line, data[i]);
+	}
+}
+
+static void
+run_end_line(SshRun *run)
+{
+	if (run->line.len == 0)
+		return;
+	run->command->on_stderr_line(run->command->arg, run->line.data);
+	MemoryContextSwitchTo(run->context);
+	resetStringInfo(&run->line);
+}
+
+/*
+ * After the remote end's EOF, waits for it to close the channel, which is when
+ * it has sent the exit status.  Our own EOF is not sent before: the command
+ * may run on without its output, and would take it for the end of its job.
+ */
+static void
+run_check_closed(SshRun *run)
+{
+	int			rc = libssh2_channel_eof(run->channel);
+	TimestampTz deadline;
+
+	if (rc == 1)
+		rc = libssh2_channel_wait_closed(run->channel);
+	else if (rc == 0)
+		return;
+
+	if (rc == LIBSSH2_ERROR_EAGAIN)
+		return;
+	if (rc == 0)
+	{
+		deadline = ssh_after(SSH_CLOSE_MS);
+		do
+			rc = libssh2_channel_close(run->channel);
+		while (ssh_wait(run->session, rc, deadline));
+	}
+	if (rc == 0)
+	{
+		run->closed = true;
+		run_read_status(run);
+	}
+	else
+		run_lose(run, rc);
+}
+
+static void
+run_read_status(SshRun *run)
+{
+	SshResult  *result = run->result;
+	char	   *signal = NULL;
+
+	if (run->command->on_stderr_line != NULL)
+		run_end_line(run);
+
+	(void) libssh2_channel_get_exit_signal(run->channel, &signal, NULL, NULL,
+										   NULL, NULL, NULL);
+	if (signal != NULL)
+	{
+		result->signal = pstrdup(signal);
+		libssh2_free(run->session->handle, signal);
+		run_end(run, SSH_END_SIGNALLED,
+				psprintf("the command was ended by signal %s", result->signal));
+	}
+	else
+	{
+		result->exit_status = libssh2_channel_get_exit_status(run->channel);
+		run_end(run, SSH_END_EXITED, NULL);
+	}
+}
+
+/*
+ * libssh2 does not say when a keepalive is answered, so anything that comes in
+ * counts; it has to be seen before a turn reads it.  The message is only sent
+ * when the socket takes it whole: libssh2 could not take it up again.
+ */
+static void
+run_keep_alive(SshRun *run)
+{
+	SshSession *session = run->session;
+	struct pollfd ready = {.fd = session->sock,.events = POLLIN | POLLOUT};
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (poll(&ready, 1, 0) < 0)
+		return;
+
+	if (run->arrived || (ready.revents & POLLIN))
+		run->unanswered_since = 0;
+	else if (run->unanswered_since != 0 &&
+			 TimestampDifferenceExceeds(run->unanswered_since, now, SSH_SILENCE_MS))
+	{
+		session->lost = true;
+		run_end(run, SSH_END_LOST,
+				psprintf("the SSH server has answered nothing for %d s",
+						 SSH_SILENCE_MS / 1000));
+		return;
+	}
+
+	if (!run->half_sent && (ready.revents & POLLOUT))
+	{
+		int			next = 0;
+		int			rc = libssh2_keepalive_send(session->handle, &next);
+
+		if (rc != 0)
+			run_lose(run, rc);
+		else if (next == SSH_KEEPALIVE_S && run->unanswered_since == 0)
+			run->unanswered_since = now;
+	}
+}
+
+static void
+run_check_limits(SshRun *run)
+{
+	const SshCommand *command = run->command;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (run->arrived)
+		run->last_progress = now;
+
+	if (now >= run->next_tick)
+	{
+		if (command->on_tick != NULL)
+		{
+			if (command->on_tick(command->arg))
+				run->last_progress = GetCurrentTimestamp();
+			MemoryContextSwitchTo(run->context);
+		}
+		run->next_tick = ssh_after(command->tick_ms > 0 ? command->tick_ms :
+								   SSH_DEFAULT_TICK_MS);
+		now = GetCurrentTimestamp();
+	}
+
+	if (now >= run->deadline)
+		run_end(run, SSH_END_TIMED_OUT,
+				psprintf("the command did not end within %d ms", command->timeout_ms));
+	else if (command->progress_timeout_ms > 0 &&
+			 TimestampDifferenceExceeds(run->last_progress, now,
+										command->progress_timeout_ms))
+		run_end(run, SSH_END_NO_PROGRESS,
+				psprintf("the command made no progress for %d ms",
+						 command->progress_timeout_ms));
+}
+
+/* Until the socket is ready, the next tick, or a limit. */
+static void
+run_sleep(SshRun *run)
+{
+	TimestampTz until = Min(run->deadline, run->next_tick);
+
+	if (run->command->progress_timeout_ms > 0)
+		until = Min(until, TimestampTzPlusMilliseconds(run->last_progress,
+													   run->command->progress_timeout_ms + 1));
+	(void) net_wait(run->session->sock,
+					run->half_sent ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE,
+					until, SSH_DEFAULT_TICK_MS);
+}
+
+static void
+run_end(SshRun *run, SshEnd end, char *cause)
+{
+	StringInfo	err = &run->result->err;
+
+	run->over = true;
+	run->result->end = end;
+	run->result->cause = cause;
+
+	/* Cut the tail to size, at a line's start if it has one. */
+	if (err->len > SSH_STDERR_TAIL)
+	{
+		char	   *start = err->data + err->len - SSH_STDERR_TAIL;
+		char	   *newline = memchr(start, '\n', SSH_STDERR_TAIL - 1);
+
+		if (newline != NULL)
+			start = newline + 1;
+		err->len -= start - err->data;
+		memmove(err->data, start, err->len + 1);
+	}
+}
+
+static void
+run_lose(SshRun *run, int rc)
+{
+	run->session->lost = true;
+	run_end(run, SSH_END_LOST,
+			rc == LIBSSH2_ERROR_EAGAIN ?
+			pstrdup("the SSH server did not close the channel in time") :
+			rc == LIBSSH2_ERROR_SOCKET_RECV || rc == LIBSSH2_ERROR_SOCKET_SEND ||
+			rc == LIBSSH2_ERROR_SOCKET_DISCONNECT ?
+			psprintf("the SSH connection was closed or cut from outside (libssh2 error %d)", rc) :
+			psprintf("the SSH connection broke: %s", ssh_last_error(run->session)));
+}
+
+/*
+ * Closes and frees the channel, whatever its state.  Never raises.  A channel
+ * that cannot be closed in order takes the connection with it: the remote end
+ * must see EOF in any case, since that is what ends the command there.
+ */
+static void
+run_abandon(SshRun *run)
+{
+	SshSession *session = run->session;
+	TimestampTz deadline = ssh_after(SSH_ABANDON_MS);
+	int			rc = 0;
+
+	if (session->handle == NULL)
+		return;
+	if (run->channel == NULL)
+		session->lost = true;
+	else if (!session->lost && !run->closed)
+	{
+		do
+			rc = libssh2_channel_send_eof(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
+
+		do
+			rc = libssh2_channel_close(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
+		if (rc != 0)
+			session->lost = true;
+	}
+
+	if (session->lost)
+		(void) shutdown(session->sock, SHUT_RDWR);
+	if (run->channel != NULL)
+	{
+		do
+			rc = libssh2_channel_free(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
+		run->channel = NULL;
+		if (rc != 0)
+			session->lost = true;
+	}
+}
