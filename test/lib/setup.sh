@@ -76,7 +76,8 @@ make_scratch()
 
     trap finish EXIT
     trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
     # Short: the paths of sockets have to fit into 107 bytes.
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/follow.XXXXXX") || exit 1
     mkdir "$scratch/checkout" "$scratch/home" "$scratch/tmp" || exit 1
@@ -187,21 +188,30 @@ finish()
 # Without what a build in the checkout left there, for another server maybe.
 copy_checkout()
 {
+    local -a rc
+
     tar -C "$top" --create --exclude-vcs --exclude='*.o' --exclude='*.bc' \
         --exclude='*.so' --exclude=./src/remote_scripts.h \
-        --exclude=./results --exclude=./tmp_check . |
-        as_account tar -C "$scratch/checkout" --extract --no-same-owner ||
+        --exclude=./results --exclude=./tmp_check --warning=no-file-changed . |
+        as_account tar -C "$scratch/checkout" --extract --no-same-owner
+    rc=("${PIPESTATUS[@]}")
+    # 1: something changed meanwhile, as when a build runs in the checkout.
+    if [ "${rc[0]}" -gt 1 ] || [ "${rc[1]}" != 0 ]; then
         die "cannot copy the checkout"
+    fi
 }
 
 # Says what a step printed only when the step fails.
 quietly()
 {
-    local log=$scratch/tmp/step.log
+    local log rc
 
-    "$@" >"$log" 2>&1 && return
-    cat "$log" >&2
-    return 1
+    log=$(mktemp) || return
+    "$@" >"$log" 2>&1
+    rc=$?
+    [ $rc = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return $rc
 }
 
 make_copy()
