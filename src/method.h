@@ -10,7 +10,9 @@
 typedef enum StepResult
 {
 	STEP_DONE,
-	STEP_NEEDS_COPY				/* it failed for a reason that a copy cures */
+	STEP_NEEDS_COPY,			/* it failed for a reason that a copy cures */
+	STEP_NEEDS_PLAN				/* the node is not any more what was planned
+								 * for; job has the new facts */
 } StepResult;
 
 /*

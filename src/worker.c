@@ -256,8 +256,8 @@ handle_terminate(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/* Runs steps in order; false if one found that a copy is needed. */
-static bool
+/* Runs steps in order, up to one whose result is not that it is done. */
+static StepResult
 run_steps(Job *job, const Step *steps)
 {
 	for (const Step *step = steps; step->name; step++)
@@ -269,26 +269,19 @@ run_steps(Job *job, const Step *steps)
 		job_begin_step(job, step->name);
 		result = step->run(job);
 		job_end_step(job);
-		if (result == STEP_NEEDS_COPY)
-			return false;
+		if (result != STEP_DONE)
+			return result;
 		CHECK_FOR_INTERRUPTS();
 	}
-	return true;
+	return STEP_DONE;
 }
 
-/* A job from its row to its end. Raises what ends it otherwise. */
+/* The step that decides. Raises if it is not to be. */
 static void
-run(Job *job)
+make_plan(Job *job)
 {
 	const Request *request = job->request;
 	JobPlan    *plan = &job->plan;
-
-	job_lock_node(job);
-
-	job_begin_step(job, "survey");
-	attach_check_node_id(job);
-	survey(job);
-	job_end_step(job);
 
 	job_begin_step(job, "plan");
 	plan_choose(&job->primary, &job->node, request->method,
@@ -298,9 +291,27 @@ run(Job *job)
 	if (plan->method == METHOD_REFUSE)
 		ereport(ERROR,
 				(errcode(plan->sqlstate), errmsg("%s", plan->reason),
+				 job->undo || job->slot_made ? 0 :
+				 errdetail("Nothing was changed, neither here nor on the node."),
 				 errhint("%s", plan->hint)));
 	job_end_step(job);
+}
 
+/* A job from its row to its end. Raises what ends it otherwise. */
+static void
+run(Job *job)
+{
+	JobPlan    *plan = &job->plan;
+	StepResult	result;
+
+	job_lock_node(job);
+
+	job_begin_step(job, "survey");
+	attach_check_node_id(job);
+	survey(job);
+	job_end_step(job);
+
+	make_plan(job);
 	if (plan->method == METHOD_SKIP)
 	{
 		job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
@@ -308,7 +319,14 @@ run(Job *job)
 		return;
 	}
 
-	if (!run_steps(job, plan_steps(plan)))
+	result = run_steps(job, plan_steps(plan));
+	if (result == STEP_NEEDS_PLAN)
+	{
+		make_plan(job);
+		job->undo = NULL;		/* what was done is of use now */
+		result = run_steps(job, plan_steps(plan));
+	}
+	if (result == STEP_NEEDS_COPY)
 	{
 		/* The facts are not what they were. */
 		plan->reason = psprintf("%s; %s", plan->reason, job->detail);
