@@ -15,6 +15,7 @@
 #include "verify.h"
 
 const Step basebackup_steps[] = {
+	{"lock", node_lock},
 	{"slot", primary_ensure_slot},
 	{"space", node_check_space},
 	{"copy", node_copy},
@@ -32,6 +33,7 @@ const Step basebackup_steps[] = {
 
 /* After a job that ended between the swap, or the rewind, and the proof. */
 const Step finish_steps[] = {
+	{"lock", node_lock},
 	{"slot", primary_ensure_slot},
 	{"swap", node_swap},
 	{"configure", node_configure},

@@ -22,6 +22,7 @@ const Step none_steps[] = {
 };
 
 const Step repoint_steps[] = {
+	{"lock", node_lock},
 	{"slot", primary_ensure_slot},
 	{"repoint", node_repoint},
 	{"verify", verify_follows},
@@ -32,6 +33,7 @@ const Step repoint_steps[] = {
 
 /* For settings that only a start reads. */
 const Step repoint_restart_steps[] = {
+	{"lock", node_lock},
 	{"slot", primary_ensure_slot},
 	{"stop", node_stop},
 	{"configure", node_configure},

@@ -16,6 +16,7 @@
 #include "verify.h"
 
 const Step rewind_steps[] = {
+	{"lock", node_lock},
 	{"connect", node_connect},
 	{"slot", primary_ensure_slot},
 	{"checkpoint", primary_checkpoint},

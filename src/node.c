@@ -9,6 +9,7 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "pgtime.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -156,7 +157,47 @@ node_connect(Job *job)
 								  job_tool_conninfo(job, settings->replication_user, NULL))),
 			   &limits, &reply);
 	if (!reply.ok)
-		fail_commonly(job, &reply, "this server cannot be reached");
+		fail_commonly(job, &reply, "a connection to this server cannot be made");
+	return STEP_DONE;
+}
+
+/* Who has the lock, for those who are refused. */
+static char *
+lock_owner(const Job *job)
+{
+	pg_time_t	now = time(NULL);
+	char		since[32];
+
+	pg_strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S UTC", pg_gmtime(&now));
+	return psprintf("Job " INT64_FORMAT " of the primary %s:%d has it since %s.",
+					job->id, job->primary_host, job->request->primary_port, since);
+}
+
+StepResult
+node_lock(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	/* A copy after a rewind that was not possible goes on under its lock. */
+	if (ssh_is_holding(job->ssh))
+	{
+		job_detail(job, "held already");
+		return STEP_DONE;
+	}
+	remote_hold(job->ssh, &remote_lock,
+				ARGUMENTS(job->node.pgdata, lock_owner(job)),
+				&limits, &reply);
+	if (failed_for(&reply, "locked"))
+		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
+			 "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
+			 "If that server should not be a primary, stop it first.");
+	if (failed_for(&reply, "no_flock"))
+		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
+			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the node cannot be locked for this job");
+	job_detail(job, "%s", remote_get(&reply, "file"));
 	return STEP_DONE;
 }
 

@@ -11,9 +11,16 @@
 
 #include "method.h"
 
-/* Stops its server, cleanly; one that is down already is fine. */
-/* Can the node connect to this server, as a rewind and what follows need it? */
+/*
+ * Takes the lock on the node itself, for as long as the connection lasts.
+ * Raises 55006 when another job has it, from whichever server.
+ */
+extern StepResult node_lock(Job *job);
+
+/* Can it connect to this server, as a rewind and what follows needs it? */
 extern StepResult node_connect(Job *job);
+
+/* Stops its server, cleanly; one that is down already is fine. */
 extern StepResult node_stop(Job *job);
 
 /*

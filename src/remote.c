@@ -38,8 +38,12 @@ SCRIPT(basebackup);
 SCRIPT(swap);
 SCRIPT(verify);
 SCRIPT(clean);
+SCRIPT(lock);
 
 #define NONCE_BYTES 8
+
+/* What a script that is to be held says last: see lib.sh's emit. */
+#define HOLD_AT		"\nheld=yes\n"
 
 void
 remote_quote(StringInfo buf, const char *text)
@@ -145,10 +149,10 @@ make_nonce(void)
 	return buf.data;
 }
 
-void
-remote_run(SshSession *session, const RemoteScript *script,
-		   const char *const *arguments, const RemoteLimits *limits,
-		   RemoteReply *reply)
+static void
+run(SshSession *session, const RemoteScript *script,
+	const char *const *arguments, const RemoteLimits *limits, bool hold,
+	RemoteReply *reply)
 {
 	char	   *nonce = make_nonce();
 	StringInfoData input;
@@ -178,8 +182,15 @@ remote_run(SshSession *session, const RemoteScript *script,
 	command.on_stderr_line = limits->on_stderr_line;
 	command.on_tick = limits->on_tick;
 	command.arg = limits->arg;
+	command.hold_at = hold ? HOLD_AT : NULL;
 
 	ssh_run(session, &command, &result);
+	if (result.end == SSH_END_HELD)
+	{
+		appendStringInfo(&result.out, "\n%s end 0\n", nonce);
+		result.end = SSH_END_EXITED;
+		result.exit_status = 0;
+	}
 
 	memset(reply, 0, sizeof(*reply));
 	reply->messages = sql_text(pnstrdup(result.err.data, result.err.len));
@@ -192,6 +203,13 @@ remote_run(SshSession *session, const RemoteScript *script,
 				 reply->messages[0] ? errdetail("Its last messages: %s", reply->messages) : 0,
 				 errhint("See what holds the node up; the limits are follow_primary.stop_timeout, start_timeout, verify_timeout and progress_timeout. Then call follow_primary() again.")));
 
+	if (result.end == SSH_END_UNHELD)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("the script \"%s\" was ended, or not started: the lock on the node is lost", script->name),
+				 errdetail("The process there that holds it while the job goes on has ended."),
+				 errhint("See who ended it. Then call follow_primary() again: it looks at the node afresh and goes on from there.")));
+
 	if (!whole || result.end != SSH_END_EXITED || result.exit_status != reply->status)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -203,4 +221,20 @@ remote_run(SshSession *session, const RemoteScript *script,
 						   reply->messages[0] ? " Its last messages: " : "",
 						   reply->messages),
 				 errhint("Call follow_primary() again: it looks at the node afresh and goes on from there.")));
+}
+
+void
+remote_run(SshSession *session, const RemoteScript *script,
+		   const char *const *arguments, const RemoteLimits *limits,
+		   RemoteReply *reply)
+{
+	run(session, script, arguments, limits, false, reply);
+}
+
+void
+remote_hold(SshSession *session, const RemoteScript *script,
+			const char *const *arguments, const RemoteLimits *limits,
+			RemoteReply *reply)
+{
+	run(session, script, arguments, limits, true, reply);
 }

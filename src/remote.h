@@ -30,6 +30,7 @@ extern const RemoteScript remote_basebackup;
 extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;
 extern const RemoteScript remote_clean;
+extern const RemoteScript remote_lock;
 
 /* How long a script may take, and who looks on meanwhile (see SshCommand). */
 typedef struct RemoteLimits
@@ -65,11 +66,21 @@ typedef struct RemoteReply
  * Returns only what is certain: the script ran to its end and its output is
  * whole.  Raises otherwise:
  *   57014 a cancel request; the remote processes are ended
- *   58000 a time limit, 08006 a lost connection: what happened there is unknown
+ *   58000 a time limit, or the held script has ended, 08006 a lost connection:
+ *   what happened there is unknown
  */
 extern void remote_run(SshSession *session, const RemoteScript *script,
 					   const char *const *arguments,
 					   const RemoteLimits *limits, RemoteReply *reply);
+
+/*
+ * The same for a script that goes on after its line held=yes, until the session
+ * ends: while it does not, no other script runs.  Returns when it says so, or
+ * has failed.
+ */
+extern void remote_hold(SshSession *session, const RemoteScript *script,
+						const char *const *arguments,
+						const RemoteLimits *limits, RemoteReply *reply);
 
 /* A value by key, or NULL. */
 extern const char *remote_get(const RemoteReply *reply, const char *key);

@@ -113,6 +113,7 @@ ssh_disconnect(SshSession *session)
 		int			tries = 10;
 		int			rc;
 
+		ssh_release_held(session);
 		if (session->encrypted && !session->lost)
 		{
 			TimestampTz deadline = ssh_after(SSH_DISCONNECT_MS);

@@ -45,7 +45,10 @@ typedef enum SshEnd
 	SSH_END_NO_PROGRESS,		/* nothing arrived, and on_tick saw nothing
 								 * move, for progress_timeout_ms; channel
 								 * closed */
-	SSH_END_LOST				/* the connection broke */
+	SSH_END_LOST,				/* the connection broke */
+	SSH_END_HELD,				/* it goes on beside the commands that follow */
+	SSH_END_UNHELD				/* the held command has ended, so this one was
+								 * not started, or its channel is closed */
 } SshEnd;
 
 /*
@@ -61,6 +64,13 @@ typedef struct SshCommand
 	size_t		input_len;
 	int			timeout_ms;		/* 0 = no limit but progress_timeout_ms */
 	int			progress_timeout_ms;	/* 0 = no such limit */
+
+	/*
+	 * If not NULL, the command is held once its stdout contains this text: it
+	 * goes on, with its stdin open, until the session ends, and says nothing
+	 * more until its own end.  A session holds one command at most.
+	 */
+	const char *hold_at;
 
 	/*
 	 * Called for every complete line of stderr (also those ended by a
@@ -123,13 +133,22 @@ extern SshSession *ssh_connect(const SshTarget *target);
 extern void ssh_run(SshSession *session, const SshCommand *command,
 					SshResult *result);
 
+/*
+ * Is there a held command?  As far as is known: it may have ended since the
+ * last command ran.
+ */
+extern bool ssh_is_holding(const SshSession *session);
+
 /* Is the session still usable? */
 extern bool ssh_is_alive(const SshSession *session);
 
 /* This host's address as the kernel chose it for this connection. */
 extern const char *ssh_local_address(const SshSession *session);
 
-/* Ends the session. Accepts NULL, may be called twice, never raises. */
+/*
+ * Ends the session, and first the held command, which gets a second for it.
+ * Accepts NULL, may be called twice, never raises.
+ */
 extern void ssh_disconnect(SshSession *session);
 
 #endif							/* FOLLOW_PRIMARY_SSH_H */

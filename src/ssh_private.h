@@ -41,6 +41,7 @@ struct SshSession
 	bool		encrypted;		/* the handshake is done */
 	bool		lost;			/* broken, or in the middle of a call that
 								 * cannot be taken up again */
+	LIBSSH2_CHANNEL *held;		/* the held command's, or NULL */
 	char		local_address[NI_MAXHOST];
 	MemoryContextCallback on_reset;
 };
@@ -72,6 +73,11 @@ extern char *ssh_os_user(void);
 
 /* Returns false with errno set if that fails, or it is longer than limit. */
 extern bool ssh_read_file(const char *path, size_t limit, StringInfo content);
+
+/* ssh_run.c */
+
+/* Ends the held command, if there is one. Never raises. */
+extern void ssh_release_held(SshSession *session);
 
 /* ssh_hostkey.c */
 

@@ -2,6 +2,12 @@
  * ssh_run.c
  *		Commands, each on a channel of its own.
  *
+ * One command can be held: it goes on, on its channel, while others run.  It
+ * has nothing to say, so nothing of it is read any more: whatever comes from
+ * it, EOF included, means that it has ended.  libssh2 takes in the packets of
+ * all channels, whichever is read, so run_check_held() sees that without
+ * sending or receiving anything itself.
+ *
  * libssh2 keeps a single half-sent packet per session.  While it has one, only
  * the call that began it may be made (any other fails with BAD_USE); see
  * run_turn().
@@ -28,6 +34,7 @@
 #define SSH_OPEN_CHANNEL_MS		30000
 #define SSH_CLOSE_MS			5000	/* after the remote end has closed */
 #define SSH_ABANDON_MS			2000
+#define SSH_RELEASE_MS			1000
 #define SSH_DEFAULT_TICK_MS		1000
 
 #define SSH_READ_SIZE			32768
@@ -70,6 +77,7 @@ typedef struct SshRun
 } SshRun;
 
 static void run_open(SshRun *run);
+static void run_check_held(SshRun *run);
 static void run_until_over(SshRun *run);
 static void run_turn(SshRun *run);
 static bool run_is_half_sent(SshRun *run);
@@ -77,6 +85,7 @@ static void run_write(SshRun *run);
 static void run_read(SshRun *run, RunStep step);
 static void run_take_stderr(SshRun *run, const char *data, size_t length);
 static void run_end_line(SshRun *run);
+static void run_check_ready(SshRun *run);
 static void run_check_closed(SshRun *run);
 static void run_read_status(SshRun *run);
 static void run_keep_alive(SshRun *run);
@@ -141,6 +150,9 @@ run_open(SshRun *run)
 	}
 	if (rc == 0)
 	{
+		run_check_held(run);
+		if (run->over)
+			return;
 		doing = "start a command on";
 		do
 			rc = libssh2_channel_exec(run->channel, run->command->command);
@@ -160,8 +172,65 @@ run_open(SshRun *run)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("could not %s SSH server \"%s\" port %d",
 						doing, session->host, session->port),
-				 errdetail("%s.", detail)));
+				 errdetail("%s.", detail),
+				 rc == LIBSSH2_ERROR_CHANNEL_FAILURE && session->held != NULL ?
+				 errhint("Two sessions at once are needed on a connection: see MaxSessions in its sshd_config.") : 0));
 	}
+}
+
+/* The server answers in order, so what ended before this command is known. */
+static void
+run_check_held(SshRun *run)
+{
+	LIBSSH2_CHANNEL *held = run->session->held;
+	unsigned long unread = 0;
+
+	if (held == NULL)
+		return;
+	(void) libssh2_channel_window_read_ex(held, &unread, NULL);
+	if (unread > 0 || libssh2_channel_eof(held) != 0)
+		run_end(run, SSH_END_UNHELD,
+				pstrdup("the command that has to run beside it has ended"));
+}
+
+bool
+ssh_is_holding(const SshSession *session)
+{
+	return session->held != NULL;
+}
+
+void
+ssh_release_held(SshSession *session)
+{
+	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);
+	int			rc = 0;
+
+	if (session->held == NULL)
+		return;
+	if (!session->lost)
+	{
+		do
+			rc = libssh2_channel_send_eof(session->held);
+		while (ssh_wait_quietly(session, rc, deadline));
+
+		/* What it does on its end is done when its own EOF is here. */
+		if (rc == 0)
+		{
+			do
+				rc = libssh2_channel_wait_eof(session->held);
+			while (ssh_wait_quietly(session, rc, deadline));
+		}
+		if (rc != 0)
+			session->lost = true;
+	}
+	if (session->lost)
+		(void) shutdown(session->sock, SHUT_RDWR);
+	do
+		rc = libssh2_channel_free(session->held);
+	while (ssh_wait_quietly(session, rc, deadline));
+	session->held = NULL;
+	if (rc != 0)
+		session->lost = true;
 }
 
 static void
@@ -180,6 +249,10 @@ run_until_over(SshRun *run)
 		run->moved = run->arrived = false;
 		if (!run->over)
 			run_turn(run);
+		if (!run->over)
+			run_check_held(run);
+		if (!run->over && !run->half_sent)
+			run_check_ready(run);
 		if (!run->over && !run->moved && !run->half_sent)
 			run_check_closed(run);
 		if (!run->over)
@@ -327,6 +400,21 @@ run_end_line(SshRun *run)
 	run->command->on_stderr_line(run->command->arg, run->line.data);
 	MemoryContextSwitchTo(run->context);
 	resetStringInfo(&run->line);
+}
+
+/* Has the command said that it is to be held? */
+static void
+run_check_ready(SshRun *run)
+{
+	const SshCommand *command = run->command;
+
+	if (command->hold_at == NULL || run->input_sent < command->input_len ||
+		strstr(run->result->out.data, command->hold_at) == NULL)
+		return;
+	Assert(run->session->held == NULL);
+	run->session->held = run->channel;
+	run->channel = NULL;
+	run_end(run, SSH_END_HELD, NULL);
 }
 
 /*
@@ -521,7 +609,7 @@ run_abandon(SshRun *run)
 	TimestampTz deadline = ssh_after(SSH_ABANDON_MS);
 	int			rc = 0;
 
-	if (session->handle == NULL)
+	if (session->handle == NULL || run->result->end == SSH_END_HELD)
 		return;
 	if (run->channel == NULL)
 		session->lost = true;
