@@ -727,6 +727,9 @@ survey(Job *job)
 	RemoteReply reply;
 	StringInfoData records;
 
+	/* A server that a step has stopped cannot be asked again. */
+	const char *pgdata = request->node_pgdata ? request->node_pgdata : job->node.pgdata;
+
 	memset(&job->primary, 0, sizeof(job->primary));
 	survey_primary(job);
 	if (job->primary.in_recovery)
@@ -757,8 +760,7 @@ survey(Job *job)
 
 	remote_run(job->ssh, &remote_survey,
 			   (const char *[]) {
-		request->node_pgdata ? request->node_pgdata :
-			job->node.pgdata ? job->node.pgdata : "",	/* found before it was stopped */
+		pgdata ? pgdata : "",
 			psprintf("%d", request->node_port),
 			settings->node_bin_dir,
 			request->config_file ? request->config_file : "",
