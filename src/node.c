@@ -18,6 +18,7 @@
 #include "remote.h"
 #include "sql.h"
 #include "survey.h"
+#include "survey.h"
 
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000
@@ -186,7 +187,7 @@ node_lock(Job *job)
 		return STEP_DONE;
 	}
 	remote_hold(job->ssh, &remote_lock,
-				ARGUMENTS(job->node.pgdata, lock_owner(job)),
+				ARGUMENTS(job->node.pgdata, lock_owner(job), job->beside),
 				&limits, &reply);
 	if (failed_for(&reply, "locked"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
@@ -197,6 +198,13 @@ node_lock(Job *job)
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
+	if (strcmp(remote_get(&reply, "fresh"), "yes") != 0)
+	{
+		/* Another job may have come and gone since the survey. */
+		survey(job);
+		job_detail(job, "%s, and another look at the node", remote_get(&reply, "file"));
+		return STEP_NEEDS_PLAN;
+	}
 	job_detail(job, "%s", remote_get(&reply, "file"));
 	return STEP_DONE;
 }
@@ -392,6 +400,8 @@ node_rewind(Job *job)
 					 errdetail("Its data is rewound, but \"%s\" is neither on this server nor served by a restore_command.",
 							   remote_get(&reply, "start_segment")),
 					 errhint("Use method => 'auto' or 'basebackup' to have the data copied.")));
+		/* What it had of its own is saved; its WAL is this server's by now. */
+		job->plan.fork_timeline = 0;
 		job_detail(job, "rewound, but the WAL to start from, \"%s\", is gone from this server",
 				   remote_get(&reply, "start_segment"));
 		return STEP_NEEDS_COPY;
