@@ -157,11 +157,14 @@ sub number
     return $n;
 }
 
+my $commits = 0;
+
 sub transactions
 {
     my ($text) = @_;
     my ($n)   = $text =~ /transactions actually processed: (\d+)/;
     my ($tps) = $text =~ /^tps = ([\d.]+)/m;
+    $commits += $n // 0;
     return number($n // 0) . ' transactions' . ($tps ? ', ' . number(int $tps) . ' per second' : '');
 }
 
@@ -271,7 +274,9 @@ ORDER BY r.application_name');
 must($node1->safe_psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 2,
     'not both standbys stream');
 
-explain('The same rows everywhere, on one timeline:');
+my $lost = $node1->safe_psql('SELECT coalesce(sum(lost_transactions), 0) FROM follow_primary_job');
+explain('The same rows everywhere, on one timeline. pgbench was told of ' . number($commits) . ' commits; '
+    . number($lost) . ' of them no standby had received: they are in the WAL that was saved from node0.');
 my @rows;
 for my $node ($node0, $node1, $node2)
 {
