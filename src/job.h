@@ -28,6 +28,8 @@ typedef struct Job
 	char	   *primary_host;	/* the name under which the node reaches us */
 	char	   *node_home;		/* home directory of the SSH user there */
 	char	   *config_file;	/* the node's; "" = in its data directory */
+	char	   *beside;			/* when a file beside its data directory last came
+								 * or went; "" = not known */
 	char	   *waldir;			/* where its pg_wal leads; "" = in PGDATA */
 	int			ntablespaces;
 	Oid		   *tablespace_oids;

@@ -13,6 +13,7 @@
 
 /*
  * Takes the lock on the node itself, for as long as the connection lasts.
+ * STEP_NEEDS_PLAN if another job may have had it since the survey.
  * Raises 55006 when another job has it, from whichever server.
  */
 extern StepResult node_lock(Job *job);

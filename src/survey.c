@@ -447,6 +447,8 @@ survey_read_node(Job *job, const RemoteReply *reply)
 
 	value = remote_get(reply, "pgdata");
 	node->pgdata = value ? pstrdup(value) : NULL;
+	value = remote_get(reply, "beside");
+	job->beside = pstrdup(value ? value : "");
 	node->version_major = major_of(remote_get(reply, "version"));
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->mark = read_mark(remote_get(reply, "mark"));

@@ -42,6 +42,9 @@
 #define QUEUE_SIZE			(64 * 1024)
 #define OUTCOME_TEXT		8192
 
+/* How often a job may find that the node is not what it planned for. */
+#define MAX_PLANS			3
+
 /* What a message in the queue is, its first byte. */
 #define MESSAGE_JOB_ID		'J'
 #define MESSAGE_NOTICE		'N'
@@ -311,20 +314,24 @@ run(Job *job)
 	survey(job);
 	job_end_step(job);
 
-	make_plan(job);
-	if (plan->method == METHOD_SKIP)
-	{
-		job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
-		job_finish(job, "skipped");
-		return;
-	}
-
-	result = run_steps(job, plan_steps(plan));
-	if (result == STEP_NEEDS_PLAN)
+	for (int plans = 1;; plans++)
 	{
 		make_plan(job);
+		if (plan->method == METHOD_SKIP)
+		{
+			job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
+			job_finish(job, "skipped");
+			return;
+		}
 		job->undo = NULL;		/* what was done is of use now */
 		result = run_steps(job, plan_steps(plan));
+		if (result != STEP_NEEDS_PLAN)
+			break;
+		if (plans == MAX_PLANS)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("node %s changes while it is worked on", node_name(job)),
+					 errhint("See what else is at work there, then call follow_primary() again.")));
 	}
 	if (result == STEP_NEEDS_COPY)
 	{

@@ -1,8 +1,9 @@
 #!/bin/sh
 # lock.sh - holds the lock on the node for as long as a job lasts.
 #
-# usage: lock.sh PGDATA WHO
-#   WHO  a sentence for whoever is refused: who has the lock, and since when
+# usage: lock.sh PGDATA WHO BESIDE
+#   WHO     a sentence for whoever is refused: who has the lock, and since when
+#   BESIDE  when a file beside PGDATA last came or went, as survey.sh saw it
 #
 # Two servers may both take themselves for the primary, so the lock is where the
 # data is: flock(1) on PGDATA.follow_primary.lock, or on a file in the home
@@ -12,7 +13,11 @@
 # Once it has said held=yes it goes on until it is ended by SIGTERM, as the
 # wrapper does when the channel ends; it takes the file away then.
 #
+# Another job may have had the lock between the survey and now: a lock file that
+# came or went tells.
+#
 # prints: file=     the lock's file
+#         fresh=yes|no  no: what the survey saw may have changed
 #         held=yes  the last line
 # fails:  locked       another job has it; the message is that job's WHO
 #         no_flock     there is no flock(1)
@@ -24,18 +29,23 @@ set -u
 
 pgdata=$1
 who=$2
+beside=$3
 
 umask 077
 
 command -v flock >/dev/null 2>&1 || die no_flock "there is no program flock on the PATH of $(id -un)"
 
 file=$pgdata.follow_primary.lock
+fresh=no
+if [ ! -e "$file" ] && [ "$(stat -c %y -- "${pgdata%/*}/" 2>/dev/null)" = "$beside" ]; then
+    fresh=yes
+fi
 if ! true 2>/dev/null >>"$file"; then
-    beside=$file
+    fresh=no
     name=$(printf '%s' "$pgdata" | cksum)
     file=$HOME/.follow_primary-${name%% *}.lock
     if ! true 2>/dev/null >>"$file"; then
-        die permission "$(id -un) can write neither $beside nor $file"
+        die permission "$(id -un) can write neither $pgdata.follow_primary.lock nor $file"
     fi
 fi
 
@@ -53,16 +63,21 @@ while :; do
     if [ "$file" -ef /proc/self/fd/9 ]; then
         break
     fi
+    fresh=no
 done
 
+sleeper=
 # The file goes while it is locked. The wrapper's watcher need not wait then for
 # others of its process group.
 # shellcheck disable=SC2154 # the wrapper's
-trap 'rm -f "$file"; [ -z "${watcher:-}" ] || kill -KILL 0; exit 0' TERM INT HUP
+trap 'rm -f "$file"; kill $sleeper; [ -z "${watcher:-}" ] || kill -KILL 0; exit 0' TERM INT HUP
 printf '%s\n' "$who" >"$file"
 emit file "$file"
+emit fresh "$fresh"
 emit held yes
 exec 2>/dev/null
 while :; do
-    sleep 3600 >/dev/null 9>&-
+    sleep 3600 >/dev/null 9>&- &
+    sleeper=$!
+    wait "$sleeper"
 done

@@ -81,6 +81,8 @@ if [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); then
     pgdata=$real
 fi
 emit pgdata "$pgdata"
+# Every job makes and removes a lock file there: see lock.sh.
+emit beside "$(stat -c %y -- "${pgdata%/*}/" 2>/dev/null)"
 work=$pgdata.follow_primary
 [ ! -r "$work/mark" ] || emit mark "$(cat "$work/mark")"
 if [ ! -e "$pgdata" ]; then
