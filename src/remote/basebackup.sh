@@ -89,9 +89,11 @@ remove_copy() {
     done
 }
 
-# fail REASON TEXT: gives the room back first.
+# fail REASON TEXT: gives the room back first, and leaves nothing of this job.
 fail() {
     remove_copy
+    rm -f "$work/basebackup.log"
+    rmdir "$work" 2>/dev/null
     die "$@"
 }
 
