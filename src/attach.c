@@ -7,6 +7,9 @@
  */
 #include "postgres.h"
 
+#include <netdb.h>
+#include <sys/socket.h>
+
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -39,6 +42,36 @@ set_target(const Job *job, PcpTarget *target)
 				 errhint("Set follow_primary.pcp_host, or leave node_id out.")));
 }
 
+/* A host of which every machine has its own. */
+static bool
+is_local_name(const char *host)
+{
+	return host[0] == '\0' || host[0] == '/' || pg_strcasecmp(host, "localhost") == 0 ||
+		strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
+}
+
+/* Do two names lead to one machine, as far as can be known here? */
+static bool
+may_be_same_host(const char *one, const char *other)
+{
+	struct addrinfo *addresses[2] = {NULL, NULL};
+	struct addrinfo hint = {.ai_socktype = SOCK_STREAM};
+	bool		same;
+
+	if (pg_strcasecmp(one, other) == 0 || is_local_name(one) || is_local_name(other))
+		return true;
+	same = getaddrinfo(one, NULL, &hint, &addresses[0]) != 0 ||
+		getaddrinfo(other, NULL, &hint, &addresses[1]) != 0;
+	for (struct addrinfo *a = addresses[0]; a && !same; a = a->ai_next)
+		for (struct addrinfo *b = addresses[1]; b && !same; b = b->ai_next)
+			same = a->ai_addrlen == b->ai_addrlen &&
+				memcmp(a->ai_addr, b->ai_addr, a->ai_addrlen) == 0;
+	for (int i = 0; i < lengthof(addresses); i++)
+		if (addresses[i])
+			freeaddrinfo(addresses[i]);
+	return same;
+}
+
 /* Is this pgpool's idea of the node, too? */
 static void
 check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadline,
@@ -53,7 +86,8 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errdetail("It has %d nodes, numbered from 0.", count),
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 	pcp_node_info(target, node_id, deadline, info);
-	if (info->port != job->request->node_port)
+	if (info->port != job->request->node_port ||
+		!may_be_same_host(info->host, job->request->node_host))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("pgpool's node %d is %s:%d, not %s", node_id, info->host, info->port,

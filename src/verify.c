@@ -32,7 +32,7 @@
 #define GRACE_MS	15000
 
 /* How long a repointed node may take before it is looked at again. */
-#define LOOK_AGAIN_MS	1000
+#define LOOK_AGAIN_S	1
 
 /* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
 static const char *
@@ -135,12 +135,46 @@ was_overtaken(Job *job)
 {
 	JobPlan		now;
 
-	if (job->plan.method != METHOD_REPOINT)
-		return false;
 	survey(job);
 	plan_choose(&job->primary, &job->node, REQUESTED_AUTO, true, &now);
 	job_detail(job, "it has received more WAL since it was surveyed");
 	return now.diverged;
+}
+
+/*
+ * Waits until the node shows that it follows, as a phrase what it lacks after
+ * so many seconds, or NULL.  *written is WAL that it has seen then.
+ */
+static const char *
+wait_for_node(Job *job, int seconds, RemoteReply *reply, char **written)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = seconds * 1000 + GRACE_MS};
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
+	const char *objection = wait_for_sender(job, deadline);
+	const char *row[] = {
+		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
+	};
+
+	if (objection)
+		return objection;
+
+	/* Written now that it streams: the row that must arrive. */
+	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
+					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
+			lengthof(row), row);
+	*written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
+
+	remote_run(job->ssh, &remote_verify,
+			   (const char *[]) {
+		job->node.pgdata, settings->node_bin_dir,
+			settings->rewind_user, settings->passfile,
+			job->request->slot_name, psprintf("%u", job->primary.timeline),
+			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
+			row[0], row[1], *written, psprintf("%d", seconds), NULL
+	},
+			   &limits, reply);
+	return reply->ok ? NULL : reply->messages;
 }
 
 StepResult
@@ -149,45 +183,25 @@ verify_follows(Job *job)
 	const Settings *settings = job->request->settings;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   settings->verify_timeout * 1000);
-	RemoteLimits limits = {.timeout_ms = settings->verify_timeout * 1000 + GRACE_MS};
-	RemoteReply reply;
+	bool		repointed = job->plan.method == METHOD_REPOINT;
+	int			seconds = repointed ? LOOK_AGAIN_S : settings->verify_timeout;
+	RemoteReply reply = {0};
 	const char *objection;
 	const char *seen;
-	char	   *written;
-	const char *row[] = {
-		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
-	};
+	char	   *written = NULL;
 
-	for (int wait_ms = LOOK_AGAIN_MS;; wait_ms *= 2)
+	for (;;)
 	{
-		TimestampTz look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
-
-		objection = wait_for_sender(job, Min(look, deadline));
-		if (objection == NULL || look >= deadline)
+		objection = wait_for_node(job, seconds, &reply, &written);
+		if (objection == NULL)
 			break;
-		if (was_overtaken(job))
+		if (GetCurrentTimestamp() >= deadline ||
+			(reply.failed && strcmp(reply.failed, "ended") == 0))
+			return not_proven(job, psprintf("After %d seconds: %s", settings->verify_timeout, objection));
+		if (repointed && was_overtaken(job))
 			return STEP_NEEDS_PLAN;
+		seconds = Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1);
 	}
-	if (objection)
-		return not_proven(job, psprintf("After %d seconds, %s.", settings->verify_timeout, objection));
-
-	/* Written now that it streams: the row that must arrive. */
-	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
-					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
-			lengthof(row), row);
-	written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
-
-	remote_run(job->ssh, &remote_verify,
-			   (const char *[]) {
-		job->node.pgdata, settings->node_bin_dir,
-			settings->rewind_user, settings->passfile,
-			job->request->slot_name, psprintf("%u", job->primary.timeline),
-			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
-			row[0], row[1], written, psprintf("%d", settings->verify_timeout), NULL
-	},
-			   &limits, &reply);
-	if (!reply.ok)
-		return not_proven(job, reply.messages);
 
 	seen = remote_get(&reply, "seen");
 	if (seen && strcmp(seen, "nothing") == 0)
