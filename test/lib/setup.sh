@@ -221,6 +221,7 @@ make_copy()
 
 build()
 {
+    echo 'Building and installing follow_primary.'
     quietly bounded 300 make_copy -s "-j$(nproc)" COPT=-Werror ||
         die "the build failed"
 }
