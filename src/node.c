@@ -338,10 +338,7 @@ rewind_progress(void *arg, const char *line)
 		job_progress((Job *) arg, done * 1024, total * 1024);
 }
 
-/*
- * After a rewind the node replays from the last common checkpoint on, and it
- * has only the WAL that this server had.
- */
+/* After a rewind: can the node have the WAL from this segment on? */
 static bool
 can_start_from(Job *job, const char *segment)
 {
@@ -391,19 +388,19 @@ node_rewind(Job *job)
 	}
 	if (!reply.ok)
 		fail_commonly(job, &reply, "pg_rewind failed");
-	if (!can_start_from(job, remote_get(&reply, "start_segment")))
+	if (!can_start_from(job, remote_get(&reply, "next_segment")))
 	{
 		if (!job->plan.copy_if_rewind_fails)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("the WAL from which node %s has to start is gone", node_name(job)),
+					 errmsg("the WAL that node %s needs next is gone", node_name(job)),
 					 errdetail("Its data is rewound, but \"%s\" is neither on this server nor served by a restore_command.",
-							   remote_get(&reply, "start_segment")),
+							   remote_get(&reply, "next_segment")),
 					 errhint("Use method => 'auto' or 'basebackup' to have the data copied.")));
 		/* What it had of its own is saved; its WAL is this server's by now. */
 		job->plan.fork_timeline = 0;
-		job_detail(job, "rewound, but the WAL to start from, \"%s\", is gone from this server",
-				   remote_get(&reply, "start_segment"));
+		job_detail(job, "rewound, but the WAL that it needs next, \"%s\", is gone from this server",
+				   remote_get(&reply, "next_segment"));
 		return STEP_NEEDS_COPY;
 	}
 	job_detail(job, "%s", strcmp(remote_get(&reply, "result"), "rewound") == 0 ?

@@ -51,7 +51,7 @@ restore() {
     rm -rf "$kept"
     # what configure.sh put aside is back in its place
     rm -f "${kept%/*}/config/postgresql.auto.conf.before"
-    rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null
+    rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null || :
 }
 
 reload() {

@@ -3,14 +3,14 @@
 #
 # usage: rewind.sh PGDATA BIN_DIR CONFIG_FILE SOURCE_CONNINFO PASSFILE
 #                  RESTORE_COMMAND JOB SERVER_VERSION_NUM KEEP_SLOTS
-#                  LOST_TLI LOST_LSN WAL_SEGMENT_SIZE
+#                  LOST_TLI FORK_LSN WAL_SEGMENT_SIZE
 #   CONFIG_FILE      '' = PGDATA/postgresql.conf
 #   SOURCE_CONNINFO  without a password
 #   RESTORE_COMMAND  by which missing WAL may come; '' = by none
 #   KEEP_SLOTS       physical slots of the node's own downstreams, separated by
 #                    spaces; every other slot goes, for it would pin WAL
-#   LOST_TLI, LOST_LSN  where WAL begins that only the node has; LOST_TLI '' =
-#                    it has none
+#   LOST_TLI         timeline on which the node has WAL behind FORK_LSN that was
+#                    saved and must not be replayed; '' = it has none
 #
 # A server that crashed is recovered first: a primary in single-user mode, a
 # standby up to its consistent point and no further, for single-user mode would
@@ -25,7 +25,8 @@
 #
 # prints: recovered=yes|no          whether crash recovery was run
 #         result=rewound|not_required
-#         start_segment=            rewound: where the server will start to replay
+#         next_segment=             rewound: the first WAL file that the server will
+#                                   have to ask for
 #         on failure, changed=yes|no: whether PGDATA may have been changed
 # fails:  needs_copy          only a new copy helps
 #         source_unreachable  no_space  permission  running  rewind_failed
@@ -44,7 +45,7 @@ version=$8
 keep_slots=$9
 shift 9
 lost_tli=$1
-lost_lsn=$2
+fork_lsn=$2
 segment_size=$3
 work=$pgdata.follow_primary
 log=$work/rewind.log
@@ -110,6 +111,7 @@ signals_back() {
 # Nothing was changed: the node is what it was.
 forget() {
     signals_back
+    rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark "$was"
     else
@@ -182,9 +184,45 @@ drop_slots() {
     done
 }
 
-# The WAL file that a rewound server reads first.
-start_segment() {
-    sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\)).*/\1/p' "$pgdata/backup_label" 2>/dev/null
+per_id=$((4294967296 / segment_size))
+fork_number=$(((0x${fork_lsn%/*} * 4294967296 + 0x${fork_lsn#*/}) / segment_size))
+
+# segment_number NAME: sets number.
+segment_number() {
+    number=${1#????????}
+    number=$((0x${number%????????} * per_id + 0x${number#????????}))
+}
+
+# have_segment NUMBER: is it in pg_wal, on whatever timeline?
+have_segment() {
+    for segment in "$pgdata/pg_wal/"????????"$(printf '%08X%08X' "$(($1 / per_id))" "$(($1 % per_id))")"; do
+        [ -f "$segment" ] && return
+    done
+    return 1
+}
+
+# A rewound server replays from the last common checkpoint on. pg_rewind before
+# 18 leaves it only the WAL that the source has, which may begin later: the
+# node's own segments before the fork, linked before, come back.
+#
+# Sets next to the first segment that the server will have to ask for.
+wal_back() {
+    next=$(sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\)).*/\1/p' "$pgdata/backup_label" 2>/dev/null)
+    [ -n "$next" ] || return 0
+    timeline=${next%????????????????}
+    segment_number "$next"
+    while :; do
+        name=$(printf '%s%08X%08X' "$timeline" "$((number / per_id))" "$((number % per_id))")
+        if have_segment "$number"; then
+            :
+        elif [ "$number" -lt "$fork_number" ] && [ -f "$aside/wal/$name" ]; then
+            mv "$aside/wal/$name" "$pgdata/pg_wal/$name" || break
+        else
+            break
+        fi
+        number=$((number + 1))
+    done
+    next=$name
 }
 
 # A standby that received WAL behind the fork, but did not replay it, needs no
@@ -192,10 +230,8 @@ start_segment() {
 # before, is taken out of pg_wal: later segments whole, the rest of the one with
 # the fork.
 drop_lost_wal() {
-    lost=$((0x${lost_lsn%/*} * 4294967296 + 0x${lost_lsn#*/}))
-    per_id=$((4294967296 / segment_size))
-    number=$((lost / segment_size))
-    first=$(printf '%08X%08X%08X' "$lost_tli" "$((number / per_id))" "$((number % per_id))")
+    lost=$((0x${fork_lsn%/*} * 4294967296 + 0x${fork_lsn#*/}))
+    first=$(printf '%08X%08X%08X' "$lost_tli" "$((fork_number / per_id))" "$((fork_number % per_id))")
     timeline=$(printf '%08X' "$lost_tli")
     for segment in "$pgdata/pg_wal/$timeline"????????????????; do
         name=${segment##*/}
@@ -220,6 +256,7 @@ after_rewind() {
     if [ "$version" -ge 120000 ]; then
         touch "$pgdata/standby.signal"
     fi
+    wal_back
     rm -rf "$aside"
     drop_slots
     for slot in "$work"/slots/*; do
@@ -229,7 +266,7 @@ after_rewind() {
     mark rewound
     rm -rf "$work/slots"
     emit result rewound
-    emit start_segment "$(start_segment)"
+    emit next_segment "$next"
     exit 0
 }
 
@@ -261,7 +298,8 @@ case $(marked phase) in
         ;;
     rewound)
         emit recovered no
-        emit start_segment "$(start_segment)"
+        wal_back
+        emit next_segment "$next"
         emit result rewound
         exit 0
         ;;
@@ -367,6 +405,11 @@ fi
 if command -v stdbuf >/dev/null 2>&1; then
     set -- stdbuf -oL "$@" # before 12 progress goes to stdout
 fi
+
+# Links: what pg_rewind overwrites in place is not needed from here. A pg_wal on
+# another file system goes without.
+rm -rf "$aside/wal"
+mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/" 2>/dev/null
 
 rm -f "$log"
 mark rewinding

@@ -13,6 +13,7 @@
 # process group and from this script's files.
 #
 # prints: was_running=yes|no  pid=  status=ready|standby  log_file=
+# A mark that only says "stopped" goes when the server is up.
 # fails:  marked         the node is half-changed (PGDATA.follow_primary/mark)
 #         start_failed   the server ended; what it logged is on stderr
 #         timeout        not up after TIMEOUT_S; what it logged is on stderr
@@ -101,6 +102,11 @@ fail() {
 }
 
 finish() {
+    # A server that runs is not down by a job's doing any more.
+    if [ "$phase" = stopped ]; then
+        rm -f "$mark"
+        rmdir "${mark%/*}" 2>/dev/null
+    fi
     emit pid "$pid"
     emit status "$status"
     emit log_file "$log"
@@ -128,6 +134,7 @@ await_status() {
     done
 }
 
+phase=
 if [ -e "$mark" ]; then
     phase=$(sed -n 's/^phase=//p' "$mark")
     if [ "$phase" != ready ] && [ "$phase" != stopped ]; then

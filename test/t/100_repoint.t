@@ -1,0 +1,143 @@
+# Repoint: healthy standbys follow the new primary by new settings alone.
+# Proves on running servers what no table of facts can: that PostgreSQL takes
+# the settings without a restart, that no reader notices, that nothing is asked
+# of the primary, and that what fails is put back as it was.
+
+use FollowPrimary::Test;
+
+use Time::HiRes qw(time);
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '3s', checkpoint_timeout => '1h' });
+my ($old, $new, $reader, $pinned) = $cluster->nodes;
+
+# A standby as a DBA may have it: settings by ALTER SYSTEM, which would win over
+# ours, and a connection string with keys of its own, hostaddr among them.
+my $keys = 'user=repl sslmode=disable keepalives_idle=7 passfile=' . $cluster->passfile;
+$reader->safe_psql(sprintf q{ALTER SYSTEM SET primary_conninfo = 'host=%s hostaddr=%s port=%d application_name=the_reader %s'},
+    'old.example', $old->address, $old->port, $keys);
+$reader->safe_psql("ALTER SYSTEM SET primary_slot_name = '" . $reader->slot_name . "'");
+$reader->safe_psql("ALTER SYSTEM SET work_mem = '5MB'");
+$reader->reload;
+
+# And one whose settings need a restart to follow a new timeline.
+$pinned->safe_psql(q{ALTER SYSTEM SET recovery_target_timeline = 'current'});
+$pinned->restart;
+
+run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '1', '-d', $old->connstr ]);
+$_->poll_query_until("SELECT status FROM pg_stat_wal_receiver", 'streaming') for $reader, $pinned;
+$old->wait_for_catchup($_) for $new, $reader, $pinned;
+$old->kill9;
+$new->promote;
+
+sub settings_files
+{
+    my ($node) = @_;
+    return join '', map {
+        my $file = $node->pgdata . "/$_";
+        sprintf "%s %o\n%s", $_, (stat $file)[2] // 0, -e $file ? slurp($file) : '(none)'
+    } qw(postgresql.conf myrecovery.conf postgresql.auto.conf standby.signal);
+}
+
+sub last_job
+{
+    my ($what) = @_;
+    return $new->safe_psql("SELECT $what FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+sub steps
+{
+    return $new->safe_psql(q{SELECT string_agg(step, ' ' ORDER BY seq) FROM follow_primary_step
+        WHERE job_id = (SELECT max(id) FROM follow_primary_job)});
+}
+
+# The primary refuses the standbys: the job fails, and all is as it was.
+my $hba = slurp($new->pgdata . '/pg_hba.conf');
+spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
+$new->reload;
+for my $node ($reader, $pinned)
+{
+    my $name   = $node->name;
+    my $before = settings_files($node);
+    my $pid    = $node->pid;
+    my $r      = $new->make_follow($node);
+    is($r->{sqlstate}, '55000', "$name: a repoint that the primary's pg_hba.conf forbids fails at the proof") or diag($r->{err});
+    is(settings_files($node), $before, "$name: the former settings are back, byte for byte");
+    is($node->safe_psql('SELECT pg_is_in_recovery(), count(*) FROM pgbench_accounts'), 't|100000', "$name: it serves on");
+    is($node->pid, $pid, "$name: by the same postmaster") if $node == $reader;
+    ok(!-e $node->pgdata . '.follow_primary', "$name: nothing is left beside its data");
+    is($new->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', "$name: nor a slot on the primary");
+}
+spew($new->pgdata . '/pg_hba.conf', $hba);
+$new->reload;
+
+# The same for good, while somebody reads.
+my $plan = $new->safe_psql($new->follow_sql($reader, function => 'follow_primary_plan'));
+like($plan, qr/^repoint\|.*\{lock,slot,repoint,verify,clean\}$/, 'the plan: a repoint, with no restart');
+my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
+my $log        = $new->log_size;
+my $pid        = $reader->pid;
+my $pgbench    = FollowPrimary::Process->start([ $reader->bin('pgbench'), '-S', '-n', '-c', '3', '-T', '4', '-d', $reader->connstr ]);
+my $pids       = q{SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE application_name = 'pgbench'};
+wait_until('three clients read', sub { split(' ', $reader->safe_psql($pids)) == 3 });
+my $clients = $reader->safe_psql($pids);
+my $begin   = time;
+my $r       = $new->make_follow($reader);
+my $seconds = time - $begin;
+ok($r->{ok}, 'the standby follows the new primary') or diag($r->{err});
+is($reader->safe_psql($pids), $clients, 'its readers are connected as before');
+is($pgbench->wait(30), 0, 'and all their queries succeed') or diag($pgbench->err);
+unlike($pgbench->out . $pgbench->err, qr/error|abort|fatal/i, 'without an error');
+like($pgbench->out, qr/number of failed transactions: 0/, 'or a failed transaction') if $pgbench->out =~ /number of failed/;
+is($reader->pid, $pid, 'the postmaster is the same');
+is(last_job('method || state'), 'repointsucceeded', 'the job says so');
+is(steps(), 'survey plan lock slot repoint verify clean', 'its steps are the cheap ones');
+cmp_ok($seconds, '<', 3, 'it takes no longer than a moment, on any machine');
+is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
+unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
+$new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$new->wait_for_catchup($reader);
+is($reader->safe_psql('SELECT i FROM t'), '1', 'new rows arrive');
+
+my %set = map { split /=/, $_, 2 } split ' ', $reader->safe_psql('SHOW primary_conninfo');
+is_deeply(\%set, { host => $new->address, port => $new->port, application_name => 'the_reader', map { split /=/, $_, 2 } split ' ', $keys },
+    'host and port are the new ones, hostaddr is gone, every other key is kept');
+is($reader->safe_psql('SHOW primary_slot_name'), $reader->slot_name, 'the slot is named');
+my $auto = slurp($reader->pgdata . '/postgresql.auto.conf');
+unlike($auto, qr/primary_/, 'what would win in postgresql.auto.conf is gone');
+like($auto, qr/work_mem = '5MB'/, 'and nothing else of it');
+is($reader->safe_psql('SHOW work_mem'), '5MB', 'it is in force');
+is(() = slurp($reader->pgdata . '/postgresql.conf') =~ /^include_if_exists/mg, 1, 'postgresql.conf has one include');
+ok(!-e $reader->pgdata . '.follow_primary', 'nothing is left beside the data');
+$reader->restart;
+$reader->wait_for_streaming($new);
+pass('the settings outlive a restart');
+
+# A timeline that only a start reads.
+$plan = $new->safe_psql($new->follow_sql($pinned, function => 'follow_primary_plan'));
+like($plan, qr/^repoint\|.*\{lock,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
+$r = $new->make_follow($pinned);
+ok($r->{ok}, 'which works') or diag($r->{err});
+unlike(steps(), qr/rewind|copy|checkpoint/, 'without a rewind');
+is($pinned->safe_psql('SHOW recovery_target_timeline'), 'latest', 'and for the next time it is right');
+$new->wait_for_catchup($pinned);
+is($pinned->safe_psql('SELECT i FROM t'), '1', 'rows arrive');
+
+# Again: nothing to do, and that is proven, at once.
+for my $node ($reader, $pinned)
+{
+    my $name = $node->name;
+    $pid   = $node->pid;
+    $log   = $node->log_size;
+    $begin = time;
+    $r     = $new->make_follow($node);
+    $seconds = time - $begin;
+    ok($r->{ok}, "$name: a second call succeeds");
+    is(last_job('method'), 'none', 'with nothing to do');
+    is(steps(), 'survey plan verify', 'but the proof');
+    cmp_ok($seconds, '<', 1.5, 'in a fraction of a second') or diag($seconds);
+    unlike($node->log_content($log), qr/SIGHUP/, 'its settings are not even reloaded');
+    is($node->pid, $pid, 'nor is it restarted');
+}
+
+done_testing();

@@ -1,0 +1,87 @@
+# A standby that received WAL which the promoted one never had is no prefix of
+# the new primary, whether it has replayed that WAL or only stored it. The
+# second is the trap: its replay position looks harmless, pg_rewind looks at
+# what was replayed and sees nothing to do, and on its next start the server
+# would replay what lies in pg_wal, on the wrong timeline. Only real standbys,
+# real WAL files and a real pg_rewind show that this ends well.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '20s' });
+my ($old, $new, $replayed, $stored, $restarted) = $cluster->nodes;
+
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $replayed, $stored, $restarted;
+
+# A transaction that only has to commit: its record will be the first one that
+# the new primary does not get, and a delayed standby stops right before it.
+my $gate = $old->psql_start('SELECT pg_advisory_lock(1); SELECT pg_sleep(600)');
+$old->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted", '1');
+my $open = $old->psql_start('BEGIN; INSERT INTO t VALUES (1000); SELECT pg_advisory_lock(1); COMMIT');
+$old->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", '1');
+$old->safe_psql('SELECT pg_switch_wal()');
+$old->wait_for_catchup($_) for $new, $replayed, $stored, $restarted;
+
+# The new primary-to-be is cut off; the others get more. One replays it, one is
+# paused before it, one is delayed by an hour, and restarted: what it received
+# before the restart, nobody there remembers but its WAL.
+$stored->safe_psql('SELECT pg_wal_replay_pause()');
+ok($stored->poll_query_until('SELECT pg_is_wal_replay_paused()'), 'one standby is paused');
+$restarted->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
+$restarted->reload;
+$new->stop;
+$old->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted");
+is($open->wait(30), 0, 'the transaction commits');
+$old->safe_psql('INSERT INTO t SELECT generate_series(1001, 1999)');
+my $end = $old->lsn('flush');
+$replayed->poll_query_until("SELECT pg_last_wal_replay_lsn() >= '$end'");
+$_->poll_query_until("SELECT pg_last_wal_receive_lsn() >= '$end'") for $stored, $restarted;
+$old->kill9;
+$restarted->restart;
+$new->start;
+$new->promote;
+$new->safe_psql('INSERT INTO t VALUES (2)');
+my $fork = (split ' ', slurp($new->pgdata . '/pg_wal/00000002.history'))[1];
+
+ok($stored->safe_psql("SELECT pg_last_wal_replay_lsn() <= '$fork' AND pg_last_wal_receive_lsn() > '$fork'") eq 't',
+    'the paused one has replayed nothing past the fork, but received more');
+ok($restarted->safe_psql("SELECT pg_last_wal_replay_lsn() <= '$fork' AND coalesce(pg_last_wal_receive_lsn() <= '$fork', true)") eq 't',
+    'the delayed one does not know that it received more');
+
+for my $case ([ $replayed, 'replayed' ], [ $stored, 'received' ], [ $restarted, 'received before a restart' ])
+{
+    my ($node, $what) = @$case;
+    my $plan = $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan'));
+    like($plan, qr/^rewind\|/, "more WAL $what: the plan is a rewind");
+    my $r = $new->try_sql($new->follow_sql($node, function => 'follow_primary_plan', method => 'repoint'));
+    like($r->{out}, qr/^refuse\|/, "$what: a repoint is refused even when it is asked for");
+
+    $r = $new->make_follow($node);
+    ok($r->{ok}, "$what: the node follows") or diag($r->{err});
+    is($new->safe_psql(q{SELECT method, fork_lsn, lost_transactions, lost_wal_bytes > 50000 FROM follow_primary_job ORDER BY id DESC LIMIT 1}),
+        "rewind|$fork|2|t", "$what: by a rewind; the fork is known, what was lost is counted");
+    my $dir = $new->safe_psql(q{SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1});
+    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '1', '-s', $fork ]);
+    is(() = $dump =~ /COMMIT/g, 2, "$what: and can be read in the WAL that was saved");
+
+    $new->safe_psql("INSERT INTO t VALUES (3)");
+    if ($node == $restarted)
+    {
+        # The proof was made by what it received; now let it show the rows.
+        is($node->safe_psql('SHOW recovery_min_apply_delay'), '1h', "$what: its delay is its own affair");
+        like($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'verify' ORDER BY job_id DESC LIMIT 1}),
+            qr/received.*recovery_min_apply_delay/, "$what: the proof says what it could not show");
+        $node->safe_psql('ALTER SYSTEM RESET recovery_min_apply_delay');
+        $node->reload;
+    }
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*) FILTER (WHERE i >= 1000), count(*) FROM t'),
+        $new->safe_psql('SELECT count(*) FILTER (WHERE i >= 1000), count(*) FROM t'),
+        "$what: it has the primary's rows, and no other");
+    $node->restart;
+    $new->wait_for_catchup($node);
+    is($node->timeline, 2, "$what: after a restart it is on the primary's timeline as before");
+}
+
+done_testing();
