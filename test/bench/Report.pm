@@ -1,0 +1,184 @@
+package Report;
+
+# What the measurements of bench.pl look like: a table in Markdown, and a plot
+# in SVG.
+
+use strict;
+use warnings;
+
+# A figure that a ratio or a time has to keep.
+sub _verdict
+{
+    my ($value, $limit) = @_;
+    return '' if !defined $limit;
+    my ($relation, $bound) = @$limit;
+    my $kept = $relation eq '>=' ? $value >= $bound : $value <= $bound;
+    return sprintf ' (%s %s: %s)', $relation eq '>=' ? 'at least' : 'at most', $bound, $kept ? 'yes' : '**no**';
+}
+
+sub _seconds { my ($time) = @_; return defined $time ? sprintf('%.3f s', $time) : '' }
+
+sub _range
+{
+    my ($result) = @_;
+    my @sorted = sort { $a <=> $b } @{ $result->{runs}{ours} };
+    return sprintf '%.3f to %.3f', $sorted[0], $sorted[-1];
+}
+
+sub markdown
+{
+    my ($results, $facts) = @_;
+    my $text = <<"END";
+# How long it takes until a node follows
+
+Written by `make bench`: $facts->{postgres}, $facts->{cores} cores, all servers, sshds and clients on this one
+machine. Medians of $facts->{runs} runs, from the call to the proof: the node's WAL receiver streams the new primary's timeline,
+and a row inserted after that is visible on the node. The proof is the benchmark's own, and the same for all.
+
+| case | follow_primary | its runs | the script | times faster | by hand | times as long |
+|---|---|---|---|---|---|---|
+END
+    for my $result (@$results)
+    {
+        my ($ours, $peer, $hand) = @$result{qw(ours peer hand)};
+        my $floor = $hand // $result->{one};
+        $text .= '| ' . join(' | ',
+            $result->{title},
+            _seconds($ours) . _verdict($ours, $result->{limit}{ours}),
+            _range($result),
+            _seconds($peer),
+            defined $peer ? sprintf('%.1f', $peer / $ours) . _verdict($peer / $ours, $result->{limit}{peer}) : '',
+            _seconds($floor) . (defined $result->{one} ? ' (one sibling)' : ''),
+            defined $floor
+                ? sprintf('%.2f', $ours / $floor) . _verdict($ours / $floor, $result->{limit}{ defined $hand ? 'hand' : 'one' })
+                : '') . " |\n";
+    }
+    if (my $p = $facts->{pgbench})
+    {
+        $text .= sprintf "\nRead-only pgbench (8 clients) on the node during a repoint: %d transactions in %d runs, %s.\n",
+            $p->{transactions}, $p->{runs},
+            $p->{failed} ? "**$p->{failed} runs lost connections or queries**" : 'no connection and no query lost';
+    }
+    $text .= <<"END";
+
+What is compared:
+
+- *The script* is the follow_primary.sh that users of pgpool have today (`test/bench/peer.sh` runs its commands).
+  It runs for the siblings one after the other, as pgpool calls it.
+- *By hand* is the floor: PostgreSQL's own commands, local to the node, without SSH and without a look before or after.
+  Repoint: the settings file and `pg_ctl reload`. Rewind: `pg_ctl stop`, `pg_rewind`, settings, `pg_ctl start`. Copy: `pg_ctl stop`,
+  `rm -rf`, `pg_basebackup -c fast`, settings, `pg_ctl start`. The replication slot is there before the clock starts.
+- `follow_primary` is called by `psql -c`, as pgpool calls it. Its copy is verified (`pg_verifybackup`) while
+  the node's old data is still there; the others' is not. Its rewind saves the WAL that will be lost first, and counts what is in it.
+- All start from the same state, restored and flushed before each run. fsync is on, everywhere. checkpoint_timeout is
+  $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
+  The write load is pgbench at $facts->{load_rate} transactions a second.
+END
+    if (my @stepped = grep { $_->{steps} } @$results)
+    {
+        $text .= "\nWhere the time goes, in milliseconds (medians of the rows in `follow_primary_step`;"
+            . " *call* is psql, the worker's start and the job's row, *return* the answer and the benchmark's proof):\n\n"
+            . "![Where the time goes](results.svg)\n\n";
+        for my $result (@stepped)
+        {
+            $text .= "- $result->{title}: "
+                . join(', ', map { sprintf '%s %.0f', @$_ } @{ $result->{steps} }) . "\n";
+        }
+    }
+    return $text;
+}
+
+# A colour for each step, the same in every bar.
+my %colour = (
+    call        => '#9aa5b1',
+    survey      => '#4e79a7',
+    plan        => '#b6992d',
+    checkpoint  => '#86bcb6',
+    slot        => '#f1ce63',
+    space       => '#d4a6c8',
+    stop        => '#e15759',
+    save_config => '#ff9d9a',
+    save_wal    => '#b07aa1',
+    rewind      => '#f28e2b',
+    copy        => '#f28e2b',
+    repoint     => '#f28e2b',
+    swap        => '#d37295',
+    configure   => '#a0cbe8',
+    start       => '#59a14f',
+    verify      => '#499894',
+    attach      => '#79706e',
+    clean       => '#8cd17d',
+    return      => '#d7dde3');
+
+sub _escape
+{
+    my ($text) = @_;
+    $text =~ s/&/&amp;/g;
+    $text =~ s/</&lt;/g;
+    return $text;
+}
+
+sub _text
+{
+    my ($x, $y, $text, %attribute) = @_;
+    my $more = join '', map { qq( $_="$attribute{$_}") } sort keys %attribute;
+    return sprintf qq(<text x="%.1f" y="%.1f"%s>%s</text>\n), $x, $y, $more, _escape($text);
+}
+
+# One bar a case, all of the same length: what takes how much of it. Steps that
+# have room are named in the bar, the others below it.
+sub svg
+{
+    my ($results, $facts) = @_;
+    my @bars = grep { $_->{steps} } @$results;
+    my ($left, $width, $row, $bar) = (20, 860, 92, 30);
+    my $height = 40 + $row * @bars;
+    my $y = 48;
+    my $body = _text($left, 24, 'Where the time of a job goes: its steps, in milliseconds', 'font-size' => 16, 'font-weight' => 'bold');
+
+    for my $result (@bars)
+    {
+        my @steps = @{ $result->{steps} };
+        my $sum = 0;
+        $sum += $_->[1] for @steps;
+        my $x = $left;
+        my @small;
+        my $other = join ', ', map { defined $result->{ $_->[0] } ? sprintf('%s %.3f s', $_->[1], $result->{ $_->[0] }) : () }
+            [ hand => 'by hand' ], [ peer => 'the script' ];
+
+        $body .= _text($left, $y + 12, sprintf('%s: %.3f s', $result->{title}, $result->{ours}), 'font-weight' => 'bold');
+        $body .= _text($left + $width, $y + 12, $other, 'text-anchor' => 'end', fill => '#555');
+        for my $step (@steps)
+        {
+            my ($name, $ms) = @$step;
+            my $w = $sum > 0 ? $width * $ms / $sum : 0;
+            my $label = sprintf '%s %.0f', $name, $ms;
+            $body .= sprintf qq(<rect x="%.1f" y="%.1f" width="%.1f" height="%d" fill="%s" stroke="#fff" stroke-width="0.5">)
+                . "<title>%s ms</title></rect>\n", $x, $y + 19, $w, $bar, $colour{$name} // '#bab0ac', $label;
+            if ($w > 6.5 * length($label) + 6)
+            {
+                $body .= _text($x + $w / 2, $y + 19 + $bar / 2 + 4, $label, 'text-anchor' => 'middle');
+            }
+            else
+            {
+                push @small, [ $name, $label ];
+            }
+            $x += $w;
+        }
+        my $at = $left;
+        for my $one (@small)
+        {
+            $body .= sprintf qq(<rect x="%.1f" y="%.1f" width="9" height="9" fill="%s"/>\n), $at, $y + 55, $colour{ $one->[0] } // '#bab0ac';
+            $body .= _text($at + 12, $y + 63.5, $one->[1], 'font-size' => 11);
+            $at += 26 + 6.3 * length $one->[1];
+        }
+        $y += $row;
+    }
+    my $total = $width + 2 * $left;
+    return <<"END" . $body . "</svg>\n";
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $total $height" font-family="sans-serif" font-size="12">
+<rect width="$total" height="$height" fill="#fff"/>
+END
+}
+
+1;

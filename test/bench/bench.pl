@@ -1,0 +1,649 @@
+# bench.pl - how long it takes until a node follows, three ways.
+#
+# usage: perl -I test/lib test/bench/bench.pl OUT_DIR [CASE ...]
+# (test/bench/run calls it; not as root)
+#
+# Each case starts from the same state and ends by the same proof, which is not
+# that of the extension: the node's WAL receiver streams the new primary's
+# timeline, and a row inserted after that is visible on the node; both are
+# looked for every 5 ms over connections that are open already. In between runs
+#   hand   PostgreSQL's own commands, local to the node: the floor
+#   peer   peer.sh, the procedure that this extension replaces
+#   ours   psql -c "SELECT follow_primary(...)"
+# The rounds go hand, peer, ours, hand ... so that all of them meet the same
+# disturbances. Servers and tools run with their defaults where durability is
+# concerned: fsync is on, and everything is flushed before the clock starts.
+
+use strict;
+use warnings;
+
+use Cwd qw(realpath);
+use File::Basename qw(dirname);
+use FollowPrimary::Cluster;
+use FollowPrimary::Host;
+use FollowPrimary::Node;
+use FollowPrimary::Scratch qw(run_command run_ok wait_until slurp spew append_text);
+use Time::HiRes qw(sleep time);
+
+use lib dirname(__FILE__);
+use Report;
+
+my ($out_dir, @wanted) = @ARGV;
+my $runs     = $ENV{BENCH_RUNS} // 5;
+my $scale    = int(($ENV{BENCH_MB} // 500) / 15 + 0.5) || 1;    # pgbench: 15 MB each
+my $siblings = 8;
+my $poll     = 0.005;
+my $here     = dirname(realpath(__FILE__));
+
+# The spread checkpoint that the procedure's pg_basebackup waits for takes up to
+# 0.9 of this; the default is 5 min.
+my $checkpoint_timeout = 30;
+
+# The write load: transactions a second, from four clients. Less than what two
+# cores can do, or all that would be measured is who gets them.
+my $load_rate = 200;
+
+my %settings = (
+    checkpoint_timeout    => $checkpoint_timeout,
+    max_worker_processes  => 40,
+    max_wal_senders       => 40,
+    max_replication_slots => 40,
+    max_wal_size          => '2GB',
+    wal_keep_size         => '2GB',
+    shared_buffers        => '128MB');
+
+# scp speaks sftp by now.
+my $sshd_conf = "Subsystem sftp internal-sftp\n";
+
+my @results;
+my %facts;
+
+sub wanted
+{
+    my (@names) = @_;
+    return 1 if !@wanted;
+    return scalar grep { my $name = $_; grep { $_ eq $name } @wanted } @names;
+}
+
+my $started = time;
+sub note { printf STDERR "# %6.1f %s\n", time - $started, join " ", @_; return }
+
+sub median
+{
+    my @sorted = sort { $a <=> $b } @_;
+    return $sorted[ @sorted / 2 ] if @sorted % 2;
+    return ($sorted[ @sorted / 2 - 1 ] + $sorted[ @sorted / 2 ]) / 2;
+}
+
+#
+# Servers
+#
+
+# Each host archives for itself, as on machines of their own.
+sub archive_dir { my ($node) = @_; return $node->host->dir . '/archive' }
+
+sub make_cluster
+{
+    my ($nodes) = @_;
+    my $cluster = FollowPrimary::Cluster->new(
+        nodes     => $nodes,
+        extension => 1,
+        sshd_conf => $sshd_conf,
+        conf      => { %settings, archive_mode => 'on', archive_command => 'true' });
+    for my $node ($cluster->nodes)
+    {
+        mkdir archive_dir($node) or die "mkdir: $!";
+        $node->set(archive_command => 'cp %p ' . archive_dir($node) . '/%f');
+    }
+    $cluster->node(0)->safe_psql('CREATE TABLE bench_proof (id bigint)');
+    $_->reload for $cluster->nodes;
+    return $cluster;
+}
+
+# The settings that make a node itself, as a file beside its data.
+sub identity_file
+{
+    my ($node) = @_;
+    my %own = $node->_own_settings;
+    $own{archive_command} = 'cp %p ' . archive_dir($node) . '/%f';
+    return spew($node->host->dir . '/identity.conf',
+        join '', map { "$_ = '$own{$_}'\n" } sort keys %own);
+}
+
+# Replaces the node's data, and all that a run left beside it, by a copy.
+sub restore
+{
+    my ($node, $snapshot) = @_;
+    my $pgdata = $node->pgdata;
+
+    $node->stop('immediate');
+    run_ok([ 'sh', '-c', 'rm -rf "$1" "$1".follow_primary*', 'sh', $pgdata ], timeout => 300);
+    run_ok([ 'cp', '-a', $snapshot, $pgdata ], timeout => 600);
+    $node->start;
+    return;
+}
+
+sub snapshot
+{
+    my ($node) = @_;
+    my $copy = $node->host->dir . '/snapshot';
+    run_ok([ 'cp', '-a', $node->pgdata, $copy ], timeout => 600);
+    return $copy;
+}
+
+sub free_slot
+{
+    my ($primary, $node) = @_;
+    my $slot = $node->slot_name;
+    $primary->poll_query_until("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$slot' AND active", '0')
+        or die "the slot of @{[ $node->name ]} is still in use\n";
+    $primary->safe_psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '$slot'");
+    return;
+}
+
+# What is written, is: nobody pays for what was before.
+sub settle
+{
+    my ($primary) = @_;
+    $primary->safe_psql('CHECKPOINT');
+    run_ok(['sync'], timeout => 300);
+    return;
+}
+
+#
+# The proof
+#
+
+my $proof_id = 0;
+
+package Session
+{
+    use IPC::Open2 qw(open2);
+
+    # A psql that stays: asking it costs no process.
+    sub new
+    {
+        my ($class, $node) = @_;
+        return bless { node => $node }, $class;
+    }
+
+    sub ask
+    {
+        my ($self, $sql) = @_;
+        local $SIG{PIPE} = 'IGNORE';
+        if (!$self->{pid})
+        {
+            open my $null, '>', '/dev/null' or die "/dev/null: $!";
+            local *STDERR = $null;
+            $self->{pid} = open2($self->{from}, $self->{to}, $self->{node}->bin('psql'),
+                '-XAtqw', '-d', $self->{node}->connstr);
+            $self->{to}->autoflush(1);
+        }
+        my $to = $self->{to};
+        print $to "$sql;\n\\echo end\n";
+        my $answer = '';
+        while (defined(my $line = readline $self->{from}))
+        {
+            return $answer if $line eq "end\n";
+            $answer .= $line;
+        }
+        $self->close;
+        return;
+    }
+
+    sub close
+    {
+        my ($self) = @_;
+        return if !$self->{pid};
+        close $self->{$_} for qw(to from);
+        waitpid $self->{pid}, 0;
+        delete $self->{pid};
+        return;
+    }
+}
+
+# Until each of the nodes follows; returns when that is seen.
+sub prove
+{
+    my ($session, $primary, @nodes) = @_;
+    my $timeline = $facts{timeline};
+    my $deadline = time + 300;
+    my $sender   = sprintf "host=%s port=%d", $primary->address, $primary->port;
+    my $first    = $proof_id + 1;
+    $proof_id += @nodes;
+
+    my %id = map { $nodes[$_]->name => $first + $_ } 0 .. $#nodes;
+    my %written;
+    my @waiting = @nodes;
+    while (@waiting)
+    {
+        die "no proof of @{[ map { $_->name } @waiting ]}\n" . $waiting[0]->log_tail(20) if time > $deadline;
+        my @still;
+        for my $node (@waiting)
+        {
+            my $id = $id{ $node->name };
+            my $answer = $session->{ $node->name }->ask(
+                'SELECT status, received_tli, format(\'host=%s port=%s\', sender_host, sender_port), '
+                . "(SELECT count(*) FROM bench_proof WHERE id = $id) FROM pg_stat_wal_receiver") // '';
+            if ($answer =~ /^streaming\|$timeline\|\Q$sender\E\|(\d)/)
+            {
+                next if $1;
+                if (!$written{$id}++)
+                {
+                    $session->{primary}->ask("INSERT INTO bench_proof VALUES ($id)");
+                    redo;    # the row is there by now, if all is well
+                }
+            }
+            push @still, $node;
+        }
+        @waiting = @still;
+        sleep $poll if @waiting;
+    }
+    return time;
+}
+
+#
+# The three ways
+#
+
+sub command
+{
+    my (@command) = @_;
+    my ($code, $out, $err) = run_command([@command], timeout => 600);
+    die "exit code $code: @command\n$out$err" if $code != 0;
+    return $out;
+}
+
+sub psql_command
+{
+    my ($node, $sql) = @_;
+    return ($node->bin('psql'), '-XAtqw', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr, '-c', $sql);
+}
+
+sub peer
+{
+    my ($cluster, $primary, $node, %opt) = @_;
+    my @assignments = (
+        'BIN=' . FollowPrimary::Node::bindir(),
+        'SSH_KEY=' . $cluster->ssh_key,
+        'KNOWN_HOSTS=' . $cluster->known_hosts,
+        'NODE_SSH_PORT=' . $node->host->ssh_port,
+        'NEW_SSH_PORT=' . $primary->host->ssh_port,
+        'PASSFILE=' . $cluster->passfile,
+        'NODE_ARCHIVE=' . archive_dir($node),
+        'NEW_ARCHIVE=' . archive_dir($primary),
+        "NODE_CONF=$opt{identity}",
+        $opt{copy} ? 'COPY=1' : ());
+    command('env', @assignments, "$here/peer.sh", $node->id, $node->address, $node->port,
+        $node->pgdata, $primary->id, $primary->address, 0, 0, $primary->port, $primary->pgdata);
+    return;
+}
+
+sub ours
+{
+    my ($primary, $node, %arguments) = @_;
+    command(psql_command($primary, $primary->follow_sql($node, %arguments)));
+    return;
+}
+
+# The floor: what the person at the node's keyboard would type, slots made
+# before the clock starts.
+sub hand_settings
+{
+    my ($cluster, $primary, $node) = @_;
+    spew($node->pgdata . '/myrecovery.conf',
+        sprintf "primary_conninfo = 'host=%s port=%d user=repl application_name=%s passfile=%s'\n"
+            . "recovery_target_timeline = 'latest'\nprimary_slot_name = '%s'\n",
+        $primary->address, $primary->port, $node->name, $cluster->passfile, $node->slot_name);
+    return;
+}
+
+sub hand_standby
+{
+    my ($cluster, $primary, $node, $identity) = @_;
+    append_text($node->pgdata . '/postgresql.conf', slurp($identity) . "include_if_exists = 'myrecovery.conf'\n");
+    hand_settings($cluster, $primary, $node);
+    spew($node->pgdata . '/standby.signal', '');
+    return;
+}
+
+sub pg_ctl
+{
+    my ($node, @arguments) = @_;
+    command($node->bin('pg_ctl'), '-D', $node->pgdata, '-w', @arguments);
+    return;
+}
+
+#
+# Measuring
+#
+
+# The steps of the last job, in milliseconds, with what is before and after.
+sub steps
+{
+    my ($primary, $began, $ended) = @_;
+    my @rows = map { [ split /\|/ ] } split /\n/, $primary->safe_psql(<<'END');
+SELECT step, extract(epoch FROM started_at), extract(epoch FROM finished_at)
+FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job) ORDER BY seq
+END
+    my @steps;
+    my $at = $began;
+    for my $row (@rows)
+    {
+        my ($step, $start, $end) = @$row;
+        push @steps, [ @steps ? 'between' : 'call', ($start - $at) * 1000 ] if $start > $at;
+        push @steps, [ $step, ($end - $start) * 1000 ];
+        $at = $end;
+    }
+    push @steps, [ 'return', ($ended - $at) * 1000 ];
+    return \@steps;
+}
+
+# Medians of each step over the rounds, in order.
+sub median_steps
+{
+    my (@rounds) = @_;
+    my (@order, %times);
+    for my $round (@rounds)
+    {
+        my %sum;
+        for my $step (@$round)
+        {
+            push @order, $step->[0] if !exists $times{ $step->[0] } && !exists $sum{ $step->[0] };
+            $sum{ $step->[0] } += $step->[1];
+        }
+        push @{ $times{$_} }, $sum{$_} for keys %sum;
+    }
+    return [ map { [ $_, median(@{ $times{$_} }) ] } grep { $_ ne 'between' } @order ];
+}
+
+# A case: title, ways (name => sub, in order), before (sub, not measured),
+# nodes, primary; prepare (way => sub, not measured).
+sub measure
+{
+    my (%case) = @_;
+    my (%times, @steps);
+    my @ways = @{ $case{ways} };
+
+    for my $round (1 .. $runs)
+    {
+        for (my $i = 0; $i < @ways; $i += 2)
+        {
+            my ($way, $code) = @ways[ $i, $i + 1 ];
+            my @nodes   = $case{nodes_of} ? $case{nodes_of}->($way) : @{ $case{nodes} };
+            my $primary = $case{primary};
+            $case{before}->($way, @nodes) if $case{before};
+            my %session = (primary => Session->new($primary), map { $_->name => Session->new($_) } @nodes);
+            $session{$_}->ask('SELECT 1') for sort keys %session;
+            settle($primary) if !$case{unsettled};
+
+            my $began = time;
+            $code->();
+            my $ended = $case{no_proof} ? time : prove(\%session, $primary, @nodes);
+            push @{ $times{$way} }, $ended - $began;
+            push @steps, steps($primary, $began, $ended) if $way eq 'ours' && !$case{no_proof};
+            $session{$_}->close for sort keys %session;
+            $case{after}->($way) if $case{after};
+            note(sprintf '%s %d %s: %.3f s', $case{name}, $round, $way, $ended - $began);
+        }
+    }
+    my %result = (
+        name  => $case{name},
+        title => $case{title},
+        limit => $case{limit},
+        runs  => \%times,
+        map { $_ => median(@{ $times{$_} }) } keys %times);
+    $result{steps} = median_steps(@steps) if @steps;
+    push @results, \%result;
+    return \%result;
+}
+
+#
+# The cases of healthy standbys: a primary, the promoted one, and its siblings
+#
+
+sub small_cases
+{
+    my $cluster = make_cluster(2 + $siblings);
+    my ($old, $new, @siblings) = $cluster->nodes;
+    note("the servers are there");
+    my ($node) = @siblings;
+
+    run_ok([ $new->bin('pgbench'), '-iq', '-s', 1, $old->connstr ], timeout => 120);
+    $old->wait_for_catchup($_) for $new, @siblings;
+    $cluster->set(fsync => 'on');
+    $old->kill9;
+    $new->promote;
+    $new->safe_psql('CHECKPOINT');
+    $facts{timeline} = $new->timeline;
+    my (%snapshot, %identity);
+    for my $sibling (@siblings)
+    {
+        $sibling->stop;
+        $snapshot{ $sibling->name } = snapshot($sibling);
+        $identity{ $sibling->name } = identity_file($sibling);
+    }
+
+    note("ready");
+
+    # A standby that received all there was, and whose primary is dead.
+    my $before = sub {
+        my ($way, @nodes) = @_;
+        for my $sibling (@nodes)
+        {
+            restore($sibling, $snapshot{ $sibling->name });
+            free_slot($new, $sibling);
+            $new->create_slot($sibling->slot_name) if $way eq 'hand';
+        }
+        $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') or die "a WAL receiver runs\n" for @nodes;
+        return;
+    };
+    my $hand_repoint = sub {
+        hand_settings($cluster, $new, $node);
+        pg_ctl($node, 'reload');
+        return;
+    };
+
+    if (wanted('repoint'))
+    {
+        measure(
+            name    => 'repoint',
+            title   => 'repoint of a healthy standby',
+            limit   => { peer => [ '>=', 20 ], hand => [ '<=', 2 ] },
+            primary => $new,
+            nodes   => [$node],
+            before  => $before,
+            ways    => [
+                hand => $hand_repoint,
+                peer => sub { peer($cluster, $new, $node, identity => $identity{ $node->name }) },
+                ours => sub { ours($new, $node) } ]);
+    }
+    pgbench_case($cluster, $new, $node, $before) if wanted('pgbench');
+    if (wanted('plan'))
+    {
+        measure(
+            name     => 'plan',
+            title    => 'plan only, SSH connection included',
+            limit    => { ours => [ '<=', 0.3 ] },
+            primary  => $new,
+            nodes    => [$node],
+            before   => $before,
+            no_proof => 1,
+            ways     => [ ours => sub { ours($new, $node, function => 'follow_primary_plan') } ]);
+    }
+    if (wanted('siblings'))
+    {
+        my $start = sub {
+            my (@nodes) = @_;
+            return command(psql_command($new,
+                join ';', map { $new->follow_sql($_, wait => 'false') } @nodes));
+        };
+        measure(
+            name     => 'siblings',
+            title    => "$siblings siblings at once",
+            limit    => { peer => [ '>=', 50 ], one => [ '<=', 2.5 ] },
+            primary  => $new,
+            nodes_of => sub { return $_[0] eq 'one' ? $node : @siblings },
+            before   => $before,
+            ways     => [
+                one  => sub { $start->($node) },
+                ours => sub { $start->(@siblings) },
+                peer => sub {
+                    peer($cluster, $new, $_, identity => $identity{ $_->name }) for @siblings;
+                } ]);
+        # Steps of one of eight jobs that share two cores tell nothing.
+        delete $results[-1]{steps};
+    }
+    $_->stop('immediate') for $cluster->nodes;
+    $_->host->ssh_stop for $cluster->nodes;
+    return;
+}
+
+# A repoint while clients read from the node.
+sub pgbench_case
+{
+    my ($cluster, $new, $node, $before) = @_;
+    my ($failed, $transactions, @latency) = (0, 0);
+
+    for my $round (1 .. $runs)
+    {
+        $before->('ours', $node);
+        my $postmaster = $node->pid;
+        my $pgbench = FollowPrimary::Process->start([ $node->bin('pgbench'),
+            qw(-n -S -c 8 -j 2 -T 4 -P 1), $node->connstr ]);
+        wait_until('pgbench reads', sub { $pgbench->err =~ /progress: 1/ }, 10);
+        ours($new, $node);
+        die "the repoint came after pgbench\n" if !$pgbench->running;
+        my $code = $pgbench->wait(30);
+        my $text = $pgbench->out . $pgbench->err;
+        $failed++ if $code != 0 || $text =~ /aborted|FATAL|ERROR|connection/i && $text !~ /number of failed transactions: 0 /
+            || $node->pid != $postmaster;
+        $transactions += $1 if $text =~ /transactions actually processed: (\d+)/;
+        push @latency, $1 if $text =~ /latency average = ([\d.]+)/;
+        $pgbench->forget;
+        note("pgbench $round: exit code $code");
+    }
+    $facts{pgbench} = { runs => $runs, failed => $failed, transactions => $transactions };
+    return;
+}
+
+#
+# The cases of a diverged primary with its data
+#
+
+sub big_cases
+{
+    my $cluster = make_cluster(2);
+    my ($old, $new) = $cluster->nodes;
+
+    run_ok([ $old->bin('pgbench'), '-iq', '-s', $scale, $old->connstr ], timeout => 900);
+    $old->wait_for_catchup($new, undef, 300);
+    $cluster->set(fsync => 'on');
+    $old->safe_psql('CHECKPOINT');
+    $new->safe_psql('CHECKPOINT');
+    $old->kill9;
+    $new->promote;
+    $new->safe_psql('CHECKPOINT');
+    $facts{timeline} = $new->timeline;
+    $facts{size} = $new->safe_psql('SELECT sum(pg_database_size(oid))::bigint >> 20 FROM pg_database');
+
+    # Restarted by mistake, and written to, as the new primary is.
+    $old->start;
+    my @writes = (qw(-n -c 4 -j 2 -t), 2000);
+    run_ok([ $_->bin('pgbench'), @writes, $_->connstr ], timeout => 900) for $old, $new;
+    $old->safe_psql('CHECKPOINT');
+    $old->stop;
+    my $snapshot = snapshot($old);
+    my $identity = identity_file($old);
+
+    my $load;
+    my $before = sub {
+        my ($way) = @_;
+        restore($old, $snapshot);
+        free_slot($new, $old);
+        $new->create_slot($old->slot_name) if $way eq 'hand';
+        return;
+    };
+    my $hand_copy = sub {
+        pg_ctl($old, '-m', 'fast', 'stop');
+        command('rm', '-rf', $old->pgdata);
+        command($old->bin('pg_basebackup'), '-d', $new->connstr(undef, 'repl') . ' passfile=' . $cluster->passfile,
+            '-w', '-c', 'fast', '-X', 'stream', '-S', $old->slot_name, '-D', $old->pgdata);
+        hand_standby($cluster, $new, $old, $identity);
+        pg_ctl($old, '-l', '/dev/null', 'start');
+        return;
+    };
+    my @copy = (
+        primary => $new,
+        nodes   => [$old],
+        ways    => [
+            hand => $hand_copy,
+            peer => sub { peer($cluster, $new, $old, identity => $identity, copy => 1) },
+            ours => sub { ours($new, $old, method => 'basebackup') } ]);
+
+    if (wanted('rewind'))
+    {
+        measure(
+            name    => 'rewind',
+            title   => "rewind of a diverged primary, $facts{size} MB",
+            limit   => { peer => [ '>=', 1 ], hand => [ '<=', 1.15 ] },
+            primary => $new,
+            nodes   => [$old],
+            before  => $before,
+            ways    => [
+                hand => sub {
+                    pg_ctl($old, '-m', 'fast', 'stop');
+                    command($old->bin('pg_rewind'), '-D', $old->pgdata, '--source-server=' . $new->connstr);
+                    hand_standby($cluster, $new, $old, $identity);
+                    pg_ctl($old, '-l', '/dev/null', 'start');
+                },
+                peer => sub { peer($cluster, $new, $old, identity => $identity) },
+                ours => sub { ours($new, $old) } ]);
+    }
+    if (wanted('copy'))
+    {
+        measure(
+            name   => 'copy',
+            title  => "copy of $facts{size} MB, idle primary",
+            limit  => { peer => [ '>=', 1 ], hand => [ '<=', 1.1 ] },
+            before => $before,
+            @copy);
+    }
+    if (wanted('copy_load'))
+    {
+        measure(
+            name   => 'copy_load',
+            title  => "copy of $facts{size} MB, primary under write load",
+            limit  => { peer => [ '>=', 1 ], hand => [ '<=', 1.1 ] },
+            before => sub {
+                $before->(@_);
+                $load = FollowPrimary::Process->start([ $new->bin('pgbench'),
+                    qw(-n -c 4 -j 1 -T 600 -P 1 -R), $load_rate, $new->connstr ]);
+                wait_until('pgbench writes', sub { $load->err =~ /progress: 2/ }, 20);
+            },
+            after => sub { $load->stop(signal => 'INT'); $load->forget },
+            @copy);
+    }
+    return;
+}
+
+die "usage: bench.pl OUT_DIR [CASE ...]\n" if !defined $out_dir;
+die "PostgreSQL does not run as root\n" if $> == 0;
+
+small_cases() if wanted(qw(repoint pgbench plan siblings));
+big_cases()   if wanted(qw(rewind copy copy_load));
+
+$facts{runs}               = $runs;
+$facts{checkpoint_timeout} = $checkpoint_timeout;
+$facts{load_rate}          = $load_rate;
+$facts{siblings}           = $siblings;
+$facts{postgres}           = (split /\n/, run_ok([ FollowPrimary::Node::bindir() . '/postgres', '-V' ]))[0];
+$facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
+
+my $table = Report::markdown(\@results, \%facts);
+print $table;
+if (!@wanted)
+{
+    spew("$out_dir/results.md",  $table,                    0644);
+    spew("$out_dir/results.svg", Report::svg(\@results, \%facts), 0644);
+}
