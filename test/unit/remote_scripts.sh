@@ -90,18 +90,18 @@ nasty='it'\''s a "data" $dir `x` \n *;[1]'
 
 pgdata="$top/stop $nasty"
 mkdir "$pgdata"
-run stop.sh "$pgdata" "$bin" 2 ''
+run stop.sh "$pgdata" "$bin" 2 '' 7
 ok 'stop: no postmaster.pid is success' is "$rc$(cat "$top/out")" "0was_running=no
 state=shut down"
 echo 999999999 >"$pgdata/postmaster.pid"
-run stop.sh "$pgdata" "$bin" 2 ''
+run stop.sh "$pgdata" "$bin" 2 '' 7
 ok 'stop: a process that is gone is success' is "$rc" 0
 echo $$ >"$pgdata/postmaster.pid"
-run stop.sh "$pgdata" "$bin" 2 ''
+run stop.sh "$pgdata" "$bin" 2 '' 7
 ok "stop: another program's process is success" is "$rc" 0
 ok 'stop: and was not running' printed was_running=no
 : >"$pgdata/postmaster.pid"
-run stop.sh "$pgdata" "$bin" 2 ''
+run stop.sh "$pgdata" "$bin" 2 '' 7
 ok 'stop: an empty postmaster.pid is success' is "$rc" 0
 
 # what looks like a server: a process that works in PGDATA
@@ -109,18 +109,18 @@ ok 'stop: an empty postmaster.pid is success' is "$rc" 0
 server=$!
 sleep 0.2
 echo "$server" >"$pgdata/postmaster.pid"
-run stop.sh "$pgdata" "$bin" 1 'exit 3'
+run stop.sh "$pgdata" "$bin" 1 'exit 3' 7
 ok 'stop: a command that fails' fails_with stop_failed
-run stop.sh "$pgdata" "$bin" 1 true
+run stop.sh "$pgdata" "$bin" 1 true 7
 ok 'stop: a command that does nothing' fails_with timeout
-run stop.sh "$pgdata" "$bin" 10 "(sleep 0.5; kill $server) &"
+run stop.sh "$pgdata" "$bin" 10 "(sleep 0.5; kill $server) &" 7
 wait "$server" 2>/dev/null
 ok 'stop: a command that returns early is waited for' is "$rc" 0
 ok 'stop: and it was running' printed was_running=yes
+ok 'stop: what it stopped is marked' is "$(grep -v '^$' "$pgdata.follow_primary/mark" | tr '\n' ' ')" 'job=7 phase=stopped '
 
 ### start.sh
 
-mkdir "$pgdata.follow_primary"
 for phase in recovering rewinding rewound swapping; do
     printf 'job=1\nphase=%s\n' "$phase" >"$pgdata.follow_primary/mark"
     run start.sh "$pgdata" "$bin" '' 2 '' ''
