@@ -193,6 +193,8 @@ run(SshSession *session, const RemoteScript *script,
 	}
 
 	memset(reply, 0, sizeof(*reply));
+	while (result.err.len > 0 && result.err.data[result.err.len - 1] == '\n')
+		result.err.len--;
 	reply->messages = sql_text(pnstrdup(result.err.data, result.err.len));
 	whole = remote_parse(result.out.data, nonce, reply);
 
