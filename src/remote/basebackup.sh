@@ -140,6 +140,9 @@ refuse_mount_point() {
 refuse_mount_point "$pgdata"
 [ -z "$waldir" ] || refuse_mount_point "$waldir"
 
+# As far as there is time for it: the next copy removes the rest.
+trap 'fail ended "the copy was ended"' TERM
+
 # From here on the arguments are pg_basebackup's.
 n=$#
 while [ "$n" -gt 0 ]; do
