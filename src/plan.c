@@ -141,8 +141,9 @@ static bool
 forked_unseen(const PrimaryFacts *primary, const NodeFacts *node)
 {
 	return node->forked_unseen ||
-		((node->state == NODE_PRIMARY || node->was_primary) &&
-		 node->timeline == primary->timeline);
+		(node->timeline == primary->timeline &&
+		 (node->state == NODE_PRIMARY || node->was_primary ||
+		  node->lsn > primary->flush_lsn));
 }
 
 /* Where does the node's WAL part from the primary's, if it does? */

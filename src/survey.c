@@ -9,8 +9,10 @@
 #include "postgres.h"
 
 #include "access/timeline.h"
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "catalog/pg_control.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "replication/slot.h"
@@ -19,6 +21,7 @@
 #include "utils/pg_lsn.h"
 
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "compat.h"
@@ -33,6 +36,7 @@
 #define WAL_RECORD_HEADER	24	/* SizeOfXLogRecord */
 #define RAW_RECORD			64	/* with the longest page header; survey.sh
 								 * reads as much */
+#define OWN_RAW_RECORD		256 /* that with a checkpoint in it */
 
 static bool
 parse_lsn(const char *text, XLogRecPtr *lsn)
@@ -166,34 +170,34 @@ typedef struct RecordHeader
 } RecordHeader;
 
 /*
- * Picks the header of the record at lsn out of the len bytes that its segment
- * has from there on.  False if it is not all there.
+ * Picks the first n bytes of the record at lsn out of the len bytes that its
+ * segment has from there on.  False if they are not all there.
  */
 static bool
-pick_header(const unsigned char *raw, int len, XLogRecPtr lsn, RecordHeader *header)
+pick_record(const unsigned char *raw, int len, XLogRecPtr lsn,
+			unsigned char *record, int n)
 {
 	int			from = 0;
+	bool		written = false;
 
-	for (int i = 0; i < WAL_RECORD_HEADER; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if ((lsn + from) % XLOG_BLCKSZ == 0)
 			from += XLogSegmentOffset(lsn + from, wal_segment_size) == 0 ?
 				SizeOfXLogLongPHD : SizeOfXLogShortPHD;
 		if (from >= len)
 			return false;
-		header->bytes[i] = raw[from++];
+		record[i] = raw[from++];
+		written = written || record[i] != 0;
 	}
-	for (int i = 0; i < WAL_RECORD_HEADER; i++)
-		if (header->bytes[i] != 0)
-			return true;
-	return false;
+	return written;
 }
 
-/* The header of a record of this server's own history, if its WAL is here. */
+/* The same from this server's own history, if its WAL is here. */
 static bool
-own_header(const History *history, XLogRecPtr lsn, RecordHeader *header)
+own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
 {
-	unsigned char raw[RAW_RECORD];
+	unsigned char raw[OWN_RAW_RECORD];
 	XLogSegNo	segment;
 
 	/* A segment in which timelines change is best found under the newest. */
@@ -214,7 +218,7 @@ own_header(const History *history, XLogRecPtr lsn, RecordHeader *header)
 			continue;
 		len = pg_pread(fd, raw, sizeof(raw), XLogSegmentOffset(lsn, wal_segment_size));
 		close(fd);
-		return pick_header(raw, len, lsn, header);
+		return pick_record(raw, len, lsn, record, n);
 	}
 	return false;
 }
@@ -243,7 +247,7 @@ node_header(const RemoteReply *reply, TimeLineID tli, XLogRecPtr lsn,
 			break;
 		raw[len++] = (unsigned char) byte;
 	}
-	return len > 0 && pick_header(raw, len, lsn, header);
+	return len > 0 && pick_record(raw, len, lsn, header->bytes, WAL_RECORD_HEADER);
 }
 
 /*
@@ -261,61 +265,6 @@ static bool
 same_record(const RecordHeader *a, const RecordHeader *b)
 {
 	return memcmp(a->bytes, b->bytes, WAL_RECORD_HEADER) == 0;
-}
-
-/*
- * Looks into the node's WAL where that of this server's history begins a
- * timeline, and at the node's last checkpoint.  The first record of a timeline
- * holds the time of the promotion, so a server that was promoted separately to
- * the same timeline has another one there.  And a node that is still on the
- * timeline before must have none there: if it has, it has WAL that this server
- * has not, replayed or not.
- */
-static void
-compare_wal(Job *job, const RemoteReply *reply)
-{
-	NodeFacts  *node = &job->node;
-	const History *history = &job->primary.history;
-	const Stretch *stretch;
-	RecordHeader ours;
-	RecordHeader theirs;
-	const char *checkpoint = remote_get(reply, "checkpoint");
-	unsigned int tli;
-	unsigned int hi;
-	unsigned int lo;
-
-	for (int i = 1; i < history->length; i++)
-	{
-		XLogRecPtr	begin = history->stretches[i].begin;
-
-		if (!own_header(history, begin, &ours))
-			continue;
-		if (node->timeline >= history->stretches[i].tli &&
-			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
-			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
-			node->forked_unseen = true;
-		if (node->timeline == history->stretches[i - 1].tli &&
-			node_header(reply, node->timeline, begin, &theirs) &&
-			same_predecessor(&ours, &theirs))
-			node->lsn = Max(node->lsn, begin + WAL_RECORD_HEADER);
-	}
-
-	if (checkpoint && sscanf(checkpoint, "%X/%X/%X", &tli, &hi, &lo) == 3)
-	{
-		XLogRecPtr	lsn = ((uint64) hi << 32) | lo;
-
-		stretch = history_find(history, tli);
-		if (stretch && tli == node->timeline && lsn >= stretch->begin &&
-			(XLogRecPtrIsInvalid(stretch->end) || lsn < stretch->end) &&
-			own_header(history, lsn, &ours) &&
-			node_header(reply, tli, lsn, &theirs))
-		{
-			if (!same_record(&ours, &theirs))
-				node->forked_unseen = true;
-			else if (node->clean_shutdown)
-				node->was_primary = false;	/* a copy of this server */
-		}
-	}
 }
 
 /* A line "label: value" of pg_controldata's output, or NULL. */
@@ -336,6 +285,107 @@ control_value(const char *controldata, const char *label)
 		line = line ? line + 1 : NULL;
 	}
 	return NULL;
+}
+
+typedef enum Likeness
+{
+	LIKENESS_UNKNOWN,
+	LIKENESS_SAME,
+	LIKENESS_OTHER
+} Likeness;
+
+/*
+ * Is the node's last checkpoint one of this server's history too?  Unlike its
+ * WAL files, which a WAL receiver overwrites with what this server sends, the
+ * control file tells what the node itself has been through.
+ */
+static Likeness
+compare_checkpoint(const PrimaryFacts *primary, const char *control)
+{
+	const char *tli = control_value(control, "Latest checkpoint's TimeLineID");
+	const char *xid = control_value(control, "Latest checkpoint's NextXID");
+	const char *oid = control_value(control, "Latest checkpoint's NextOID");
+	const char *text = control_value(control, "Time of latest checkpoint");
+	const Stretch *stretch;
+	XLogRecPtr	lsn;
+	XLogRecPtr	redo;
+	unsigned char record[SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort + sizeof(CheckPoint)];
+	XLogRecord	header;
+	CheckPoint	checkpoint;
+	time_t		when;
+	char		when_text[128];
+
+	if (tli == NULL || xid == NULL || oid == NULL || text == NULL ||
+		!parse_lsn(control_value(control, "Latest checkpoint location"), &lsn) ||
+		!parse_lsn(control_value(control, "Latest checkpoint's REDO location"), &redo))
+		return LIKENESS_UNKNOWN;
+	stretch = history_find(&primary->history, (TimeLineID) strtoul(tli, NULL, 10));
+	if (stretch == NULL || lsn < stretch->begin ||
+		(!XLogRecPtrIsInvalid(stretch->end) && lsn >= stretch->end) ||
+		lsn + sizeof(record) > primary->flush_lsn ||
+		!own_record(&primary->history, lsn, record, sizeof(record)))
+		return LIKENESS_UNKNOWN;
+
+	memcpy(&header, record, SizeOfXLogRecord);
+	memcpy(&checkpoint, record + SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort,
+		   sizeof(CheckPoint));
+	when = (time_t) checkpoint.time;
+	strftime(when_text, sizeof(when_text), "%a %b %e %H:%M:%S %Y", gmtime(&when));
+	if (header.xl_rmid == RM_XLOG_ID &&
+		((header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_SHUTDOWN ||
+		 (header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_ONLINE) &&
+		checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
+		strcmp(psprintf("%u:%u", EpochFromFullTransactionId(checkpoint.nextXid),
+						XidFromFullTransactionId(checkpoint.nextXid)), xid) == 0 &&
+		strcmp(when_text, text) == 0)
+		return LIKENESS_SAME;
+	return LIKENESS_OTHER;
+}
+
+/*
+ * Looks into the node's WAL where that of this server's history begins a
+ * timeline, and at the node's last checkpoint.  The first record of a timeline
+ * holds the time of the promotion, so a server that was promoted separately to
+ * the same timeline has another one there.  And a node that is still on the
+ * timeline before must have none there: if it has, it has WAL that this server
+ * has not, replayed or not.
+ */
+static void
+compare_wal(Job *job, const RemoteReply *reply)
+{
+	NodeFacts  *node = &job->node;
+	const History *history = &job->primary.history;
+	RecordHeader ours;
+	RecordHeader theirs;
+
+	for (int i = 1; i < history->length; i++)
+	{
+		XLogRecPtr	begin = history->stretches[i].begin;
+
+		if (!own_record(history, begin, ours.bytes, WAL_RECORD_HEADER))
+			continue;
+		if (node->timeline >= history->stretches[i].tli &&
+			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
+			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
+			node->forked_unseen = true;
+		if (node->timeline == history->stretches[i - 1].tli &&
+			node_header(reply, node->timeline, begin, &theirs) &&
+			same_predecessor(&ours, &theirs))
+			node->lsn = Max(node->lsn, begin + WAL_RECORD_HEADER);
+	}
+
+	switch (compare_checkpoint(&job->primary, remote_get(reply, "controldata")))
+	{
+		case LIKENESS_OTHER:
+			node->forked_unseen = true;
+			break;
+		case LIKENESS_SAME:
+			if (node->clean_shutdown)
+				node->was_primary = false;	/* a copy of this server */
+			break;
+		case LIKENESS_UNKNOWN:
+			break;
+	}
 }
 
 static NodeMark

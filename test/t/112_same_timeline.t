@@ -1,0 +1,76 @@
+# Two standbys promoted separately at the same point are on the same timeline,
+# with equal history files, and accept each other's WAL: pg_rewind sees nothing
+# to do, replication "streams", and the data silently differs. The fork must be
+# seen from the WAL itself, whichever way the other node is met: as a primary,
+# as a standby that streams already, or down. Needs real WAL and a real WAL
+# sender that is taken in by it.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '20s' });
+my ($old, $new, $twin, $crashed) = $cluster->nodes;
+
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $twin, $crashed;
+$old->stop;    # all have the same WAL now, to the byte
+$_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $new, $twin, $crashed;
+$_->promote for $new, $twin, $crashed;
+sub history { return slurp($_[0]->pgdata . '/pg_wal/00000002.history') }
+is(history($twin), history($new), 'both have the same history');
+my $fork = (split ' ', history($new))[1];
+
+$twin->safe_psql(q{INSERT INTO t SELECT generate_series(1000, 3000); INSERT INTO t SELECT 1001});
+$crashed->safe_psql('INSERT INTO t SELECT 2000');
+$crashed->kill9;
+$new->safe_psql('INSERT INTO t SELECT 2');
+
+sub plan_for
+{
+    my ($node, %arguments) = @_;
+    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
+}
+
+sub follows
+{
+    my ($node, $what, $lost) = @_;
+    my $r = $new->make_follow($node, when_down => 'rejoin');
+    ok($r->{ok}, "$what: it is made to follow") or diag($r->{err});
+    is($new->safe_psql('SELECT method, fork_lsn, lost_transactions >= ' . $lost . ', lost_wal_bytes > 0 FROM follow_primary_job ORDER BY id DESC LIMIT 1'),
+        "basebackup|$fork|t|t", "$what: by a copy; what is lost is counted from the fork on");
+    my $dir = $new->safe_psql('SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1');
+    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '2', '-s', $fork ]);
+    cmp_ok(scalar(() = $dump =~ /COMMIT/g), '>=', $lost, "$what: and saved");
+    $new->safe_psql('INSERT INTO t SELECT 0');
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$what: it has the primary's rows, and no other");
+    return;
+}
+
+# One that runs as a primary.
+like(plan_for($twin), qr/^basebackup\|.*promoted separately/, 'a primary: the plan says what it is');
+my $r = $new->make_follow($twin, method => 'rewind');
+is($r->{sqlstate}, '55000', 'a primary: a rewind is refused, even when it is asked for');
+like($r->{message}, qr/promoted separately to the same timeline/, 'a primary: with the reason');
+
+# One that somebody made a standby of the primary as it is.
+$twin->stop;
+$new->create_slot($twin->slot_name);
+$twin->follow($new, slot => 1);
+$twin->start;
+$twin->poll_query_until('SELECT status, received_tli FROM pg_stat_wal_receiver', 'streaming|2')
+    or BAIL_OUT('PostgreSQL has become cleverer: the fork does not stream');
+is($new->safe_psql(q{SELECT state FROM pg_stat_replication}), 'streaming', 'a standby: pg_stat_replication shows nothing wrong');
+like(plan_for($twin), qr/^basebackup\|/, 'a standby: but the plan is neither none nor a repoint');
+$r = $new->make_follow($twin, method => 'repoint');
+is($r->{sqlstate}, '55000', 'a standby: a repoint is refused');
+follows($twin, 'a standby', 2);
+
+# A crashed one, whose control file is still that of timeline 1.
+like(plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
+follows($crashed, 'down', 1);
+
+is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed;
+
+done_testing();
