@@ -1,0 +1,141 @@
+# When a rewind cannot work the node gets a copy, by itself and with the reason;
+# but a reason that no copy cures ends the job, and the data stays as it was.
+# What pg_rewind says, and when, is up to pg_rewind: a real one.
+
+use Digest::MD5;
+use File::Find ();
+use FollowPrimary::Test;
+
+sub job
+{
+    my ($primary, $columns) = @_;
+    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+sub follows_now
+{
+    my ($node, $primary, $what) = @_;
+    $primary->safe_psql('INSERT INTO t VALUES (0)');
+    $primary->wait_for_catchup($node);
+    my $rows = 'SELECT count(*), sum(i) FROM t';
+    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what has the primary's rows and no other");
+    return;
+}
+
+# The contents of all files.
+sub contents
+{
+    my ($node) = @_;
+    my %md5;
+    File::Find::find({ no_chdir => 1, wanted => sub {
+        $md5{$_} = Digest::MD5::md5_hex(slurp($_)) if -f;
+    } }, $node->pgdata);
+    return \%md5;
+}
+
+# A former primary that was killed, started again and written to.
+sub diverge
+{
+    my ($old, $new) = @_;
+    $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+    $old->wait_for_catchup($new);
+    $old->kill9;
+    $new->promote;
+    $new->safe_psql('INSERT INTO t SELECT generate_series(1001, 1100)');
+    $old->start;
+    $old->safe_psql('INSERT INTO t SELECT generate_series(5001, 5100)');
+    return;
+}
+
+# 1. Neither checksums nor wal_log_hints: a rewind is not even tried.
+{
+    my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums => 0,
+        conf => { wal_log_hints => 'off' });
+    my ($old, $new) = $cluster->nodes;
+    diverge($old, $new);
+    my $r = $new->make_follow($old, method => 'rewind');
+    is($r->{sqlstate}, '55000', 'a rewind that is asked for is refused without checksums and hints');
+    like($r->{message}, qr/neither data checksums nor wal_log_hints/, 'with the reason');
+    ok($old->running && !$old->in_recovery, 'the node goes on');
+    $r = $new->make_follow($old);
+    ok($r->{ok}, 'else it gets a copy') or diag($r->{err});
+    is(job($new, 'method, reason'), 'basebackup|the node has neither data checksums nor wal_log_hints', 'for this reason');
+    cmp_ok(job($new, 'lost_transactions'), '>=', 1, 'what it had is saved');
+    follows_now($old, $new, 'it');
+    $_->stop('immediate') for $old, $new;
+}
+
+# 2. The node has not the WAL any more that pg_rewind must read. Only pg_rewind
+# finds that out, with the server stopped.
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, slots => 0,
+    auth => 'scram-sha-256', conf => { wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB' });
+my ($old, $new) = $cluster->nodes;
+diverge($old, $new);
+for (1 .. 4)
+{
+    $old->safe_psql('INSERT INTO t VALUES (-1); SELECT pg_switch_wal(); CHECKPOINT');
+}
+my ($fork_file) = $new->safe_psql("SELECT pg_walfile_name(substring(pg_read_file('pg_wal/00000002.history') FROM '\\S+/\\S+')::pg_lsn)");
+(my $needed = $fork_file) =~ s/^00000002/00000001/;
+ok(!-e $old->pgdata . "/pg_wal/$needed", 'the WAL from the fork on is not there any more');
+
+my $r = $new->make_follow($old, method => 'rewind');
+is($r->{sqlstate}, '55000', 'a rewind that is asked for fails') or diag($r->{err});
+like($r->{message}, qr/at step rewind: the data cannot be rewound/, 'which is said');
+like($r->{detail}, qr/pg_wal/, "with pg_rewind's words");
+like($r->{hint}, qr/basebackup/, 'and what to do');
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'else it goes over to a copy by itself') or diag($r->{err});
+is(job($new, 'method'), 'basebackup', "which the job's row names");
+like(job($new, 'reason'), qr/^the node .*; not possible: .*pg_wal/s, 'with both reasons');
+is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE step IN ('rewind', 'copy')
+    AND job_id = (SELECT max(id) FROM follow_primary_job)"), 2, 'both attempts are in the steps');
+follows_now($old, $new, 'it');
+
+# 3. What a copy would not cure: the rewind's role is not let in. The node is
+# stopped in good order, so that nothing but a job could change its files.
+($old, $new) = ($new, $old);
+$old->kill9;
+$new->promote;
+$old->start;
+$old->safe_psql('INSERT INTO t VALUES (7777)');
+$old->stop;
+$new->safe_psql("CREATE ROLE rewinder SUPERUSER LOGIN PASSWORD 'right'");
+my $before = contents($old);
+my %how = (when_down => 'rejoin', method => 'auto');
+my $untouched = sub {
+    my ($what) = @_;
+    is_deeply(contents($old), $before, "$what: not a byte of the data has changed");
+    is(job($new, 'state, method'), 'failed|rewind', "$what: there was no copy");
+    is($new->safe_psql("SELECT count(*) FROM pg_replication_slots"), 0, "$what: no slot is left");
+    return;
+};
+
+# the file is the node's, and both ask as the same role
+my $passfile = $cluster->dir . '/rewinder.pgpass';
+spew($passfile, "*:*:*:rewinder:wrong\n*:*:*:repl:@{[ $cluster->{password}{repl} =~ s/([:\\])/\\$1/gr ]}\n", 0600);
+my $as_rewinder = "SET follow_primary.rewind_user = 'rewinder'; SET follow_primary.passfile = '$passfile'; ";
+$r = $new->try_sql($as_rewinder . $new->follow_sql($old, %how));
+like($r->{sqlstate}, qr/^(08006|28P01|28000)$/, 'a wrong password is an error') or diag($r->{err});
+like($r->{detail}, qr/password authentication failed for user "rewinder"/, 'which is shown as PostgreSQL says it');
+unlike($r->{err}, qr/wrong\b/, 'without the password');
+like($r->{hint}, qr/password file/, 'with a hint');
+$untouched->('a wrong password');
+
+spew($passfile, slurp($passfile) =~ s/wrong/right/r, 0600);
+my $hba = slurp($new->pgdata . '/pg_hba.conf');
+spew($new->pgdata . '/pg_hba.conf', "host all rewinder all reject\n$hba");
+$new->reload;
+$r = $new->try_sql($as_rewinder . $new->follow_sql($old, %how));
+like($r->{sqlstate}, qr/^(08006|28000)$/, 'a role that pg_hba.conf rejects is an error') or diag($r->{err});
+like($r->{detail}, qr/pg_hba\.conf rejects connection.* user "rewinder"/, 'which is shown, too');
+$untouched->('pg_hba.conf');
+
+spew($new->pgdata . '/pg_hba.conf', $hba);
+$new->reload;
+$r = $new->try_sql($as_rewinder . $new->follow_sql($old, %how));
+ok($r->{ok}, 'once it is let in the same call succeeds') or diag($r->{err});
+is(job($new, 'state, method'), 'succeeded|rewind', 'by a rewind');
+follows_now($old, $new, 'it');
+
+done_testing();
