@@ -1,0 +1,118 @@
+# WAL that a node needs is gone from the new primary. A repoint would make a
+# standby that waits for ever, a rewind one that cannot start. Who still has the
+# WAL decides: the archive, if the node's restore_command really serves it; the
+# node itself; or nobody, and only then a copy is made. Needs real segments that
+# a real checkpoint removed.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, slots => 0, archive => 1, conf => {
+    wal_keep_size => 0, min_wal_size => '32MB', max_wal_size => '32MB', checkpoint_timeout => '1h',
+    'follow_primary.verify_timeout' => '30s', 'follow_primary.restore_command' => '' });
+my ($old, $new, $served, $unserved, $stopped, $cut) = $cluster->nodes;
+my $archive = $cluster->archive_dir;
+
+sub plan_for
+{
+    my ($node, %arguments) = @_;
+    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
+}
+
+sub last_job
+{
+    my ($what) = @_;
+    return $new->safe_psql("SELECT $what FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+sub has_the_rows
+{
+    my ($node, $what) = @_;
+    $new->safe_psql('INSERT INTO t VALUES (0)');
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$what: it has the primary's rows, and no other");
+    return;
+}
+
+sub segments
+{
+    my ($node) = @_;
+    return split /\n/, $node->safe_psql(q{SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY 1});
+}
+
+# Two siblings stop receiving, both with a restore_command, one of which serves
+# nothing; one sibling is down. Then much happens, and the primary dies.
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $served, $unserved, $stopped, $cut;
+$stopped->stop;
+for my $node ($served, $unserved, $cut)
+{
+    $node->safe_psql(q{ALTER SYSTEM SET restore_command = 'false'});
+    $node->safe_psql(q{ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=repl'});
+    $node->reload;
+    $node->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0');
+}
+for my $i (1 .. 5)
+{
+    $old->safe_psql("INSERT INTO t SELECT $i; SELECT pg_switch_wal()");
+    $new->poll_query_until("SELECT pg_last_wal_replay_lsn() >= '" . $old->lsn('flush') . "'");
+}
+$old->safe_psql('CHECKPOINT');
+$old->wait_for_catchup($new);
+$new->safe_psql('CHECKPOINT');    # a restartpoint
+$old->kill9;
+$new->promote;
+$new->safe_psql('CHECKPOINT; INSERT INTO t SELECT 6');
+$new->safe_psql('SELECT pg_switch_wal(); CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT');
+my ($oldest) = segments($new);
+my $behind = $served->safe_psql("SELECT pg_last_wal_replay_lsn()");
+ok($new->safe_psql("SELECT ('x' || right('$oldest', 8))::bit(32)::int > ('x' || right(pg_walfile_name('$behind'), 8))::bit(32)::int") eq 't',
+    'the WAL that the siblings need next is gone from the primary');
+
+# Nobody serves it: a copy, and said why. Nothing is tried that would hang.
+my $node = $unserved;
+like(plan_for($node), qr/^basebackup\|.*no longer on this server.*restore_command does not serve it/, 'an archive that does not serve it: the plan is a copy');
+my $r = $new->make_follow($node, method => 'repoint');
+is($r->{sqlstate}, '55000', 'a repoint is refused, for the node would wait for ever');
+like($r->{message}, qr/no longer on this server/, 'with the reason');
+$r = $new->make_follow($node);
+ok($r->{ok}, 'the copy is made') or diag($r->{err});
+is(last_job('method'), 'basebackup', 'and nothing else');
+has_the_rows($node, 'copied');
+
+# The archive serves it, by a restore_command that the node is given with the
+# repoint: it goes on where it was. Before 14 that takes a restart.
+$node = $served;
+my $pid = $node->pid;
+my $reloads = FollowPrimary::Node::pg_major() >= 14;
+$new->safe_psql("UPDATE follow_primary_node SET restore_command = '" . $cluster->restore_command . "' WHERE host = '" . $node->address . "'");
+my @before = glob $node->pgdata . '/*';
+like(plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a repoint');
+is_deeply([ glob $node->pgdata . '/*' ], \@before, 'trying the archive leaves nothing behind');
+
+# Not all of it, though.
+my ($hole) = map { sprintf '%s/00000001%016X', $archive, hex(substr $oldest, 8) - 2 } 1;
+rename $hole, "$hole.away" or BAIL_OUT("rename $hole: $!");
+like(plan_for($node), qr/^basebackup\|.*does not serve it/, 'a hole in the archive: the plan is a copy');
+rename "$hole.away", $hole;
+$r = $new->make_follow($node);
+ok($r->{ok}, 'the node is repointed') or diag($r->{err});
+is(last_job('method'), 'repoint', 'and nothing else');
+is($node->pid == $pid, $reloads, 'it was restarted only where PostgreSQL needs it');
+has_the_rows($node, 'from the archive');
+
+# One that is down asks no otherwise: without its own restore_command, by ours.
+$node = $stopped;
+like(plan_for($node, when_down => 'rejoin'), qr/^rewind\|/, 'down, with an archive: it is started over');
+$r = $new->make_follow($node, when_down => 'rejoin');
+ok($r->{ok}, 'down, with an archive: it follows') or diag($r->{err});
+is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind' ORDER BY job_id DESC LIMIT 1}),
+    'no rewind was required', 'and no data was touched');
+has_the_rows($node, 'down');
+
+# Down, and nobody has it.
+$node = $cut;
+$node->stop;
+like(plan_for($node, when_down => 'rejoin'), qr/^basebackup\|.*no longer on this server/, 'down, and nobody has its WAL: the plan is a copy, and not a start');
+
+done_testing();
