@@ -1,0 +1,109 @@
+# A node's WAL folder and tablespaces are outside its data directory, and not
+# where the primary has its own. A copy goes beside each and takes its place by
+# renames; the links must lead to the new ones, and to nothing of the primary's.
+# On one machine, as here, a wrong path would hit the primary's own files.
+
+use File::Path qw(remove_tree);
+use FollowPrimary::Test;
+
+# Ports of their own: with an empty data directory the configuration is the
+# primary's, and so is the folder of the sockets.
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
+my ($old, $new, $third) = $cluster->nodes;
+
+sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+sub space { my ($node, $name) = @_; return $node->host->dir . "/$name" }
+sub links { my ($node) = @_; return join ' ', sort map { readlink } grep { -l } glob($node->pgdata . '/pg_tblspc/*') }
+
+sub follows_now
+{
+    my ($node, $what) = @_;
+    $new->safe_psql('INSERT INTO t VALUES (0); INSERT INTO spaced VALUES (0)');
+    $new->wait_for_catchup($node);
+    for my $table (qw(t spaced))
+    {
+        my $rows = "SELECT count(*), sum(i) FROM $table";
+        is($node->safe_psql($rows), $new->safe_psql($rows), "$what has the primary's rows of $table");
+    }
+    return;
+}
+
+sub beside
+{
+    my ($node) = @_;
+    return join ' ', map { s{.*/}{}r } glob(join ' ', map { "$_*.follow_primary*/*" } $node->host->dir . '/data'),
+        glob($node->host->dir . '/{wal,space}.follow_primary*');
+}
+
+# Nodes with a tablespace each in a place of its own; the third has its pg_wal
+# elsewhere, too.
+$_->stop for $new, $third;
+mkdir space($_, 'space'), 0700 for $old;
+$old->safe_psql("CREATE TABLESPACE space LOCATION '" . space($old, 'space') . "'");
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i;
+    CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 1000) AS i');
+for my $node ($new, $third)
+{
+    remove_tree($node->pgdata);
+    $node->init_standby_from($old, slot => 1, basebackup => [
+        '-T', space($old, 'space') . '=' . space($node, 'space'),
+        $node->name eq $third->name ? ('--waldir', space($node, 'wal')) : () ]);
+    $node->start;
+    $old->wait_for_catchup($node);
+}
+$old->kill9;
+$new->promote;
+$new->safe_psql('INSERT INTO spaced SELECT generate_series(1001, 1100)');
+my $links_of_new = links($new);
+is($links_of_new, space($new, 'space'), 'the primary has its tablespace in a place of its own');
+
+# 1. A copy of the running standby.
+my $r = $new->make_follow($third, method => 'basebackup');
+ok($r->{ok}, 'a node with tablespace and WAL elsewhere gets a copy') or diag($r->{err});
+is(links($third), space($third, 'space'), 'its tablespace is in its own place');
+is(readlink($third->pgdata . '/pg_wal'), space($third, 'wal'), 'its WAL, too');
+ok(glob(space($third, 'wal') . '/00000002*'), 'which is the new one');
+follows_now($third, 'it');
+is(beside($third), '', 'nothing is left beside them');
+is(links($new), $links_of_new, "the primary's links are as they were");
+
+# 2. The replaced data is kept whole when that is asked for: it could be started.
+my $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($third, method => 'basebackup'));
+my $kept = $new->safe_psql("SELECT detail FROM follow_primary_step WHERE job_id = $id AND step = 'clean'");
+my @folders = (space($third, 'wal') . ".follow_primary_old-$id", space($third, 'space') . ".follow_primary_old-$id",
+    $third->pgdata . ".follow_primary/old-$id");
+is(join(' ', grep { -d } @folders), "@folders", 'the replaced folders are kept');
+like($kept, qr/\Q$_\E/, 'and named') for @folders;
+is(readlink("$folders[2]/pg_wal"), $folders[0], 'the kept data leads to the kept WAL');
+is((readlink((glob("$folders[2]/pg_tblspc/*"))[0])), $folders[1], 'and to the kept tablespace');
+follows_now($third, 'the node');
+
+# 3. A former primary with a tablespace is rewound.
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'the killed primary is rewound') or diag($r->{err});
+is(job('method'), 'rewind', 'so says the job');
+is(links($old), space($old, 'space'), 'its tablespace stays where it is');
+follows_now($old, 'it');
+
+# 4. Its data directory is emptied, but the place where the primary has the
+# tablespace is, on this machine, the primary's own: nobody may touch that.
+$old->stop;
+my $slots = 'SELECT string_agg(slot_name, $$ $$ ORDER BY slot_name) FROM pg_replication_slots';
+my $slots_before = $new->safe_psql($slots);
+my @before = sort glob(space($new, 'space') . '/*/*/*');
+remove_tree($old->pgdata, { keep_root => 1 });
+$r = $new->make_follow($old, when_down => 'rejoin');
+is($r->{sqlstate}, '55006', 'a tablespace for which there is no free place is an error') or diag($r->{err});
+like($r->{detail}, qr/\Q@{[ space($new, 'space') ]}\E is a tablespace of the primary/, 'the detail names the place');
+is(join(' ', sort glob(space($new, 'space') . '/*/*/*')), "@before", 'nothing has changed there');
+ok(!glob(space($new, 'space') . '.follow_primary*'), 'nor beside it');
+is($new->safe_psql($slots), $slots_before, 'the slots are those that were there');
+
+# On another machine the place would be free, as after this.
+$new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
+$new->safe_psql('DROP TABLESPACE space');
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'without that tablespace the node gets its copy') or diag($r->{err});
+follows_now($old, 'it');
+
+done_testing();

@@ -1,0 +1,73 @@
+# The copy is in place, but the server does not start with the node's own
+# configuration. Until the new standby is proven, the old data must be there,
+# and whoever reads the error must see why the server did not start. Only a
+# server can fail so late: every file was readable before.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
+my ($old, $new) = $cluster->nodes;
+
+sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+$old->wait_for_catchup($new);
+$old->kill9;
+$new->promote;
+$old->start;
+$old->safe_psql('INSERT INTO t VALUES (7777)');
+
+for my $method (qw(basebackup rewind))
+{
+    # It takes effect at the next start, which will be ours.
+    $old->set(shared_preload_libraries => 'no_such_library');
+    $new->safe_psql('INSERT INTO t VALUES (0)');
+    my $slots = $new->safe_psql('SELECT count(*) FROM pg_replication_slots');
+    if ($method eq 'rewind')
+    {
+        $old->stop;
+        $new->safe_psql('SELECT pg_switch_wal()');
+    }
+    my $r = $new->make_follow($old, method => $method, when_down => 'rejoin');
+    is($r->{sqlstate}, '55000', "$method: a server that does not start is an error") or diag($r->{err});
+    like($r->{message}, qr/at step start: PostgreSQL did not start on node \Q@{[ $old->address ]}\E/, "$method: it names step and node");
+    like($r->{detail}, qr/FATAL: .*could not access file "no_such_library"/, "$method: the server's own words are in the detail");
+    like($r->{hint}, qr/follow_primary\(\) again/, "$method: the hint says what to do");
+    is(job('state, step, error_code'), 'failed|start|55000', "$method: so says the job's row");
+    like(job('error'), qr/no_such_library/, "$method: with the server's words");
+    ok(!$old->running, "$method: nothing runs there");
+    is($new->safe_psql('SELECT count(*) FROM pg_replication_slots'), $slots, "$method: no slot is left that was not there");
+
+    if ($method eq 'basebackup')
+    {
+        my $kept = $old->pgdata . '.follow_primary/old';
+        my ($where) = run_ok([ $old->bin('pg_controldata'), $kept ]) =~ /^Database cluster state: *(.*)/m;
+        is($where, 'shut down', 'the old data is there, whole');
+        my (undef, $dump) = run_command([ $old->bin('pg_waldump'), '-p', job('lost_wal_dir'), '-t', 1, '-s', job('fork_lsn') ]);
+        like($dump, qr/desc: COMMIT/, 'what only it had is saved as well');
+
+        # By hand, without a word to us: it must not come up as a primary.
+        ok(-e $old->pgdata . '/standby.signal', 'whoever starts the new data starts a standby');
+    }
+
+    # The same call again, before anything was done about it.
+    $r = $new->make_follow($old, when_down => 'rejoin');
+    is($r->{sqlstate}, '55000', "$method: the same error as long as the cause is there") or diag($r->{err});
+    like($r->{detail}, qr/no_such_library/, "$method: with the same words");
+    ok(-e $old->pgdata . '.follow_primary/old/PG_VERSION', 'the old data is still there') if $method eq 'basebackup';
+
+    my $conf = slurp($old->pgdata . '/postgresql.conf');
+    $conf =~ s/^shared_preload_libraries = 'no_such_library'\n//mg;
+    spew($old->pgdata . '/postgresql.conf', $conf);
+    $r = $new->make_follow($old, when_down => 'rejoin');
+    ok($r->{ok}, "$method: once the cause is gone the next call succeeds") or diag($r->{err});
+    $new->safe_psql('INSERT INTO t VALUES (1)');
+    $new->wait_for_catchup($old);
+    is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$method: the node has the primary's rows and no other");
+    is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, "$method: its own port");
+    is(join(' ', grep { !m{/lost_wal-} } glob($old->pgdata . '.follow_primary/*')), '',
+        "$method: now the old data is gone");
+}
+
+done_testing();
