@@ -79,4 +79,4 @@ check-style:
 	@test/check-style
 
 test-matrix:
-	@test/matrix/run test
+	@test/matrix/run test $(RELEASES)
