@@ -281,7 +281,7 @@ is_refused('a wrong password for a copy', row => { passfile => "$scratch/pgpass"
 is_refused('a wrong password for a rewind', for => $old, row => { passfile => "$scratch/pgpass" },
     sqlstate => '08006', message => qr/at step connect/, detail => qr/password authentication failed for user "postgres"/, hint => qr/password file/);
 is_refused('a role that may not replicate', for => $old, row => { replication_user => 'plain' },
-    sqlstate => '08006', message => qr/at step connect/, detail => qr/"?plain"?|REPLICATION|replication/, hint => qr/replication_user/);
+    sqlstate => '08006', message => qr/at step connect/, detail => qr/must be superuser or replication role|permission denied to start WAL sender/, hint => qr/replication_user/);
 
 # After all that the same calls, made rightly, work.
 ok($new->make_follow($sibling)->{ok}, 'the sibling follows');
@@ -298,7 +298,7 @@ my ($code, $out, $err) = $new->psql($dump, dbname => 'restored');
 is($code, 0, 'a dump can be restored') or diag($err);
 is($new->safe_psql($rows, dbname => 'restored'), $new->safe_psql($rows), 'with the rows of the node table');
 is($new->safe_psql('SELECT count(*) FROM follow_primary_job', dbname => 'restored'), 0, 'and without the jobs of another server');
-is($new->safe_psql("SELECT method FROM follow_primary_plan('@{[ $sibling->address ]}', @{[ $sibling->port ]})", dbname => 'restored'),
-    'none', 'the extension works there');
+is($new->safe_psql($new->follow_sql($sibling, function => 'follow_primary_plan'), dbname => 'restored'),
+    'none|the node follows this server already|{verify}', 'the extension works there');
 
 done_testing();
