@@ -109,6 +109,8 @@ is($first->wait(60), 0, 'and comes to its end') or diag($first->err);
 is($new->safe_psql("SELECT active FROM pg_replication_slots WHERE slot_name = '" . $node->slot_name . "'"), 't',
     'the node follows the first');
 ok(!-e lock_file($node), 'the lock file is gone');
+is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE job_id = 1 AND step IN ('plan', 'lock')"), 2,
+    'nobody came between, so it planned once');
 $r = $old->make_follow($node);
 is($r->{sqlstate}, '55000', 'the second call is now refused by the plan') or diag($r->{err});
 like($r->{message}, qr/the node is on timeline 2, above this server's 1/, 'for its own reason');
