@@ -17,6 +17,7 @@
 
 #if PG_VERSION_NUM < 120000
 #define WL_EXIT_ON_PM_DEATH		WL_POSTMASTER_DEATH
+#define pg_pread				pread
 #endif
 
 /* SQL: has a row of pg_replication_slots lost WAL that it was to keep? */
@@ -40,6 +41,15 @@
 /* fd.c does not count foreign descriptors there. */
 #define AcquireExternalFD()		true
 #define ReleaseExternalFD()		((void) 0)
+#endif
+
+/* The next XID of a checkpoint record, epoch included. */
+#if PG_VERSION_NUM >= 140000
+#define CHECKPOINT_NEXT_XID(c)	U64FromFullTransactionId((c)->nextXid)
+#elif PG_VERSION_NUM >= 120000
+#define CHECKPOINT_NEXT_XID(c)	U64FromFullTransactionId((c)->nextFullXid)
+#else
+#define CHECKPOINT_NEXT_XID(c)	((uint64) (c)->nextXidEpoch << 32 | (c)->nextXid)
 #endif
 
 #if PG_VERSION_NUM < 180000

@@ -306,6 +306,8 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 	const char *xid = control_value(control, "Latest checkpoint's NextXID");
 	const char *oid = control_value(control, "Latest checkpoint's NextOID");
 	const char *text = control_value(control, "Time of latest checkpoint");
+	unsigned int epoch;
+	unsigned int next_xid;
 	const Stretch *stretch;
 	XLogRecPtr	lsn;
 	XLogRecPtr	redo;
@@ -315,7 +317,13 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 	time_t		when;
 	char		when_text[128];
 
-	if (tli == NULL || xid == NULL || oid == NULL || text == NULL ||
+	/*
+	 * A standby's control file has the next XID of the latest checkpoint that
+	 * it has replayed (xlog_redo() in xlog.c), whose place it takes over only
+	 * at its next restartpoint: it may be later.
+	 */
+	if (tli == NULL || oid == NULL || text == NULL ||
+		xid == NULL || sscanf(xid, "%u:%u", &epoch, &next_xid) != 2 ||
 		!parse_lsn(control_value(control, "Latest checkpoint location"), &lsn) ||
 		!parse_lsn(control_value(control, "Latest checkpoint's REDO location"), &redo))
 		return LIKENESS_UNKNOWN;
@@ -335,8 +343,7 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 		((header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_SHUTDOWN ||
 		 (header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_ONLINE) &&
 		checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
-		strcmp(psprintf("%u:%u", EpochFromFullTransactionId(checkpoint.nextXid),
-						XidFromFullTransactionId(checkpoint.nextXid)), xid) == 0 &&
+		CHECKPOINT_NEXT_XID(&checkpoint) <= ((uint64) epoch << 32 | next_xid) &&
 		strcmp(when_text, text) == 0)
 		return LIKENESS_SAME;
 	return LIKENESS_OTHER;
@@ -577,12 +584,15 @@ survey_read_node(Job *job, const RemoteReply *reply)
 
 /*
  * The physical slots on the node that belong to standbys of its own.  Those of
- * its life as a primary are known here too: their standbys follow this server
- * now, or will.  While somebody streams from a standby, it is kept in any case.
+ * its life as a primary go: their standbys follow this server, and have slots
+ * here or will; so do those that nobody uses on a former primary.
  */
 static char *
 downstream_slots(const Job *job, const RemoteReply *reply)
 {
+	const char *state = control_value(remote_get(reply, "controldata"), "Database cluster state");
+	bool		is_standby = job->node.state == NODE_STANDBY ||
+		(job->node.state == NODE_DOWN && state && strstr(state, "recovery"));
 	StringInfoData names;
 
 	initStringInfo(&names);
@@ -590,11 +600,12 @@ downstream_slots(const Job *job, const RemoteReply *reply)
 	{
 		const char *name = reply->values[i].key + 5;
 		const char *kind = reply->values[i].value;
+		bool		active = strstr(kind, " active") != NULL;
 
 		if (strncmp(reply->values[i].key, "slot.", 5) != 0 ||
-			strncmp(kind, "physical", 8) != 0)
+			strncmp(kind, "physical", 8) != 0 || (!is_standby && !active))
 			continue;
-		if (job->node.state == NODE_STANDBY ? strstr(kind, "active") == NULL : true)
+		if (!(is_standby && active))
 		{
 			char	   *known = sql_scalar(psprintf("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) "
 													"OR EXISTS (SELECT FROM %s.follow_primary_node "

@@ -1,0 +1,32 @@
+# A healthy sibling has replayed checkpoints of the former primary without a
+# restartpoint of its own since. Its control file then has the next XID of the
+# newest checkpoint and the place of an older one. That is no fork: the sibling
+# is repointed. Only a real standby under load writes such a control file.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
+my ($old, $new, $sibling) = $cluster->nodes;
+my @checkpoint = map { $sibling->controldata($_) } 'Latest checkpoint location', "Latest checkpoint's NextXID";
+
+# More than its shared buffers hold: writing them out writes the control file.
+sub load
+{
+    $old->safe_psql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 20000) g") for 1 .. 5;
+}
+
+$old->safe_psql('CREATE TABLE t (i int, x text)');
+load();
+$old->safe_psql('CHECKPOINT');
+load();
+$old->wait_for_catchup($_) for $new, $sibling;
+is($sibling->controldata('Latest checkpoint location'), $checkpoint[0], 'the sibling made no restartpoint');
+isnt($sibling->controldata("Latest checkpoint's NextXID"), $checkpoint[1], 'but has the next XID of a later checkpoint');
+
+$old->kill9;
+$new->promote;
+my $r = $new->make_follow($sibling);
+ok($r->{ok}, 'it follows the new primary') or diag($r->{err});
+is($new->safe_psql('SELECT method FROM follow_primary_job'), 'repoint', 'by a repoint');
+
+done_testing();
