@@ -68,12 +68,16 @@ src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
 	mv $@.tmp $@
 
 # Each does all of its set-up, packages included (test/install-packages).
-.PHONY: test demo check-style test-matrix
+.PHONY: test demo bench check-style test-matrix
 test:
 	@PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' test/demo/run
+
+# Takes a quarter of an hour, on a machine that does nothing else.
+bench:
+	@PG_CONFIG='$(PG_CONFIG)' test/bench/run $(BENCH_CASES)
 
 check-style:
 	@test/check-style

@@ -644,28 +644,33 @@ recovery_file(const Job *job)
 }
 
 /*
- * Writes the settings file, the include line and standby.signal.  A stopped
- * server's effective values are read back; a running one proves them itself.
+ * The arguments of configure.sh, which writes the settings file, the include
+ * line and standby.signal.  A stopped server's effective values are read back;
+ * a running one proves them itself.  They last as long as the caller's block.
  */
-static void
-write_settings(Job *job, const char *content, bool live)
-{
-	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
-	RemoteReply reply;
+#define CONFIGURE_ARGUMENTS(job, content, live) \
+	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
+			  (job)->config_file, recovery_file(job), \
+			  NUMBER((job)->primary.version_num), (content), (live), \
+			  job_primary_conninfo(job), (job)->request->slot_name)
 
-	remote_run(job->ssh, &remote_configure,
-			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
-						 job->config_file, recovery_file(job),
-						 NUMBER(job->primary.version_num), content, live ? "yes" : "no",
-						 job_primary_conninfo(job), job->request->slot_name),
-			   &limits, &reply);
-	if (failed_for(&reply, "overridden"))
-		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "other settings win over those of a standby",
+static void
+check_configured(Job *job, const RemoteReply *reply)
+{
+	if (failed_for(reply, "overridden"))
+		fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "other settings win over those of a standby",
 			 "Remove the named settings from the node's configuration or its start command, then call follow_primary() again.");
-	if (!reply.ok)
-		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+	if (!reply->ok)
+		fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
 			 "Remove the cause, then call follow_primary() again. If the configuration is outside the data directory, set config_file in the node's row of follow_primary_node.");
 	job_detail(job, "%s", recovery_file(job));
+}
+
+pg_noreturn static void
+fail_repoint(Job *job, const RemoteReply *reply)
+{
+	fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
+		 "Remove the cause, then call follow_primary() again.");
 }
 
 static void
@@ -676,8 +681,7 @@ run_repoint(Job *job, const char *const *arguments)
 
 	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
 	if (!reply.ok)
-		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
-			 "Remove the cause, then call follow_primary() again.");
+		fail_repoint(job, &reply);
 }
 
 StepResult
@@ -703,7 +707,9 @@ node_configure(Job *job)
 								   job->config_file, recovery_file(job)));
 		job->undo = node_undo_restart;
 	}
-	write_settings(job, content, false);
+	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, content, "no"),
+			   &limits, &reply);
+	check_configured(job, &reply);
 	return STEP_DONE;
 }
 
@@ -711,13 +717,22 @@ StepResult
 node_repoint(Job *job)
 {
 	const Settings *settings = job->request->settings;
+	RemoteCall	calls[] = {
+		{&remote_repoint, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
+									job->config_file, recovery_file(job))},
+		{&remote_configure, CONFIGURE_ARGUMENTS(job, job_recovery_conf(job), "yes")},
+		{&remote_repoint, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
+									expand_command(job, settings->node_reload_command))}
+	};
+	RemoteLimits limits = {.timeout_ms = 3 * FILES_TIMEOUT_MS};
+	RemoteReply reply;
 
-	run_repoint(job, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
-							   job->config_file, recovery_file(job)));
+	/* Puts back what was saved, and is content when nothing was. */
 	job->undo = node_undo_repoint;
-	write_settings(job, job_recovery_conf(job), true);
-	run_repoint(job, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
-							   expand_command(job, settings->node_reload_command)));
+	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (failed_for(&reply, "save_failed") || failed_for(&reply, "reload_failed"))
+		fail_repoint(job, &reply);
+	check_configured(job, &reply);
 	return STEP_DONE;
 }
 

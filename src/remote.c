@@ -234,6 +234,30 @@ remote_run(SshSession *session, const RemoteScript *script,
 }
 
 void
+remote_run_in_turn(SshSession *session, const RemoteCall *calls, int ncalls,
+				   const RemoteLimits *limits, RemoteReply *reply)
+{
+	static const char *const no_arguments[] = {NULL};
+	RemoteScript all = {.name = calls[0].script->name};
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < ncalls; i++)
+	{
+		/* A subshell each: a script ends by "exit". */
+		appendStringInfoString(&text, "(\nset --");
+		for (int j = 0; calls[i].arguments[j]; j++)
+		{
+			appendStringInfoChar(&text, ' ');
+			remote_quote(&text, calls[i].arguments[j]);
+		}
+		appendStringInfo(&text, "\n%s\n) || exit\n", calls[i].script->text);
+	}
+	all.text = text.data;
+	run(session, &all, no_arguments, limits, false, reply);
+}
+
+void
 remote_hold(SshSession *session, const RemoteScript *script,
 			const char *const *arguments, const RemoteLimits *limits,
 			RemoteReply *reply)

@@ -73,8 +73,22 @@ extern void remote_run(SshSession *session, const RemoteScript *script,
 					   const char *const *arguments,
 					   const RemoteLimits *limits, RemoteReply *reply);
 
+typedef struct RemoteCall
+{
+	const RemoteScript *script;
+	const char *const *arguments;	/* as for remote_run() */
+} RemoteCall;
+
 /*
- * The same for a script that goes on after its line held=yes, until the session
+ * Runs scripts in turn, in one round trip; the first that fails is the last.
+ * The reply has what all of them said.
+ */
+extern void remote_run_in_turn(SshSession *session, const RemoteCall *calls,
+							   int ncalls, const RemoteLimits *limits,
+							   RemoteReply *reply);
+
+/*
+ * As remote_run(), for a script that goes on after its line held=yes, until the session
  * ends: while it does not, no other script runs.  Returns when it says so, or
  * has failed.
  */

@@ -29,7 +29,7 @@ LC_ALL=C
 export LC_ALL
 
 remove() {
-    rm -rf "$1" || die clean_failed "could not remove $1"
+    rm -rf "$@" || die clean_failed "could not remove $1"
 }
 
 # relink FROM TO: the replaced data's links follow a folder that was renamed.
@@ -65,7 +65,9 @@ replaced() {
 if [ "$waldir" = "$pgdata/pg_wal" ]; then
     waldir=
 fi
-rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
+if [ -e "$work/mark" ]; then
+    rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
+fi
 for path in "$waldir" "$@"; do
     [ -n "$path" ] || continue
     if [ -e "$path" ]; then
@@ -75,10 +77,12 @@ for path in "$waldir" "$@"; do
     replaced "${path%/}.follow_primary_old"
 done
 replaced "$work/old"
+set --
 for name in new repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
     swap.list swap.list.tmp rewind.log recovery.log basebackup.log; do
-    remove "$work/$name"
+    set -- "$@" "$work/$name"
 done
+remove "$@"
 # not empty is no failure: something is kept
 rmdir "$work" 2>/dev/null
 emit kept "$kept"

@@ -55,14 +55,19 @@ put_text() {
     install_file "$1.fp_tmp" "$1"
 }
 
-# edit FILE AWK_PROGRAM: replaces FILE by the program's output if it differs,
-# with the mode and owner that it has.
-edit() {
-    awk "$2" "$1" >"$work/edit.tmp" || die config_not_writable "could not read $1"
-    if cmp -s "$work/edit.tmp" "$1"; then
-        rm -f "$work/edit.tmp"
-        return
-    fi
+# edited FILE AWK_PROGRAM: puts the program's output into edit.tmp. Returns 1
+# when it ends with status 3, which says that FILE can stay as it is.
+edited() {
+    awk "$2" "$1" >"$work/edit.tmp"
+    case $? in
+        0) return 0 ;;
+        3) return 1 ;;
+        *) die config_not_writable "could not read $1" ;;
+    esac
+}
+
+# replace FILE: by edit.tmp, with the mode and owner that it has.
+replace() {
     changed=yes
     if cp -p "$1" "$1.fp_tmp" 2>/dev/null && cat "$work/edit.tmp" >"$1.fp_tmp"; then
         install_file "$1.fp_tmp" "$1"
@@ -73,14 +78,17 @@ edit() {
         cat "$work/edit.tmp" >"$1" || die config_not_writable "could not write $1"
         sync "$1" 2>/dev/null
     fi
-    rm -f "$work/edit.tmp"
 }
 
-mkdir -p "$work/config" || die config_not_writable "could not make $work"
+make_folder() {
+    [ -d "$1" ] || mkdir -p "$1" || die config_not_writable "could not make $1"
+}
+make_folder "$work"
 
 # The end: settings were all that a rewound node still needed.
 finish() {
-    if [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
+    [ ! -e "$work/edit.tmp" ] || rm -f "$work/edit.tmp"
+    if [ -e "$work/mark" ] && [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
         sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" &&
             install_file "$work/mark.tmp" "$work/mark"
     fi
@@ -94,10 +102,11 @@ if [ "$version" -lt 120000 ]; then
 fi
 
 # First of all: whoever starts this node from now on starts a standby.
-touch "$pgdata/standby.signal" ||
+[ -e "$pgdata/standby.signal" ] || touch "$pgdata/standby.signal" ||
     die config_not_writable "could not make $pgdata/standby.signal"
-rm -f "$pgdata/recovery.signal"
+[ ! -e "$pgdata/recovery.signal" ] || rm -f "$pgdata/recovery.signal"
 if [ -e "$pgdata/recovery.conf" ]; then
+    make_folder "$work/config"
     mv -f "$pgdata/recovery.conf" "$work/config/recovery.conf.before" ||
         die config_not_writable "could not move $pgdata/recovery.conf away"
 fi
@@ -114,13 +123,17 @@ else
 fi
 [ -f "$config_target" ] || die config_unreadable "$config is not there"
 FP_FILE=$recovery
+case $recovery in
+    *[\\\']*) quoted=$(printf '%s' "$recovery" | sed "s/\\\\/&&/g; s/'/''/g") ;;
+    *) quoted=$recovery ;;
+esac
 # shellcheck disable=SC2089,SC2090 # quotes for the server to read
-FP_LINE="include_if_exists = '$(printf '%s' "$recovery" | sed "s/\\\\/&&/g; s/'/''/g")'"
+FP_LINE="include_if_exists = '$quoted'"
 # shellcheck disable=SC2090
 export FP_DIRECTORY FP_FILE FP_LINE
 
 # shellcheck disable=SC2016 # awk's dollars
-edit "$config_target" '
+if edited "$config_target" '
     # The file that an include_if_exists line names, or "".
     function named(line,    value, out, c) {
         if (tolower(line) !~ /^[ \t]*include_if_exists[ \t=\047]/)
@@ -157,28 +170,26 @@ edit "$config_target" '
             if (named(text[i]) != ENVIRON["FP_FILE"])
                 kept[++n] = text[i]
         }
+        if (n == NR - 1 && text[NR] == ENVIRON["FP_LINE"] && kept[n] !~ /^[ \t\r]*$/)
+            exit 3
         while (n > 0 && kept[n] ~ /^[ \t\r]*$/)
             n--
         for (i = 1; i <= n; i++)
             print kept[i]
         print ENVIRON["FP_LINE"]
-    }'
+    }'; then
+    replace "$config_target"
+fi
 
 auto=$pgdata/postgresql.auto.conf
 if [ -f "$auto" ]; then
-    if [ ! -e "$work/config/postgresql.auto.conf.before" ]; then
-        cp -p "$auto" "$work/config/before.tmp" ||
-            die config_not_writable "could not save $auto"
-        mv -f "$work/config/before.tmp" "$work/config/postgresql.auto.conf.before" ||
-            die config_not_writable "could not save $auto"
-    fi
     FP_RESTORE=no
-    if printf '%s\n' "$content" | grep -Eiq "^[[:space:]]*restore_command[[:space:]=']"; then
-        FP_RESTORE=yes
-    fi
+    case $nl$content in
+        *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
+    esac
     export FP_RESTORE
     # shellcheck disable=SC2016 # awk's dollars
-    edit "$auto" '
+    if edited "$auto" '
         {
             name = tolower($0)
             sub(/^[ \t]*/, "", name)
@@ -187,8 +198,23 @@ if [ -f "$auto" ]; then
                 name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
                 (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes"))
                 next
-            print
-        }'
+            kept[++n] = $0
+        }
+        END {
+            if (n == NR)
+                exit 3
+            for (i = 1; i <= n; i++)
+                print kept[i]
+        }'; then
+        if [ ! -e "$work/config/postgresql.auto.conf.before" ]; then
+            make_folder "$work/config"
+            cp -p "$auto" "$work/config/before.tmp" ||
+                die config_not_writable "could not save $auto"
+            mv -f "$work/config/before.tmp" "$work/config/postgresql.auto.conf.before" ||
+                die config_not_writable "could not save $auto"
+        fi
+        replace "$auto"
+    fi
 fi
 
 if [ "$live" != no ] || [ $# -lt 9 ]; then

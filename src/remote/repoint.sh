@@ -66,9 +66,10 @@ case $action in
     save)
         [ ! -d "$kept" ] || exit 0
         config=${4:-$pgdata/postgresql.conf}
-        rm -rf "$kept.tmp"
+        [ ! -e "$kept.tmp" ] || rm -rf "$kept.tmp"
         mkdir -p "$kept.tmp" || die save_failed "could not make $kept.tmp"
-        keep 1 "$(readlink -f -- "$config")"
+        [ ! -h "$config" ] || config=$(readlink -f -- "$config")
+        keep 1 "$config"
         keep 2 "$5"
         keep 3 "$pgdata/postgresql.auto.conf"
         mv "$kept.tmp" "$kept" || die save_failed "could not rename $kept.tmp"

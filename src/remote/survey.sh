@@ -27,14 +27,19 @@ shift 9
 records=$1
 connect_with "$passfile"
 
-emit boot_id "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+# A node is asked often, and many at once: what the shell can find out itself
+# starts no process here.
+boot_id=
+[ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot_id </proc/sys/kernel/random/boot_id
+emit boot_id "$boot_id"
 emit home "$HOME"
 emit ssh_client "${SSH_CONNECTION%% *}"
 
 if [ ! -x "$bin_dir/postgres" ] || [ ! -x "$bin_dir/pg_controldata" ]; then
     die no_programs "there is no PostgreSQL server in \"$bin_dir\""
 fi
-emit bin_version "$("$bin_dir/postgres" -V)"
+# Of the same package, and quicker to start than the server.
+emit bin_version "$("$bin_dir/pg_controldata" -V)"
 
 # Does a server that listens on address $1 (its first one) have the host's port?
 # Several servers of one machine can share a port, on addresses of their own.
@@ -82,9 +87,13 @@ if [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); then
 fi
 emit pgdata "$pgdata"
 # Every job makes and removes a lock file there: see lock.sh.
-emit beside "$(stat -c %y -- "${pgdata%/*}/" 2>/dev/null)"
+stats=$(stat -Lc '%y=%d:%i' -- "${pgdata%/*}/" "$pgdata" 2>/dev/null)
+emit beside "${stats%%=*}"
 work=$pgdata.follow_primary
-[ ! -r "$work/mark" ] || emit mark "$(cat "$work/mark")"
+if [ -r "$work/mark" ]; then
+    read_file "$work/mark"
+    emit mark "$text"
+fi
 if [ ! -e "$pgdata" ]; then
     # Between the two renames of a swap there is none.
     if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
@@ -98,7 +107,7 @@ if [ ! -r "$pgdata" ] || [ ! -x "$pgdata" ]; then
     emit pgdata_state unreadable
     exit 0
 fi
-emit pgdata_inode "$(stat -Lc '%d:%i' -- "$pgdata" 2>/dev/null)"
+emit pgdata_inode "${stats##*=}"
 # Debian's layout: VERSION/NAME below both folders.
 debian_config_file() {
     parent=${pgdata%/*}
@@ -106,7 +115,8 @@ debian_config_file() {
     [ ! -f "$candidate" ] || printf '%s' "$candidate"
 }
 
-if ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
+if [ ! -f "$pgdata/PG_VERSION" ] &&
+    ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
     emit pgdata_state empty
     emit config_file "${config_file:-$(debian_config_file)}"
     exit 0
@@ -116,49 +126,50 @@ if [ ! -f "$pgdata/PG_VERSION" ] || [ ! -d "$pgdata/global" ]; then
     exit 0
 fi
 emit pgdata_state ok
-emit version "$(cat "$pgdata/PG_VERSION")"
+read_file "$pgdata/PG_VERSION"
+emit version "$text"
 
 # Is it running? The lock file's lines: pid, directory, start time, port,
 # socket directory, listen address, shared memory, status.
-pid='' socket_dir='' listen='' status=''
-if [ -r "$pgdata/postmaster.pid" ]; then
-    {
-        read -r pid
-        read -r _
-        read -r _
-        read -r running_port
-        read -r socket_dir
-        read -r listen
-        read -r _
-        read -r status
-    } <"$pgdata/postmaster.pid"
-    if [ "${pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$pid" 2>/dev/null &&
-        [ "$(cd -P "/proc/$pid/cwd" 2>/dev/null && pwd -P)" = "$pgdata" ]; then
-        emit pid "$pid"
-        emit running_port "$running_port"
-        emit status "$status"
-    else
-        pid=
-    fi
+pid=
+# shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+if lock_file "$pgdata/postmaster.pid" &&
+    [ "${lock_pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$lock_pid" 2>/dev/null &&
+    [ "/proc/$lock_pid/cwd/." -ef "$pgdata/." ]; then
+    pid=$lock_pid
+    emit pid "$pid"
+    emit running_port "$lock_port"
+    emit status "$lock_status"
 fi
-emit signal "$(cd "$pgdata" && ls standby.signal recovery.signal recovery.conf backup_label 2>/dev/null)"
-control=$(LC_ALL=C "$bin_dir/pg_controldata" "$pgdata" 2>&1)
-emit controldata "$control"
+signal=
+for name in backup_label recovery.conf recovery.signal standby.signal; do
+    [ ! -e "$pgdata/$name" ] || signal=$signal${signal:+$nl}$name
+done
+emit signal "$signal"
+emit controldata "$(LC_ALL=C TZ=UTC "$bin_dir/pg_controldata" "$pgdata" 2>&1)"
 
 [ ! -L "$pgdata/pg_wal" ] || emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
 for link in "$pgdata"/pg_tblspc/*; do
     [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -f -- "$link")"
 done
 for history in "$pgdata"/pg_wal/????????.history; do
-    [ -f "$history" ] && name=${history##*/} && emit "history.${name%.history}" "$(cat "$history")"
+    [ -f "$history" ] || continue
+    name=${history##*/}
+    read_file "$history"
+    emit "history.${name%.history}" "$text"
 done
 
 # The newest timeline that it has WAL of. Segments made for future use are named
 # after the timeline that their maker was on.
-# shellcheck disable=SC2012 # names of WAL segments are plain
-emit wal_timeline "$(ls "$pgdata/pg_wal" 2>/dev/null | LC_ALL=C awk '
-    length($0) == 24 && !/[^0-9A-F]/ && $0 > newest { newest = $0 }
-    END { print substr(newest, 1, 8) }')"
+wal_timeline=
+for file in "$pgdata"/pg_wal/????????????????????????; do
+    name=${file##*/}
+    case $name in
+        *[!0-9A-F]*) ;;
+        *) wal_timeline=${name%????????????????} ;;
+    esac
+done
+emit wal_timeline "$wal_timeline"
 
 # The first bytes of a WAL record, its header and checksum among them: equal on
 # two servers only if they have the same record there.
@@ -169,32 +180,26 @@ wal_record() {
     lo=$((0x${rest#*/}))
     file=$(printf '%08X%08X%08X' "$((0x$tli))" "$hi" "$((lo / segment))")
     [ -f "$pgdata/pg_wal/$file" ] || return 0
-    emit "record.$1" "$(tail -c "+$((lo % segment + 1))" -- "$pgdata/pg_wal/$file" |
-        head -c 64 | od -An -v -tx1 | tr -d ' \n')"
+    bytes=
+    for byte in $(od -An -v -tx1 -j "$((lo % segment))" -N 64 -- "$pgdata/pg_wal/$file" 2>/dev/null); do
+        bytes=$bytes$byte
+    done
+    emit "record.$1" "$bytes"
 }
-control_value() {
-    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
-}
-checkpoint_timeline=$(control_value "Latest checkpoint's TimeLineID")
-case $checkpoint_timeline in
-    '' | *[!0-9]*) ;;
-    *)
-        checkpoint=$(printf '%X' "$checkpoint_timeline")/$(control_value 'Latest checkpoint location')
-        emit checkpoint "$checkpoint"
-        wal_record "$checkpoint"
-        ;;
-esac
+
+# control_value LABEL: sets value to what pg_controldata has for it, or ''.
 for record in $records; do
     wal_record "$record"
 done
 
 if [ -n "$pid" ]; then
+    socket_dir=$lock_socket_dir
     if [ -z "$socket_dir" ]; then
-        socket_dir=$listen
+        socket_dir=$lock_listen
         case $socket_dir in '*' | 0.0.0.0 | ::) socket_dir=localhost ;; esac
     fi
     # Every line of the answer is key=value already, escaped as emit does.
-    answer=$("$bin_dir/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -h "$socket_dir" -p "$running_port" \
+    answer=$("$bin_dir/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -h "$socket_dir" -p "$lock_port" \
         -U "$db_user" -d "$db_name" 2>&1 <<'SQL'
 SET search_path = pg_catalog;
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
@@ -226,7 +231,12 @@ SQL
         emit sql_error "$answer"
     fi
     if [ -z "$config_file" ]; then
-        config_file=$(printf '%s\n' "$answer" | sed -n 's/^set\.config_file=//p')
+        case $answer in
+            *"${nl}set.config_file="*)
+                config_file=${answer#*"${nl}set.config_file="}
+                config_file=${config_file%%"$nl"*}
+                ;;
+        esac
     fi
 fi
 

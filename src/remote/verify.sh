@@ -30,28 +30,23 @@ shift 9
 seq=$1 lsn=$2 timeout=$3
 connect_with "$passfile"
 
-lock_line() {
-    sed -n "$1p" "$pgdata/postmaster.pid" 2>/dev/null
-}
-
 deadline=$(($(date +%s) + timeout))
 answer='' missing='it does not answer'
 while :; do
-    pid=$(lock_line 1)
-    if [ -z "$pid" ] || ! kill -0 "$pid" 2>/dev/null; then
+    if ! lock_file "$pgdata/postmaster.pid" || ! kill -0 "$lock_pid" 2>/dev/null; then
         die ended "the server of \"$pgdata\" is not running"
     fi
-    case $(lock_line 8) in
+    case $lock_status in
         standby*)
             emit seen nothing
             exit 0
             ;;
     esac
-    host=$(lock_line 5)
-    [ -n "$host" ] || host=$(lock_line 6)
+    host=$lock_socket_dir
+    [ -n "$host" ] || host=$lock_listen
     case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
     # One connection looks again and again, until all is there.
-    if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$(lock_line 4)" \
+    if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
         -U "$db_user" -d "$database" -v ON_ERROR_STOP=1 2>&1 <<SQL
 SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'), coalesce(r.received_tli, 0),
        coalesce(r.sender_host, '-'),
