@@ -287,6 +287,21 @@ control_value(const char *controldata, const char *label)
 	return NULL;
 }
 
+/*
+ * Does the node's history have this stretch too?  One of the same number that
+ * begins elsewhere is another timeline, which the histories tell.
+ */
+static bool
+shares(const NodeFacts *node, const Stretch *stretch)
+{
+	const Stretch *theirs;
+
+	if (!node->history_known)
+		return true;
+	theirs = history_find(&node->history, stretch->tli);
+	return theirs && theirs->begin == stretch->begin;
+}
+
 typedef enum Likeness
 {
 	LIKENESS_UNKNOWN,
@@ -300,7 +315,8 @@ typedef enum Likeness
  * control file tells what the node itself has been through.
  */
 static Likeness
-compare_checkpoint(const PrimaryFacts *primary, const char *control)
+compare_checkpoint(const PrimaryFacts *primary, const NodeFacts *node,
+				   const char *control)
 {
 	const char *tli = control_value(control, "Latest checkpoint's TimeLineID");
 	const char *xid = control_value(control, "Latest checkpoint's NextXID");
@@ -315,6 +331,7 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 	XLogRecord	header;
 	CheckPoint	checkpoint;
 	time_t		when;
+	struct tm  *utc;
 	char		when_text[128];
 
 	/*
@@ -328,7 +345,7 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 		!parse_lsn(control_value(control, "Latest checkpoint's REDO location"), &redo))
 		return LIKENESS_UNKNOWN;
 	stretch = history_find(&primary->history, (TimeLineID) strtoul(tli, NULL, 10));
-	if (stretch == NULL || lsn < stretch->begin ||
+	if (stretch == NULL || !shares(node, stretch) || lsn < stretch->begin ||
 		(!XLogRecPtrIsInvalid(stretch->end) && lsn >= stretch->end) ||
 		lsn + sizeof(record) > primary->flush_lsn ||
 		!own_record(&primary->history, lsn, record, sizeof(record)))
@@ -337,12 +354,16 @@ compare_checkpoint(const PrimaryFacts *primary, const char *control)
 	memcpy(&header, record, SizeOfXLogRecord);
 	memcpy(&checkpoint, record + SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort,
 		   sizeof(CheckPoint));
+	if (header.xl_rmid != RM_XLOG_ID ||
+		((header.xl_info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_SHUTDOWN &&
+		 (header.xl_info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_ONLINE))
+		return LIKENESS_OTHER;
 	when = (time_t) checkpoint.time;
-	strftime(when_text, sizeof(when_text), "%a %b %e %H:%M:%S %Y", gmtime(&when));
-	if (header.xl_rmid == RM_XLOG_ID &&
-		((header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_SHUTDOWN ||
-		 (header.xl_info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_ONLINE) &&
-		checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
+	utc = gmtime(&when);
+	if (utc == NULL ||
+		strftime(when_text, sizeof(when_text), "%a %b %e %H:%M:%S %Y", utc) == 0)
+		return LIKENESS_OTHER;
+	if (checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
 		CHECKPOINT_NEXT_XID(&checkpoint) <= ((uint64) epoch << 32 | next_xid) &&
 		strcmp(when_text, text) == 0)
 		return LIKENESS_SAME;
@@ -372,6 +393,7 @@ compare_wal(Job *job, const RemoteReply *reply)
 		if (!own_record(history, begin, ours.bytes, WAL_RECORD_HEADER))
 			continue;
 		if (node->timeline >= history->stretches[i].tli &&
+			shares(node, &history->stretches[i]) &&
 			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
 			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
 			node->forked_unseen = true;
@@ -381,7 +403,7 @@ compare_wal(Job *job, const RemoteReply *reply)
 			node->lsn = Max(node->lsn, begin + WAL_RECORD_HEADER);
 	}
 
-	switch (compare_checkpoint(&job->primary, remote_get(reply, "controldata")))
+	switch (compare_checkpoint(&job->primary, node, remote_get(reply, "controldata")))
 	{
 		case LIKENESS_OTHER:
 			node->forked_unseen = true;

@@ -415,6 +415,7 @@ rm -f "$log"
 mark rewinding
 logged "$log" "$@" </dev/null
 rc=$?
+rm -f "$work/rewind.conf"
 
 if [ "$rc" -ne 0 ]; then
     why=$(reason "$log")

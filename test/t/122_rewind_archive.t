@@ -1,0 +1,68 @@
+# pg_rewind reads the node's WAL from the last common checkpoint on. When the
+# node has recycled it, the archive must serve it, and when the archive has lost
+# it too, only a copy helps. Needs a diverged server that has really recycled
+# its segments, and pg_rewind's own way of fetching them.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, archive => 1, conf => {
+    wal_keep_size => 0, min_wal_size => '32MB', max_wal_size => '32MB', checkpoint_timeout => '1h',
+    'follow_primary.verify_timeout' => '30s' });
+my ($first, $second) = $cluster->nodes;
+my $archive = $cluster->archive_dir;
+
+# Before 15 pg_rewind finds a restore_command only in the node's configuration.
+if (FollowPrimary::Node::pg_major() < 15)
+{
+    $_->safe_psql(q{ALTER SYSTEM SET restore_command = '} . $cluster->restore_command . q{'}) for $first, $second;
+    FollowPrimary::Node::pg_major() < 14 ? $_->restart : $_->reload for $second, $first;
+}
+$first->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+
+# $new is promoted while $old lives on apart, and recycles its WAL. Returns the
+# fork's segment of the timeline that they have in common.
+sub diverge
+{
+    my ($old, $new, $timeline) = @_;
+    $old->safe_psql('CHECKPOINT; INSERT INTO t SELECT 1');
+    $old->wait_for_catchup($new);
+    $new->safe_psql('CHECKPOINT');
+    $new->promote;
+    my $segment = $old->safe_psql('SELECT pg_walfile_name(pg_current_wal_lsn())');
+    $old->safe_psql('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active');
+    $old->safe_psql('INSERT INTO t SELECT 1000; SELECT pg_switch_wal(); CHECKPOINT') for 1 .. 5;
+    $old->poll_query_until("SELECT archived_count > 0 AND last_archived_wal > '$segment' FROM pg_stat_archiver");
+    $old->safe_psql('CHECKPOINT');
+    $new->safe_psql('INSERT INTO t SELECT 2');
+    is($new->timeline, $timeline, "the other is on timeline $timeline");
+    ok(!-e $old->pgdata . "/pg_wal/$segment", 'the former primary has recycled the WAL of the fork');
+    ok(-e "$archive/$segment", 'which is in the archive');
+    return $segment;
+}
+
+sub follows
+{
+    my ($new, $old, $method, $what) = @_;
+    my $r = $new->make_follow($old);
+    ok($r->{ok}, "$what: it follows") or diag($r->{err});
+    is($new->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), $method, "$what: by $method");
+    $new->safe_psql('INSERT INTO t SELECT 3');
+    $new->wait_for_catchup($old);
+    is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$what: it has the primary's rows, and no other");
+    return $r;
+}
+
+diverge($first, $second, 2);
+follows($second, $first, 'rewind', 'with the archive');
+is($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'and a real rewind it was');
+ok(!-e $first->pgdata . '.follow_primary/rewind.conf', 'the configuration that pg_rewind was given is gone');
+
+# The other way round, but the archive has lost a segment.
+my $segment = diverge($second, $first, 3);
+unlink "$archive/$segment";
+my $r = follows($first, $second, 'basebackup', 'with a hole in the archive');
+like($r->{err}, qr/NOTICE: .*a copy is made: .*not possible/, 'the caller is told why');
+like($first->safe_psql('SELECT reason FROM follow_primary_job ORDER BY id DESC LIMIT 1'), qr/\Q$segment\E/, 'the missing segment is named');
+
+done_testing();
