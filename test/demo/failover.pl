@@ -129,6 +129,11 @@ END
         sleep 0.02;
     }
     $look->();
+
+    # Without these nothing that follows can be as it should.
+    my $failed = $server->safe_psql(q{SELECT 'job ' || concat_ws(E'\n', id || ', step ' || step || ': ' || error, 'HINT: ' || hint)
+        FROM follow_primary_job WHERE state NOT IN ('running', 'skipped', 'succeeded') ORDER BY id});
+    die "\n$failed\n" if $failed ne '';
     return;
 }
 
