@@ -7,11 +7,15 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '20s' });
-my ($old, $new, $twin, $crashed) = $cluster->nodes;
+my ($old, $new, $twin, $crashed, $early) = $cluster->nodes;
 
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $twin, $crashed, $early;
+$early->promote;    # the same timeline, but it begins elsewhere
+$early->safe_psql('INSERT INTO t SELECT 3000');
+$old->safe_psql('INSERT INTO t SELECT 1');
 $old->wait_for_catchup($_) for $new, $twin, $crashed;
 $old->stop;    # all have the same WAL now, to the byte
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $new, $twin, $crashed;
@@ -33,13 +37,14 @@ sub plan_for
 
 sub follows
 {
-    my ($node, $what, $lost) = @_;
+    my ($node, $what, $lost, $from) = @_;
+    $from //= $fork;
     my $r = $new->make_follow($node, when_down => 'rejoin');
     ok($r->{ok}, "$what: it is made to follow") or diag($r->{err});
     is($new->safe_psql('SELECT method, fork_lsn, lost_transactions >= ' . $lost . ', lost_wal_bytes > 0 FROM follow_primary_job ORDER BY id DESC LIMIT 1'),
-        "basebackup|$fork|t|t", "$what: by a copy; what is lost is counted from the fork on");
+        "basebackup|$from|t|t", "$what: by a copy; what is lost is counted from the fork on");
     my $dir = $new->safe_psql('SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1');
-    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '2', '-s', $fork ]);
+    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '2', '-s', $from ]);
     cmp_ok(scalar(() = $dump =~ /COMMIT/g), '>=', $lost, "$what: and saved");
     $new->safe_psql('INSERT INTO t SELECT 0');
     $new->wait_for_catchup($node);
@@ -71,6 +76,12 @@ follows($twin, 'a standby', 2);
 like(plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
 follows($crashed, 'down', 1);
 
-is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed;
+# One whose timeline only has the same number: their histories show the fork.
+my $begin = (split ' ', history($early))[1];
+isnt($begin, $fork, 'promoted earlier: its timeline 2 begins elsewhere');
+like(plan_for($early), qr/^basebackup\|/, 'promoted earlier: pg_rewind looks at the number alone, so the plan is a copy');
+follows($early, 'promoted earlier', 1, $begin);
+
+is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed, $early;
 
 done_testing();
