@@ -168,6 +168,12 @@ if [ -n "$slot" ]; then
 else
     set -- "$@" --no-slot
 fi
+# Flushing the copy and verifying it take as long, and go together.
+flush_apart=no
+if [ "$version" -ge 130000 ] && [ -x "$bin/initdb" ]; then
+    flush_apart=yes
+    set -- "$@" --no-sync
+fi
 logged "$work/basebackup.log" "$bin/pg_basebackup" -D "$new" -d "$conninfo" -w \
     -c fast -X stream -P "$@" </dev/null
 rc=$?
@@ -178,6 +184,11 @@ fi
 verified=no
 if [ "$version" -ge 130000 ]; then
     say "verifying the copy"
+    flusher=
+    if [ "$flush_apart" = yes ]; then
+        "$bin/initdb" --sync-only -D "$new" </dev/null >&2 &
+        flusher=$!
+    fi
     set -- "$bin/pg_verifybackup"
     if [ ! -x "$bin/pg_waldump" ]; then
         set -- "$@" -n
@@ -187,9 +198,14 @@ if [ "$version" -ge 130000 ]; then
     fi
     # by a relative name: it pastes the path between double quotes into a command
     cd "$work" || fail copy_failed "could not change to $work"
-    logged basebackup.log "$@" new </dev/null ||
+    logged basebackup.log "$@" new </dev/null || {
+        [ -z "$flusher" ] || wait "$flusher"
         fail verify_failed "pg_verifybackup found the copy at fault"
+    }
     verified=yes
+    if [ -n "$flusher" ] && ! wait "$flusher"; then
+        fail copy_failed "the copy could not be flushed to disk"
+    fi
 fi
 
 # Without it a copy would come up as a second primary.

@@ -33,13 +33,18 @@ try() {
     esac
 }
 
+mode() {
+    # shellcheck disable=SC2012 # ls for the mode only
+    set -- "$(ls -ld "$1")"
+    printf '%.10s' "$1"
+}
+
 # same A B: the same contents and mode, or the same symbolic link.
 same() {
     if [ -h "$1" ] || [ -h "$2" ]; then
         [ -h "$1" ] && [ -h "$2" ] && [ "$(readlink "$1")" = "$(readlink "$2")" ]
     else
-        # shellcheck disable=SC2012 # ls for the mode only
-        cmp -s "$1" "$2" && [ "$(ls -ld "$1" | cut -c 1-10)" = "$(ls -ld "$2" | cut -c 1-10)" ]
+        cmp -s "$1" "$2" && [ "$(mode "$1")" = "$(mode "$2")" ]
     fi
 }
 

@@ -57,17 +57,28 @@ fi
 try mkdir -p "$work"
 try rm -rf "$new"
 try mkdir "$new" "$new/data"
-: >"$new/files" || die save_failed "could not write $new/files"
-: >"$new/dirs"
 if [ -d "$pgdata" ]; then
     cd "$pgdata" || die save_failed "could not change to $pgdata"
 else
     cd "$new/data" || die save_failed "could not change to $new/data"
 fi
 
-# list FILE LINE: adds LINE to the list that is FILE, once.
-list() {
-    grep -Fqx -e "$2" "$1" 2>/dev/null || printf '%s\n' "$2" >>"$1"
+# Lists of lines, each ended by a newline, in variables: a search in a file would
+# be a process.
+files=
+dirs=
+pending=
+
+# listed LIST LINE: is the line in the list?
+listed() {
+    case $nl$1 in
+        *"$nl$2$nl"*) return 0 ;;
+    esac
+    return 1
+}
+
+add_file() {
+    listed "$files" "$1" || files=$files$1$nl
 }
 
 # inside BASE PATH: sets rel to PATH as seen from PGDATA, or returns 1 if it is
@@ -78,8 +89,12 @@ inside() {
         *) rel=$pgdata/$1$2 ;;
     esac
     # lexically, for a file that is a symbolic link is saved as one
-    rel=$(printf '%s\n' "$rel" | sed -e ':a' -e 's,/\./,/,g; s,///*,/,g' \
-        -e 's,/[^/]*[^/.][^/]*/\.\./,/,; ta')
+    case $rel in
+        */./* | *//* | */../*)
+            rel=$(printf '%s\n' "$rel" | sed -e ':a' -e 's,/\./,/,g; s,///*,/,g' \
+                -e 's,/[^/]*[^/.][^/]*/\.\./,/,; ta')
+            ;;
+    esac
     case $rel in
         "$pgdata"/*) rel=${rel#"$pgdata"/} ;;
         *) return 1 ;;
@@ -140,16 +155,15 @@ names() {
 # take REL: lists a file, and what it refers to.
 take() {
     [ -f "$1" ] || [ -h "$1" ] || return 0
-    if grep -Fqx -e "$1" "$new/files"; then
+    if listed "$files" "$1"; then
         return 0
     fi
-    list "$new/files" "$1"
+    add_file "$1"
     case $1 in
         *.crt | *.key | *.pem | *.crl) return 0 ;;
     esac
     [ -f "$1" ] && [ -r "$1" ] || return 0
-    # its names wait in a file, for a pipe's loop could not add to the list
-    printf '%s\n' "$1" >>"$new/pending"
+    pending=$pending$1$nl
 }
 
 # follow REL: takes what the file refers to.
@@ -167,18 +181,18 @@ follow() {
         esac
         rel=${rel%/}
         if [ "$kind" = dir ] && [ -d "$rel" ]; then
-            list "$new/dirs" "$rel"
+            listed "$dirs" "$rel" || dirs=$dirs$rel$nl
             for file in "$rel"/*.conf; do
                 take "$file"
             done
         elif [ "$kind" = data ] && [ -d "$rel" ]; then
             for file in "$rel"/*; do
-                [ ! -f "$file" ] || list "$new/files" "$file"
+                [ ! -f "$file" ] || add_file "$file"
             done
         elif [ "$kind" = data ] && [ -f "$rel" ]; then
             case $path in
                 *hba*.conf | *ident*.conf) take "$rel" ;;
-                *) list "$new/files" "$rel" ;;
+                *) add_file "$rel" ;;
             esac
         else
             take "$rel"
@@ -189,14 +203,14 @@ follow() {
 for file in *.conf *.crt *.key *.pem *.crl; do
     take "$file"
 done
-done_lines=0
-while :; do
-    one=$(sed -n "$((done_lines + 1))p" "$new/pending" 2>/dev/null)
-    [ -n "$one" ] || break
-    done_lines=$((done_lines + 1))
+while [ -n "$pending" ]; do
+    one=${pending%%"$nl"*}
+    pending=${pending#*"$nl"}
     follow "$one"
 done
-rm -f "$new/pending" "$new/names"
+rm -f "$new/names"
+printf '%s' "$files" >"$new/files" || die save_failed "could not write $new/files"
+printf '%s' "$dirs" >"$new/dirs" || die save_failed "could not write $new/dirs"
 
 while IFS= read -r file; do
     case $file in

@@ -50,12 +50,13 @@ server_pid() {
 
 # Sets status from the line of postmaster.pid where the server keeps it.
 server_status() {
-    status=$(sed -n '8s/ *$//p' "$pgdata/postmaster.pid" 2>/dev/null)
+    lock_file "$pgdata/postmaster.pid" || return 1
+    status=$lock_status
     [ "$status" = ready ] || [ "$status" = standby ]
 }
 
 pause() {
-    sleep 0.05 2>/dev/null || sleep 1
+    sleep 0.02 2>/dev/null || sleep 1
 }
 
 size_of() {
@@ -102,6 +103,8 @@ fail() {
 }
 
 finish() {
+    # It looks only ten times a second, and has nothing to add.
+    [ -z "$starter" ] || kill "$starter" 2>/dev/null
     # A server that runs is not down by a job's doing any more.
     if [ "$phase" = stopped ]; then
         rm -f "$mark"
@@ -114,26 +117,41 @@ finish() {
 }
 
 # Waits for the status until the server is gone; $1 = seconds that a server may
-# take to appear.
+# take to appear. While a pg_ctl waits too, whether the server is gone is its
+# to say: it knows the process that it started.
 await_status() {
     seen=no
-    appear=$(($(date +%s) + $1))
+    turn=0
+    now=$(date +%s)
+    appear=$((now + $1))
     while :; do
+        if [ -n "$starter" ] && ! kill -0 "$starter" 2>/dev/null; then
+            wait "$starter"
+            rc=$?
+            starter=
+            appear=$((now + $1))
+            if [ "$rc" -ne 0 ] && ! server_pid; then
+                fail start_failed "the server did not start, or ended again"
+            fi
+        fi
         if server_pid; then
             seen=yes
             if server_status; then
                 finish
             fi
-        elif [ "$seen" = yes ] || [ "$(date +%s)" -ge "$appear" ]; then
+        elif [ -z "$starter" ] && { [ "$seen" = yes ] || [ "$now" -ge "$appear" ]; }; then
             fail start_failed "the server did not start, or ended again"
         fi
-        if [ "$(date +%s)" -ge "$deadline" ]; then
+        if [ "$now" -ge "$deadline" ]; then
             fail timeout "the server was not ready within ${limit} s"
         fi
         pause
+        turn=$((turn + 1))
+        [ $((turn % 10)) -ne 0 ] || now=$(date +%s)
     done
 }
 
+starter=
 phase=
 if [ -e "$mark" ]; then
     phase=$(sed -n 's/^phase=//p' "$mark")
@@ -190,12 +208,7 @@ if [ -n "$config" ] && [ "$config" != "$pgdata/postgresql.conf" ]; then
     set -- "$@" -o "-c config_file=$(in_single_quotes "$config")"
 fi
 
-# pg_ctl knows best whether the process that it started is still there.  It
-# makes it the leader of a session of its own.
-output=$(LC_ALL=C "$bin/pg_ctl" "$@" start </dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-)
-rc=$?
-if [ "$rc" -ne 0 ] && ! server_pid; then
-    say "$output"
-    fail start_failed "the server did not start, or ended again"
-fi
+# It makes the server the leader of a session of its own.
+LC_ALL=C "$bin/pg_ctl" "$@" start </dev/null >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+starter=$!
 await_status 1

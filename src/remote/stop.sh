@@ -47,7 +47,7 @@ server_pid() {
 }
 
 pause() {
-    sleep 0.1 2>/dev/null || sleep 1
+    sleep 0.02 2>/dev/null || sleep 1
 }
 
 # Runs the DBA's command in this process group, bounded where timeout(1) can.
@@ -77,13 +77,16 @@ if server_pid; then
     if [ -n "$command" ]; then
         run_command
     else
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m fast -w -t "$limit" stop >&2
+        # It would look only ten times a second.
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m fast -W stop >&2
     fi
     rc=$?
 
     first=$pid
+    turn=0
     while server_pid && [ "$pid" = "$first" ]; do
-        if [ "$(date +%s)" -ge "$deadline" ]; then
+        turn=$((turn + 1))
+        if [ $((turn % 10)) -eq 0 ] && [ "$(date +%s)" -ge "$deadline" ]; then
             die timeout "the server (process $first) still runs ${limit} s after it was told to stop"
         fi
         if [ "$rc" -ne 0 ]; then

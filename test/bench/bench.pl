@@ -173,10 +173,8 @@ package Session
         local $SIG{PIPE} = 'IGNORE';
         if (!$self->{pid})
         {
-            open my $null, '>', '/dev/null' or die "/dev/null: $!";
-            local *STDERR = $null;
-            $self->{pid} = open2($self->{from}, $self->{to}, $self->{node}->bin('psql'),
-                '-XAtqw', '-d', $self->{node}->connstr);
+            $self->{pid} = open2($self->{from}, $self->{to}, 'sh', '-c', 'exec "$@" 2>/dev/null', 'sh',
+                $self->{node}->bin('psql'), '-XAtqw', '-d', $self->{node}->connstr);
             $self->{to}->autoflush(1);
         }
         my $to = $self->{to};
@@ -510,7 +508,7 @@ sub pgbench_case
         $before->('ours', $node);
         my $postmaster = $node->pid;
         my $pgbench = FollowPrimary::Process->start([ $node->bin('pgbench'),
-            qw(-n -S -c 8 -j 2 -T 4 -P 1), $node->connstr ]);
+            qw(-n -S -c 8 -j 2 -T 6 -P 1), $node->connstr ]);
         wait_until('pgbench reads', sub { $pgbench->err =~ /progress: 1/ }, 10);
         ours($new, $node);
         die "the repoint came after pgbench\n" if !$pgbench->running;
@@ -549,7 +547,7 @@ sub big_cases
 
     # Restarted by mistake, and written to, as the new primary is.
     $old->start;
-    my @writes = (qw(-n -c 4 -j 2 -t), 2000);
+    my @writes = qw(-n -c 4 -j 2 -t 500);
     run_ok([ $_->bin('pgbench'), @writes, $_->connstr ], timeout => 900) for $old, $new;
     $old->safe_psql('CHECKPOINT');
     $old->stop;
