@@ -123,6 +123,7 @@ typedef struct NodeFacts
 	bool		conninfo_reloadable;	/* 13 and later */
 	bool		target_timeline_latest;
 	bool		replay_paused;
+	bool		replay_delayed; /* recovery_min_apply_delay is set */
 	char	   *restore_command;	/* in force, "" or NULL if none */
 	bool		archive_serves; /* the restore_command that it is to have was
 								 * tried, and serves the WAL between the

@@ -495,6 +495,8 @@ read_running(Job *job, const RemoteReply *reply)
 	node->application_name = conninfo_value(node->conninfo, "application_name");
 	value = remote_get(reply, "set.recovery_target_timeline");
 	node->target_timeline_latest = value && strcmp(value, "latest") == 0;
+	value = remote_get(reply, "set.recovery_min_apply_delay");
+	node->replay_delayed = value && strcmp(value, "0") != 0;
 	value = remote_get(reply, "set.hot_standby");
 	node->hot_standby = value == NULL || strcmp(value, "on") == 0;
 	value = remote_get(reply, "set.server_version_num");

@@ -197,7 +197,9 @@ verify_follows(Job *job)
 			break;
 		if (GetCurrentTimestamp() >= deadline ||
 			(reply.failed && strcmp(reply.failed, "ended") == 0))
-			return not_proven(job, psprintf("After %d seconds: %s", settings->verify_timeout, objection));
+			return not_proven(job, psprintf("After %d seconds: %s%s", settings->verify_timeout, objection,
+											job->node.replay_delayed ?
+											"; with recovery_min_apply_delay it connects only when what it has is replayed" : ""));
 		if (repointed && was_overtaken(job))
 			return STEP_NEEDS_PLAN;
 		seconds = Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1);

@@ -218,7 +218,7 @@ FROM (
         FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings
     WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
-                   'recovery_target_timeline', 'server_version_num')) s
+                   'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num')) s
 WHERE v IS NOT NULL;
 SQL
     )

@@ -71,7 +71,6 @@ SQL
             "t|streaming|$slot|"*) missing="it streams another timeline" ;;
             "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
             "t|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
-            "t|"*delayed) missing="its WAL receiver does not stream; with recovery_min_apply_delay it does only when what it has is replayed" ;;
             "t|"*) missing="its WAL receiver does not stream" ;;
             *) missing="it is not in recovery" ;;
         esac

@@ -1,0 +1,76 @@
+# Standbys of standbys. A standby with standbys of its own is repointed without
+# their noticing, and after a rewind it still has their slots; the slots that
+# pin WAL for nobody go. A standby whose upstream is another standby follows the
+# primary when it is told to, however well it streams where it is. WAL senders
+# of a standby change timelines in ways that only real ones show.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '20s', wal_retrieve_retry_interval => '200ms' });
+my ($old, $new, $middle, $leaf) = $cluster->nodes;
+
+sub arrives
+{
+    my ($primary, $node, $what) = @_;
+    $primary->safe_psql('INSERT INTO t SELECT 0');
+    $primary->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'), $what);
+    return;
+}
+
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $middle, $leaf;
+$leaf->stop;
+$middle->create_slot('leaf_of_middle');
+$middle->create_slot($new->slot_name);    # as if it had been a primary once
+$leaf->follow($middle, slot => 'leaf_of_middle');
+$leaf->start;
+$leaf->wait_for_streaming($middle);
+arrives($old, $leaf, 'the leaf streams from the middle one');
+
+# A failover; the middle one has received more, the leaf is away.
+$leaf->stop;
+$middle->poll_query_until('SELECT count(*) FROM pg_replication_slots WHERE active', '0');
+$new->stop;
+$old->safe_psql('INSERT INTO t SELECT 1000');
+$old->wait_for_catchup($middle);
+$old->kill9;
+$new->start;
+$new->promote;
+my $r = $new->make_follow($middle);
+ok($r->{ok}, 'the middle one is made to follow') or diag($r->{err});
+is($new->safe_psql(q{SELECT method, detail FROM follow_primary_job j JOIN follow_primary_step s ON j.id = s.job_id AND s.step = 'rewind'}),
+    'rewind|rewound', 'by a rewind');
+is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'it has kept the slot of its own standby, and no other');
+$leaf->start;
+$leaf->wait_for_streaming($middle);
+arrives($new, $leaf, "the leaf streams from it again, and has the primary's rows");
+
+# The former primary comes back, and a second failover: now the middle one is
+# repointed while the leaf streams.
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+$new->wait_for_catchup($_) for $old, $middle, $leaf;
+$new->kill9;
+$old->promote;
+my $receiver = 'SELECT pid, status, slot_name, sender_host FROM pg_stat_wal_receiver';
+my $before   = $leaf->safe_psql($receiver);
+my $pid      = $middle->pid;
+$r = $old->make_follow($middle);
+ok($r->{ok}, 'the middle one is made to follow again') or diag($r->{err});
+is($old->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'repoint', 'by a repoint');
+is($middle->pid, $pid, 'with no restart');
+arrives($old, $leaf, 'its standby has new rows, on the new timeline');
+is($leaf->safe_psql($receiver), $before, 'by the same WAL receiver as before');
+
+# The leaf itself is told to follow the primary.
+is($leaf->safe_psql('SELECT received_tli FROM pg_stat_wal_receiver'), '3', "the leaf streams the primary's timeline, though not from it");
+like($old->safe_psql($old->follow_sql($leaf, function => 'follow_primary_plan')), qr/^repoint\|/, 'the plan is a repoint, not none');
+$r = $old->make_follow($leaf);
+ok($r->{ok}, 'it is made to follow') or diag($r->{err});
+is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary now');
+is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
+arrives($old, $leaf, 'new rows arrive');
+
+done_testing();

@@ -1,0 +1,102 @@
+# Standbys that cannot show a new row at once: paused, delayed, or with
+# hot_standby off. What can be proven otherwise is proven, what cannot is said.
+# How a WAL receiver and a startup process behave in these states is nothing
+# that could be made up.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '5s', wal_retrieve_retry_interval => '200ms' });
+my ($old, $new, $paused, $delayed, $late, $blind) = $cluster->nodes;
+
+sub proof
+{
+    return $new->safe_psql(q{SELECT method, s.detail FROM follow_primary_job j JOIN follow_primary_step s
+        ON s.job_id = j.id AND s.step = 'verify' ORDER BY j.id DESC LIMIT 1});
+}
+
+sub plan_for
+{
+    my ($node, %arguments) = @_;
+    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
+}
+
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $paused, $delayed, $late, $blind;
+$blind->safe_psql(q{ALTER SYSTEM SET hot_standby = 'off'});
+$blind->restart;
+$late->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
+$late->reload;
+$late->poll_query_until('SHOW recovery_min_apply_delay', '1h');
+$old->safe_psql('INSERT INTO t SELECT 2');
+my $end = $old->lsn('flush');
+$old->wait_for_catchup($_) for $new, $paused;
+$late->poll_query_until("SELECT pg_last_wal_receive_lsn() >= '$end' AND pg_last_wal_replay_lsn() < '$end'");
+$paused->safe_psql('SELECT pg_wal_replay_pause()');
+$old->wait_for_catchup($delayed);
+$delayed->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
+$delayed->reload;    # nothing waits to be replayed there
+$delayed->poll_query_until('SHOW recovery_min_apply_delay', '1h');
+$old->kill9;
+$new->promote;
+$new->safe_psql('INSERT INTO t SELECT 3');
+
+# Paused: it does not even look for another primary until it goes on.
+like(plan_for($paused), qr/^refuse\|recovery is paused/, 'paused: the plan is to refuse');
+my $r = $new->make_follow($paused);
+is($r->{sqlstate}, '55000', 'paused: the call says so');
+like($r->{hint}, qr/pg_wal_replay_resume/, 'and what to do');
+$paused->safe_psql('SELECT pg_wal_replay_resume()');
+$r = $new->make_follow($paused);
+ok($r->{ok}, 'paused no more: it follows') or diag($r->{err});
+like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
+
+$paused->safe_psql('SELECT pg_wal_replay_pause()');
+$paused->poll_query_until('SELECT pg_is_wal_replay_paused()');
+$r = $new->make_follow($paused);
+ok($r->{ok}, 'paused while it follows: a second call succeeds') or diag($r->{err});
+like(proof(), qr/^none\|.*has received what is written here.*recovery is paused/, 'proven by what it received, and said');
+$paused->safe_psql('SELECT pg_wal_replay_resume()');
+
+# Delayed, with nothing that waits.
+$r = $new->make_follow($delayed);
+ok($r->{ok}, 'delayed: it follows') or diag($r->{err});
+like(proof(), qr/^repoint\|.*has received what is written here.*recovery_min_apply_delay/, 'proven by what it received, and said');
+is($delayed->safe_psql('SELECT count(*) FROM t'), '2', 'it shows no new row: its delay is respected');
+is($delayed->safe_psql('SHOW recovery_min_apply_delay'), '1h', 'and as it was set');
+
+# Delayed, and a commit waits: PostgreSQL starts no WAL receiver before it is
+# replayed. That cannot be proven in time, and is not claimed.
+my $conf = slurp($late->pgdata . '/myrecovery.conf');
+$r = $new->make_follow($late);
+is($r->{sqlstate}, '55000', 'delayed, with WAL that waits: not proven in time');
+like($r->{detail}, qr/recovery_min_apply_delay/, 'with the reason');
+is(slurp($late->pgdata . '/myrecovery.conf'), $conf, 'its settings are as they were');
+$late->safe_psql('ALTER SYSTEM RESET recovery_min_apply_delay');
+$late->reload;
+$late->poll_query_until('SELECT count(*) FROM t', '2');
+$r = $new->make_follow($late);
+ok($r->{ok}, 'when that is over, it follows') or diag($r->{err});
+like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
+
+# hot_standby = off: nobody can ask it what it received.
+like(plan_for($blind), qr/^rewind\|the node cannot be asked/, 'hot_standby off: no repoint without knowing');
+$r = $new->make_follow($blind);
+ok($r->{ok}, 'hot_standby off: it follows') or diag($r->{err});
+like(proof(), qr/^rewind\|.*replays what is written here.*hot_standby is off/, 'proven by what it replays, and said');
+is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'no rewind was required', 'it was only restarted');
+$r = $new->make_follow($blind);
+ok($r->{ok}, 'hot_standby off: so does a second call') or diag($r->{err});
+
+$delayed->safe_psql('ALTER SYSTEM RESET ALL');
+$delayed->reload;
+$blind->stop;
+spew($blind->pgdata . '/postgresql.auto.conf', '');
+$blind->start;
+for my $node ($paused, $delayed, $late, $blind)
+{
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), '3|6', $node->name . " has the primary's rows in the end");
+}
+
+done_testing();
