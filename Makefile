@@ -67,13 +67,14 @@ src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
 	LC_ALL=C awk -f src/remote/embed.awk $(REMOTE_SCRIPTS) > $@.tmp
 	mv $@.tmp $@
 
-# Each does all of its set-up, packages included (test/install-packages).
+# Each does all of its set-up, packages included (test/install-packages). exec,
+# for a signal that ends make has to reach the script, not a shell before it.
 .PHONY: test demo bench check-style test-matrix
 test:
-	@PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
+	@exec env PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
 
 demo:
-	@PG_CONFIG='$(PG_CONFIG)' test/demo/run
+	@exec env PG_CONFIG='$(PG_CONFIG)' test/demo/run
 
 # Takes a quarter of an hour, on a machine that does nothing else.
 bench:
@@ -83,4 +84,4 @@ check-style:
 	@test/check-style
 
 test-matrix:
-	@test/matrix/run test $(RELEASES)
+	@exec test/matrix/run test $(RELEASES)
