@@ -1,0 +1,64 @@
+# pg_rewind and pg_basebackup bring the primary's settings files along, and the
+# primary has been a standby itself: with what it was told then, by
+# myrecovery.conf and by ALTER SYSTEM, the node would follow the dead server, or
+# itself. None of it may win, and the node's own settings must survive. Which
+# file wins is the server's decision, so a server is asked.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
+    conf => { 'follow_primary.verify_timeout' => '20s' });
+my ($old, $new) = $cluster->nodes;
+
+# The standby's life before it became the primary.
+$new->safe_psql($_) for
+    sprintf(q{ALTER SYSTEM SET primary_conninfo = 'host=%s port=%d user=repl passfile=%s'}, $old->address, $old->port, $cluster->passfile),
+    q{ALTER SYSTEM SET primary_slot_name = '} . $new->slot_name . q{'},
+    q{ALTER SYSTEM SET restore_command = 'false'},
+    q{ALTER SYSTEM SET recovery_target_timeline = 'current'},
+    q{ALTER SYSTEM SET recovery_target_action = 'shutdown'},
+    q{ALTER SYSTEM SET maintenance_work_mem = '33MB'};
+$new->restart;
+$new->wait_for_streaming($old);
+
+# The node's own settings.
+$old->safe_psql(q{ALTER SYSTEM SET work_mem = '7MB'});
+$old->safe_psql(q{CREATE TABLE t AS SELECT 1 AS i});
+append_text($old->pgdata . '/pg_hba.conf', "# the node's own\n");
+append_text($old->pgdata . '/pg_ident.conf', "# the node's own\n");
+$old->reload;
+my %before = map { $_ => slurp($old->pgdata . "/$_") } qw(pg_hba.conf pg_ident.conf postgresql.conf);
+$old->wait_for_catchup($new);
+$new->promote;
+$old->safe_psql('INSERT INTO t SELECT 1000');
+$new->safe_psql('INSERT INTO t SELECT 2');
+
+for my $method ('rewind', 'basebackup')
+{
+    my $r = $new->make_follow($old, method => $method);
+    ok($r->{ok}, "$method: the node follows") or diag($r->{err});
+    $new->safe_psql('INSERT INTO t SELECT 0');
+    $new->wait_for_catchup($old);
+    is($old->safe_psql('SELECT sum(i) FROM t'), '3', "$method: it has the primary's rows");
+    my %set = map { split /=/, $_, 2 } split ' ', $old->safe_psql('SHOW primary_conninfo');
+    is("$set{host}:$set{port} $set{user}", $new->address . ':' . $new->port . ' repl', "$method: it follows the primary by its settings");
+    is($old->safe_psql('SHOW primary_slot_name'), $old->slot_name, "$method: through its own slot");
+    is($old->safe_psql(q{SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
+        WHERE name IN ('recovery_target_timeline', 'recovery_target_action', 'restore_command')}),
+        'recovery_target_action=pause recovery_target_timeline=latest restore_command=', "$method: nothing of the primary's former life is in force");
+    is($old->safe_psql(q{SELECT count(*) FROM pg_file_settings WHERE name LIKE 'primary\_%' OR name LIKE 'recovery%'}), '3',
+        "$method: nor in a file");
+    is($old->safe_psql(q{SHOW work_mem}), '7MB', "$method: the node's ALTER SYSTEM is in force");
+    isnt($old->safe_psql(q{SHOW maintenance_work_mem}), '33MB', "$method: the primary's is not");
+    is(slurp($old->pgdata . "/$_"), $before{$_}, "$method: $_ is the node's own") for 'pg_hba.conf', 'pg_ident.conf';
+    my $conf = slurp($old->pgdata . '/postgresql.conf');
+    is(() = $conf =~ /^include_if_exists/mg, 1, "$method: postgresql.conf has one include");
+    $conf =~ s/^include_if_exists.*\n//mg;
+    (my $was = $before{'postgresql.conf'}) =~ s/^include_if_exists.*\n//mg;
+    is($conf, $was, "$method: and is the node's own otherwise");
+    $old->restart;
+    $old->wait_for_streaming($new);
+    pass("$method: after a restart it follows as before");
+}
+
+done_testing();
