@@ -69,7 +69,7 @@ src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
 
 # Each does all of its set-up, packages included (test/install-packages). exec,
 # for a signal that ends make has to reach the script, not a shell before it.
-.PHONY: test demo bench check-style test-matrix
+.PHONY: test demo bench check-style test-matrix test-faults
 test:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
 
@@ -85,3 +85,7 @@ check-style:
 
 test-matrix:
 	@exec test/matrix/run test $(RELEASES)
+
+# FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
+test-faults:
+	@PG_CONFIG='$(PG_CONFIG)' exec test/faults/run $(FAULTS)

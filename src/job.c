@@ -58,7 +58,7 @@ job_lock_node(Job *job)
 		TEXT_INT64(NODE_LOCK_CLASS), request->node_host, TEXT_INT64(request->node_port)
 	};
 	const char *others[] = {
-		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id)
+		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id), CALL_AGAIN
 	};
 
 	if (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
@@ -83,7 +83,7 @@ job_lock_node(Job *job)
 	}
 
 	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job SET state = 'interrupted', finished_at = clock_timestamp(), "
-					 "error_code = '57P01', error = 'its worker ended without a word' "
+					 "error_code = '57P01', error = 'its worker ended without a word', hint = $4 "
 					 "WHERE lower(node_host) = lower($1) AND node_port = $2::int AND id < $3::bigint AND state = 'running' "
 					 "RETURNING id) "
 					 "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "

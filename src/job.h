@@ -90,6 +90,10 @@ extern void job_finish(Job *job, const char *state);
 /* Ends the job's row and its running step by an error. */
 extern void job_fail(Job *job, const char *state, const ErrorData *error);
 
+/* The hint where nothing else is to be done. */
+#define CALL_AGAIN \
+	"Call follow_primary() again: it looks at the node afresh and goes on from there."
+
 /* Advisory lock keys: the job's (with its id), the node's (with a hash). */
 #define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
 #define NODE_LOCK_CLASS	1718645616

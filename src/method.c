@@ -35,7 +35,7 @@ step_applies(const Step *step, const Job *job)
 {
 	if (step->run == attach_node)
 		return job->request->node_id >= 0;
-	if (step->run == node_clean)
-		return job->plan.method != METHOD_NONE || job->node.mark != MARK_NONE;
+	if (step->run == node_lock || step->run == node_clean)
+		return job->plan.method != METHOD_NONE || job->node.leftovers;
 	return true;
 }

@@ -37,7 +37,8 @@ extern const Step *plan_steps(const JobPlan *plan);
 
 /*
  * Is the step taken?  Without a node_id nothing is attached, and a node that
- * follows already is cleaned only of what an interrupted job left there.
+ * follows already is locked and cleaned only if an interrupted job left
+ * something there.
  */
 extern bool step_applies(const Step *step, const Job *job);
 

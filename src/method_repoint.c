@@ -15,6 +15,7 @@
 #include "verify.h"
 
 const Step none_steps[] = {
+	{"lock", node_lock},
 	{"verify", verify_follows},
 	{"attach", attach_node},
 	{"clean", node_clean},

@@ -96,6 +96,7 @@ typedef struct NodeFacts
 	bool		wal_log_hints;
 	bool		checksums;
 	NodeMark	mark;
+	bool		leftovers;		/* files of an earlier job, besides the mark */
 
 	/*
 	 * The end of its WAL: for a standby, the greater of received and

@@ -533,6 +533,8 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	node->version_major = major_of(remote_get(reply, "version"));
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->mark = read_mark(remote_get(reply, "mark"));
+	value = remote_get(reply, "leftovers");
+	node->leftovers = value && strcmp(value, "yes") == 0;
 	value = remote_get(reply, "home");
 	job->node_home = pstrdup(value ? value : "");
 	value = remote_get(reply, "config_file");

@@ -459,15 +459,17 @@ follow_primary_worker_main(Datum main_arg)
 		{
 			error->sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
 			error->message = "the job's worker was terminated";
-			error->hint = "Call follow_primary() again: it looks at the node afresh and goes on from there.";
+			error->hint = CALL_AGAIN;
 			state = "interrupted";
 		}
 		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		{
 			error->message = "the job was cancelled";
-			error->hint = "Call follow_primary() again: it looks at the node afresh and goes on from there.";
+			error->hint = CALL_AGAIN;
 			state = "cancelled";
 		}
+		if (error->hint == NULL)
+			error->hint = CALL_AGAIN;
 		tell_outcome(&segment->outcome, job, error);
 		clean_up(job);
 		if (job->id != 0)

@@ -225,8 +225,8 @@ bytes=$({
     du -sk "$path" | sed 's/[[:space:]].*//'
 done | awk '{ kb += $1 } END { printf "%.0f", kb * 1024 }')
 
-printf 'job=%s\n' "$job" >"$work/proven.tmp" &&
-    sync "$work/proven.tmp" 2>/dev/null
+printf 'job=%s\n' "$job" >"$work/proven.tmp" || fail no_space "could not write $work/proven.tmp"
+sync "$work/proven.tmp" 2>/dev/null
 mv -f "$work/proven.tmp" "$work/proven" || fail copy_failed "could not write $work/proven"
 emit bytes "$bytes"
 emit verified "$verified"

@@ -89,8 +89,9 @@ make_folder "$work"
 finish() {
     [ ! -e "$work/edit.tmp" ] || rm -f "$work/edit.tmp"
     if [ -e "$work/mark" ] && [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
-        sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" &&
-            install_file "$work/mark.tmp" "$work/mark"
+        sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" ||
+            die config_not_writable "could not write $work/mark.tmp"
+        install_file "$work/mark.tmp" "$work/mark"
     fi
     emit changed "$changed"
     exit 0

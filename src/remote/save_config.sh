@@ -172,7 +172,7 @@ follow() {
     case $1 in
         */*) base=${1%/*}/ ;;
     esac
-    names "$1" >"$new/names"
+    names "$1" >"$new/names" || die save_failed "could not write $new/names"
     while read -r kind path; do
         [ -n "$path" ] || continue
         case $kind in

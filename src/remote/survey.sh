@@ -90,13 +90,36 @@ emit pgdata "$pgdata"
 stats=$(stat -Lc '%y=%d:%i' -- "${pgdata%/*}/" "$pgdata" 2>/dev/null)
 emit beside "${stats%%=*}"
 work=$pgdata.follow_primary
+# Debian's layout: VERSION/NAME below both folders.
+debian_config_file() {
+    parent=${pgdata%/*}
+    candidate=/etc/postgresql/${parent##*/}/${pgdata##*/}/postgresql.conf
+    [ ! -f "$candidate" ] || printf '%s' "$candidate"
+}
+
 if [ -r "$work/mark" ]; then
     read_file "$work/mark"
     emit mark "$text"
 fi
+# What is kept for people is no leftover.
+leftovers=no
+for entry in "$work".lock "$work"/*; do
+    case ${entry##*/} in
+        lost_wal-* | old-*) ;;
+        *) [ ! -e "$entry" ] || leftovers=yes ;;
+    esac
+done
+emit leftovers "$leftovers"
 if [ ! -e "$pgdata" ]; then
-    # Between the two renames of a swap there is none.
+    # Between the two renames of a swap there is none, and swap.list has the
+    # folders beside it.
     if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
+    emit config_file "${config_file:-$(debian_config_file)}"
+    if [ -r "$work/swap.list" ]; then
+        while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
+            [ "$live" = "$pgdata" ] || emit tablespace.0 "$live"
+        done <"$work/swap.list"
+    fi
     exit 0
 fi
 if [ ! -d "$pgdata" ]; then
@@ -108,13 +131,6 @@ if [ ! -r "$pgdata" ] || [ ! -x "$pgdata" ]; then
     exit 0
 fi
 emit pgdata_inode "${stats##*=}"
-# Debian's layout: VERSION/NAME below both folders.
-debian_config_file() {
-    parent=${pgdata%/*}
-    candidate=/etc/postgresql/${parent##*/}/${pgdata##*/}/postgresql.conf
-    [ ! -f "$candidate" ] || printf '%s' "$candidate"
-}
-
 if [ ! -f "$pgdata/PG_VERSION" ] &&
     ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
     emit pgdata_state empty

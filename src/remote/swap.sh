@@ -51,7 +51,8 @@ rename() {
     sync "${2%/*}" 2>/dev/null
 }
 
-# put FILE: stdin becomes FILE, durably and in one step.
+# put FILE: stdin becomes FILE, durably and in one step. At the end of a pipe,
+# which is a subshell, it cannot end the script itself.
 put() {
     cat >"$1.tmp" || die swap_failed "could not write $1.tmp"
     sync "$1.tmp" 2>/dev/null
@@ -60,7 +61,7 @@ put() {
 }
 
 mark() {
-    printf 'job=%s\nmethod=basebackup\nphase=%s\n' "$job" "$1" | put "$work/mark"
+    printf 'job=%s\nmethod=basebackup\nphase=%s\n' "$job" "$1" | put "$work/mark" || exit 1
 }
 
 # symlink TARGET LINK: LINK points to TARGET, at every moment to something.
@@ -151,7 +152,7 @@ if [ ! -e "$list" ]; then
             [ -z "$path" ] || [ ! -d "$path.follow_primary_new" ] ||
                 printf '%s\n%s\n%s\n' "$path" "$path.follow_primary_new" "$path.follow_primary_old$suffix"
         done
-    } | put "$list"
+    } | put "$list" || exit 1
 fi
 mark swapping
 

@@ -273,9 +273,9 @@ sub remember_killed
     {
         $killed{$pid} = 1;
         open my $fh, '<', "/proc/$pid/maps" or next;
-        while (<$fh>)
+        while (my $line = <$fh>)
         {
-            $shm_files{$1} = 1 if m{\s(/dev/shm/PostgreSQL\.\d+)};
+            $shm_files{$1} = 1 if $line =~ m{\s(/dev/shm/PostgreSQL\.\d+)};
         }
     }
     return;
