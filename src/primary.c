@@ -65,6 +65,10 @@ primary_ensure_slot(Job *job)
 	}
 	if (facts->slot_exists)
 	{
+		/* A server that is down streams no more, whatever its sender thinks. */
+		if (facts->slot_active && job->node.state == NODE_DOWN)
+			sql_run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+					"WHERE slot_name = $1 AND active", 1, slot);
 		job_detail(job, "%s, which was there", slot[0]);
 		return STEP_DONE;
 	}
