@@ -532,23 +532,18 @@ copy_progress(void *arg)
 }
 
 /*
- * The slot for the copy to stream through.  While the node's old server still
- * streams through the node's slot, that is none: then a temporary slot of this
- * worker holds the WAL until the new standby is proven, and goes with the
- * worker however it ends.
+ * The slot for the copy to stream through.  While the node's old standby runs
+ * that is none, for it streams through the node's slot, or will again in a
+ * moment: then a temporary slot of this worker holds the WAL until the new
+ * standby is proven, and goes with the worker however it ends.
  */
 static const char *
 slot_for_copy(const Job *job)
 {
-	const char *slot[] = {job->request->slot_name};
 	const char *own[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
-	const char *streams;
 
-	if (!job->node.uses_slot)
-		return slot[0];
-	streams = sql_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1", 1, slot);
-	if (streams == NULL || strcmp(streams, "t") != 0)
-		return slot[0];
+	if (job->node.state != NODE_STANDBY)
+		return job->request->slot_name;
 	sql_run("SELECT pg_create_physical_replication_slot($1, true, true) "
 			"WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, own);
 	return "";

@@ -140,8 +140,10 @@ refuse_mount_point() {
 refuse_mount_point "$pgdata"
 [ -z "$waldir" ] || refuse_mount_point "$waldir"
 
-# As far as there is time for it: the next copy removes the rest.
+# As far as there is time for it: the next copy removes the rest. Nobody reads
+# what the shell itself has to say then.
 trap 'fail ended "the copy was ended"' TERM
+trap : PIPE
 
 # From here on the arguments are pg_basebackup's.
 n=$#
