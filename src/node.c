@@ -94,6 +94,13 @@ fail_commonly(const Job *job, const RemoteReply *reply, const char *what)
 	fail(job, reply, sqlstate, what, hint);
 }
 
+pg_noreturn static void
+fail_for_tablespace(const Job *job, const RemoteReply *reply)
+{
+	fail(job, reply, ERRCODE_OBJECT_IN_USE, "there is no place for a tablespace",
+		 "Empty that directory on the node, or move it away, if nothing needs it; then call follow_primary() again. No data was changed.");
+}
+
 /* node_start_command and its siblings: %D, %p and %% in them. */
 static char *
 expand_command(const Job *job, const char *command)
@@ -351,6 +358,47 @@ can_start_from(Job *job, const char *segment)
 	return survey_wal_is_available(job, number * wal_segment_size);
 }
 
+/* This server's tablespaces: OID, location. Those within PGDATA go with it. */
+static SqlResult *
+primary_tablespaces(void)
+{
+	return sql_run("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace "
+				   "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid", 0, NULL);
+}
+
+/* The arguments of rewind.sh. */
+static const char **
+rewind_arguments(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	char	   *restore_command = job_restore_command(job);
+	SqlResult  *rows = primary_tablespaces();
+	const char *fixed[] = {
+		job->node.pgdata,
+		settings->node_bin_dir,
+		job->config_file,
+		job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+		settings->passfile[0] ? node_path(job, settings->passfile) : "",
+		restore_command ? restore_command : "",
+		psprintf(INT64_FORMAT, job->id),
+		NUMBER(job->primary.version_num),
+		job->keep_slots,
+		job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
+		psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32), (uint32) job->plan.fork_lsn),
+		NUMBER(wal_segment_size)
+	};
+	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
+	int			n = lengthof(fixed);
+
+	memcpy(all, fixed, sizeof(fixed));
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		all[n++] = sql_value(rows, i, 0);
+		all[n++] = sql_value(rows, i, 1);
+	}
+	return all;
+}
+
 StepResult
 node_rewind(Job *job)
 {
@@ -360,21 +408,11 @@ node_rewind(Job *job)
 		.on_stderr_line = rewind_progress,
 		.arg = job
 	};
-	char	   *restore_command = job_restore_command(job);
 	RemoteReply reply;
 
-	remote_run(job->ssh, &remote_rewind,
-			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
-						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
-						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 restore_command ? restore_command : "",
-						 psprintf(INT64_FORMAT, job->id),
-						 NUMBER(job->primary.version_num), job->keep_slots,
-						 job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
-						 psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
-								  (uint32) job->plan.fork_lsn),
-						 NUMBER(wal_segment_size)),
-			   &limits, &reply);
+	remote_run(job->ssh, &remote_rewind, rewind_arguments(job), &limits, &reply);
+	if (failed_for(&reply, "tablespace_in_use"))
+		fail_for_tablespace(job, &reply);
 	if (failed_for(&reply, "needs_copy"))
 	{
 		if (job->plan.copy_if_rewind_fails)
@@ -419,14 +457,6 @@ node_tablespace(const Job *job, Oid oid, char *here)
 		if (job->tablespace_oids[i] == oid)
 			return job->tablespaces[i];
 	return here;
-}
-
-/* This server's tablespaces: OID, location. Those within PGDATA go with it. */
-static SqlResult *
-primary_tablespaces(void)
-{
-	return sql_run("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace "
-				   "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid", 0, NULL);
 }
 
 /* From now on the node's folders are also those that only this server has. */
@@ -591,8 +621,7 @@ node_copy(Job *job)
 
 	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
 	if (failed_for(&reply, "tablespace_in_use"))
-		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "there is no place for a tablespace",
-			 "Empty that directory on the node, or move it away, if nothing needs it; then call follow_primary() again. Nothing was changed.");
+		fail_for_tablespace(job, &reply);
 	if (failed_for(&reply, "slot_in_use"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "the replication slot is in use",
 			 "Another server streams through it: give this node another slot_name.");

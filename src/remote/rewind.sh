@@ -3,7 +3,7 @@
 #
 # usage: rewind.sh PGDATA BIN_DIR CONFIG_FILE SOURCE_CONNINFO PASSFILE
 #                  RESTORE_COMMAND JOB SERVER_VERSION_NUM KEEP_SLOTS
-#                  LOST_TLI FORK_LSN WAL_SEGMENT_SIZE
+#                  LOST_TLI FORK_LSN WAL_SEGMENT_SIZE [OID LOCATION]...
 #   CONFIG_FILE      '' = PGDATA/postgresql.conf
 #   SOURCE_CONNINFO  without a password
 #   RESTORE_COMMAND  by which missing WAL may come; '' = by none
@@ -11,6 +11,8 @@
 #                    spaces; every other slot goes, for it would pin WAL
 #   LOST_TLI         timeline on which the node has WAL behind FORK_LSN that was
 #                    saved and must not be replayed; '' = it has none
+#   OID, LOCATION    the primary's tablespaces; those that the node lacks are made
+#                    at the same place, which must be free
 #
 # A server that crashed is recovered first: a primary in single-user mode, a
 # standby up to its consistent point and no further, for single-user mode would
@@ -29,6 +31,7 @@
 #                                   have to ask for
 #         on failure, changed=yes|no: whether PGDATA may have been changed
 # fails:  needs_copy          only a new copy helps
+#         tablespace_in_use   something else is in a LOCATION
 #         source_unreachable  no_space  permission  running  rewind_failed
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -47,6 +50,7 @@ shift 9
 lost_tli=$1
 fork_lsn=$2
 segment_size=$3
+shift 3
 work=$pgdata.follow_primary
 log=$work/rewind.log
 aside=$work/aside
@@ -335,6 +339,25 @@ recover_standby() {
     rm -f "$pgdata"/.s.PGSQL.* "$pgdata/recovery.signal" "$aside/made_recovery.signal"
     cluster_state && [ "$state" = 'shut down in recovery' ]
 }
+
+# pg_rewind would write into the directory, whosever it is: on one machine it
+# may be the primary's own.
+while [ $# -ge 2 ]; do
+    if [ ! -e "$pgdata/pg_tblspc/$1" ] && [ ! -h "$pgdata/pg_tblspc/$1" ]; then
+        for link in "$pgdata"/pg_tblspc/*; do
+            # shellcheck disable=SC3013 # as above
+            if [ -h "$link" ] && [ "$link" -ef "$2" ]; then
+                give_up no needs_copy "$2 was made a tablespace anew after the fork: a rewind would mix up the old and the new one"
+            fi
+        done
+        if [ -n "$(find -H "$2" -mindepth 1 -maxdepth 1 2>/dev/null | head -n 1)" ]; then
+            give_up no tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
+        fi
+        mkdir -p "$2" 2>/dev/null
+        [ -w "$2" ] || give_up no permission "the primary's tablespace directory $2 is not on the node, and cannot be made"
+    fi
+    shift 2
+done
 
 recovered=no
 case $state in
