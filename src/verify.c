@@ -28,7 +28,7 @@
 #include "survey.h"
 #include "verify.h"
 
-#define POLL_MS		10
+#define POLL_MS		3
 #define GRACE_MS	15000
 
 /* How long a repointed node may take before it is looked at again. */

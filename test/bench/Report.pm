@@ -73,6 +73,10 @@ What is compared:
 - All start from the same state, restored and flushed before each run. fsync is on, everywhere. checkpoint_timeout is
   $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
   The write load is pgbench at $facts->{load_rate} transactions a second.
+- What a job does beyond the commands by hand: psql and a worker start, an SSH connection is made (about half of *survey*), both
+  servers are looked at, the node is locked, and the proof is made once by the job itself. That is a tenth or two of a second of
+  processor time, most of it spent in starting processes on the node: it weighs against a repoint, which is a signal, and little
+  against a rewind or a copy. Jobs at once share the cores.
 END
     if (my @stepped = grep { $_->{steps} } @$results)
     {
