@@ -116,7 +116,10 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (16, 'which even streams from this server', 'forked=yes tli=2 lsn=0/3600000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
     (17, 'no history in common', 'state=primary tli=3 lsn=0/3600000 history=2@0/3000000 p.tli=4 p.history=1@0/3000000'),
     (18, 'the WAL since the fork is gone here', 'lsn=0/3900000 p.oldest=0/3800000'),
-    (19, 'gone, but there is an archive', 'lsn=0/3900000 p.oldest=0/3800000 archive=yes')
+    (19, 'gone, but there is an archive', 'lsn=0/3900000 p.oldest=0/3800000 archive=yes'),
+    (20, 'a standby ahead of this server on its own timeline', 'tli=2 lsn=0/4000100 history=1@0/3000000'),
+    (21, 'which even streams from this server', 'tli=2 lsn=0/4000100 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (22, 'paused, and past the fork', 'lsn=0/3000100 paused=yes')
 ) t(n, what, facts) ORDER BY n;
 
 -- What an interrupted job left
