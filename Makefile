@@ -88,4 +88,4 @@ test-matrix:
 
 # FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
 test-faults:
-	@PG_CONFIG='$(PG_CONFIG)' exec test/faults/run $(FAULTS)
+	@exec env PG_CONFIG='$(PG_CONFIG)' test/faults/run $(FAULTS)

@@ -316,8 +316,10 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
-	if (requested == REQUESTED_AUTO && node->state == NODE_DOWN &&
-		(node->mark == MARK_HALF_SWAPPED || node->mark == MARK_CHANGED))
+	if (node->state == NODE_DOWN &&
+		((requested == REQUESTED_AUTO && node->mark == MARK_CHANGED) ||
+		 ((requested == REQUESTED_AUTO || requested == REQUESTED_BASEBACKUP) &&
+		  node->mark == MARK_HALF_SWAPPED)))
 	{
 		choose(plan, METHOD_BASEBACKUP, "an interrupted job has brought the data already: only what was left is done");
 		plan->finish = true;
