@@ -77,7 +77,7 @@ for path in "$waldir" "$@"; do
     replaced "${path%/}.follow_primary_old"
 done
 replaced "$work/old"
-set --
+set -- "$pgdata"/*.fp_tmp
 for name in new repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
     swap.list swap.list.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"

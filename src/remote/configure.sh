@@ -50,8 +50,10 @@ install_file() {
 
 # put_text FILE TEXT
 put_text() {
-    printf '%s\n' "${2%"$nl"}" >"$1.fp_tmp" ||
+    if ! printf '%s\n' "${2%"$nl"}" >"$1.fp_tmp"; then
+        rm -f "$1.fp_tmp"
         die config_not_writable "could not write $1.fp_tmp"
+    fi
     install_file "$1.fp_tmp" "$1"
 }
 
@@ -66,14 +68,18 @@ edited() {
     esac
 }
 
-# replace FILE: by edit.tmp, with the mode and owner that it has.
+# replace FILE: by edit.tmp, with the mode and owner that it has. In place only
+# where there is no other way, for a full disk would leave FILE empty.
 replace() {
     changed=yes
-    if cp -p "$1" "$1.fp_tmp" 2>/dev/null && cat "$work/edit.tmp" >"$1.fp_tmp"; then
+    if [ -w "${1%/*}/" ]; then
+        if ! { cp -p "$1" "$1.fp_tmp" && cat "$work/edit.tmp" >"$1.fp_tmp"; }; then
+            rm -f "$1.fp_tmp"
+            die config_not_writable "could not write $1.fp_tmp"
+        fi
         install_file "$1.fp_tmp" "$1"
     else
         # a directory that belongs to somebody else, a file that is ours
-        rm -f "$1.fp_tmp" 2>/dev/null
         [ -w "$1" ] || die config_not_writable "could not write $1"
         cat "$work/edit.tmp" >"$1" || die config_not_writable "could not write $1"
         sync "$1" 2>/dev/null

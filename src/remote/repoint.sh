@@ -37,8 +37,11 @@ put_back() {
     file=$(cat "$kept/$1.path") || return 1
     if [ ! -e "$kept/$1" ]; then
         rm -f "$file"
-    elif cp -p "$kept/$1" "$file.fp_tmp" 2>/dev/null; then
-        mv -f "$file.fp_tmp" "$file"
+    elif [ -w "${file%/*}/" ]; then
+        if ! { cp -p "$kept/$1" "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
+            rm -f "$file.fp_tmp"
+            return 1
+        fi
     else
         cat "$kept/$1" >"$file"
     fi

@@ -794,8 +794,9 @@ sub _fault_failover
     my ($self, $node, $point, $job) = @_;
     my (undef, $new, $third) = $self->{cluster}->nodes;
     $self->_third_knows($third, $job);
-    $self->{session} = undef;
+    # Before our session lets go of the lock.
     $new->kill9;
+    $self->{session} = undef;
     $third->promote;
     $self->{primary} = $third;
     return;
@@ -807,8 +808,8 @@ sub _fault_demote
     my ($self, $node, $point, $job) = @_;
     my (undef, $new, $third) = $self->{cluster}->nodes;
     $self->_third_knows($third, $job);
-    $self->{session} = undef;
     $new->stop('fast');
+    $self->{session} = undef;
     $third->promote;
     $new->follow($third);
     $new->start;
@@ -980,7 +981,7 @@ sub _check_end
     my ($state, $code, $error, $hint) = split /\|/,
         $primary->safe_psql("SELECT state, error_code, error, hint FROM follow_primary_job WHERE id = $job"), -1;
     die "the first job's row lacks a part: state $state, error_code $code, error $error, hint $hint\n"
-        if $state ne 'succeeded' && grep { !defined || $_ eq '' } $code, $error, $hint;
+        if $state !~ /^(?:succeeded|skipped)$/ && grep { !defined || $_ eq '' } $code, $error, $hint;
     $self->_check_processes($primary);
 
     my $home = $self->_home($node);

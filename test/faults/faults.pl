@@ -6,7 +6,7 @@
 #
 # A filter has to match the whole name. part=1/3 runs every third case, so that
 # three processes share the work. Exits 1 when a case failed or, after that many
-# minutes (150), when some were left out.
+# minutes (240), when some were left out.
 
 use strict;
 use warnings;
@@ -15,7 +15,7 @@ use Faults;
 
 my %want = map { /\A(method|step|point|fault|part|minutes)=(.+)\z/ ? ($1 => $2) : die "not understood: $_\n" } @ARGV;
 my ($part, $parts) = split m{/}, delete $want{part} // '1/1';
-my $end = time + 60 * (delete $want{minutes} // 150);
+my $end = time + 60 * (delete $want{minutes} // 240);
 die "PostgreSQL does not run as root\n" if $> == 0;
 Faults::enter_namespace();
 $| = 1;
