@@ -91,7 +91,8 @@ like(plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a 
 is_deeply([ glob $node->pgdata . '/*' ], \@before, 'trying the archive leaves nothing behind');
 
 # Not all of it, though.
-my ($hole) = map { sprintf '%s/00000001%016X', $archive, hex(substr $oldest, 8) - 2 } 1;
+my $next = $new->safe_psql("SELECT right(pg_walfile_name('$behind'), 16)");
+my $hole = sprintf '%s/00000001%08X%08X', $archive, hex(substr $next, 0, 8), hex(substr $next, 8) + 1;
 rename $hole, "$hole.away" or BAIL_OUT("rename $hole: $!");
 like(plan_for($node), qr/^basebackup\|.*does not serve it/, 'a hole in the archive: the plan is a copy');
 rename "$hole.away", $hole;
