@@ -12,8 +12,9 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums 
 my ($old, $new) = $cluster->nodes;
 
 # Tablespaces of several servers on one machine: within their data directories.
-my $tablespaces = $new->try_sql('SHOW allow_in_place_tablespaces')->{ok} && FollowPrimary::Node::pg_major() >= 16;
-my $in_place = "SET allow_in_place_tablespaces = on; ";
+# Replay needs the setting too.
+my $tablespaces = FollowPrimary::Node::pg_major() >= 16;
+$cluster->set(allow_in_place_tablespaces => 'on') if $tablespaces;
 
 run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '2', $old->connstr ]);
 $old->safe_psql('CREATE DATABASE kept');
@@ -23,7 +24,7 @@ $old->safe_psql('CREATE TABLE common AS SELECT 1 AS i; CREATE TABLE dropped_here
     CREATE TABLE truncated AS SELECT generate_series(1, 20000) AS i; CREATE TABLE grown AS SELECT 1 AS i');
 if ($tablespaces)
 {
-    $old->safe_psql("${in_place}CREATE TABLESPACE $_ LOCATION ''") for qw(shared gone_here gone_there);
+    $old->safe_psql("CREATE TABLESPACE $_ LOCATION ''") for qw(shared gone_here gone_there);
     $old->safe_psql('CREATE TABLE in_shared TABLESPACE shared AS SELECT 1 AS i');
 }
 $old->safe_psql('CHECKPOINT');
@@ -35,14 +36,14 @@ $old->safe_psql($_) for 'CREATE DATABASE made_there', 'DROP DATABASE dropped_the
     'CREATE TABLE made_there AS SELECT generate_series(1, 5000) AS i', 'INSERT INTO common SELECT 1000', 'TRUNCATE truncated',
     'INSERT INTO grown SELECT generate_series(1000, 90000)', 'ALTER TABLE pgbench_accounts ADD COLUMN there int DEFAULT 1',
     'VACUUM FULL pgbench_branches', 'CREATE INDEX ON pgbench_accounts (bid)',
-    $tablespaces ? ("${in_place}CREATE TABLESPACE made_there LOCATION ''", 'DROP TABLESPACE gone_there', 'INSERT INTO in_shared SELECT 1000') : ();
+    $tablespaces ? ("CREATE TABLESPACE made_there LOCATION ''", 'DROP TABLESPACE gone_there', 'INSERT INTO in_shared SELECT 1000') : ();
 $old->safe_psql('CREATE TABLE made_there AS SELECT 1', dbname => 'kept');
 $old->safe_psql('CHECKPOINT');
 
 # The primary.
 $new->safe_psql($_) for 'CREATE DATABASE made_here', 'DROP DATABASE dropped_here', 'DROP TABLE dropped_here',
     'CREATE TABLE made_here AS SELECT generate_series(1, 5000) AS i', 'INSERT INTO common SELECT 2', 'DELETE FROM truncated WHERE i > 10000', 'VACUUM truncated',
-    $tablespaces ? ("${in_place}CREATE TABLESPACE made_here LOCATION ''", 'DROP TABLESPACE gone_here', 'INSERT INTO in_shared SELECT 2') : ();
+    $tablespaces ? ("CREATE TABLESPACE made_here LOCATION ''", 'DROP TABLESPACE gone_here', 'INSERT INTO in_shared SELECT 2') : ();
 $new->safe_psql('CREATE TABLE made_here AS SELECT 1', dbname => 'kept');
 
 # While the job runs, everything grows.
