@@ -54,15 +54,6 @@ beside() {
     printf '%s.follow_primary_new' "${1%/}"
 }
 
-# A folder that is on another device than the folder above it, or mounted.
-is_mount_point() {
-    [ -d "$1" ] || return 1
-    if mountpoint -q "$1" 2>/dev/null; then
-        return 0
-    fi
-    [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
-}
-
 # As in rewind.sh.
 logged() {
     file=$1

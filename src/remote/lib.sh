@@ -89,3 +89,48 @@ connect_with() {
     esac
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary PGOPTIONS='-c statement_timeout=10s'
 }
+
+# server_pid: sets pid to the process that serves $pgdata, or returns 1; sets
+# single_user to yes or no. A pid that another program or another cluster has
+# by now does not count: a server's working directory is its data directory.
+# shellcheck disable=SC2034,SC2154 # pgdata, single_user: the scripts'
+server_pid() {
+    pid='' single_user=no
+    [ -r "$pgdata/postmaster.pid" ] || return 1
+    IFS= read -r pid <"$pgdata/postmaster.pid" || :
+    case $pid in
+        -*) pid=${pid#-} single_user=yes ;; # it writes its pid negated
+    esac
+    case $pid in
+        '' | *[!0-9]*) pid= && return 1 ;;
+    esac
+    if [ -d /proc/self/cwd ]; then
+        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
+    elif [ -n "${bin:-}" ]; then
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+    else
+        kill -0 "$pid" 2>/dev/null
+    fi
+}
+
+# try COMMAND...: dies with the fitting reason if it fails, else with
+# $try_reason, which the script sets.
+# shellcheck disable=SC2154 # the scripts'
+try() {
+    message=$("$@" 2>&1) && return
+    case $message in
+        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
+        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
+        *) die "$try_reason" "$message" ;;
+    esac
+}
+
+# is_mount_point FOLDER
+is_mount_point() {
+    [ -d "$1" ] || return 1
+    if mountpoint -q "$1" 2>/dev/null; then
+        return 0
+    fi
+    [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
+}

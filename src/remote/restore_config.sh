@@ -20,18 +20,11 @@ target=${2:-$pgdata}
 saved=$pgdata.follow_primary/config
 count=0
 
+try_reason=restore_failed
+
 umask 077
 LC_ALL=C
 export LC_ALL
-
-try() {
-    message=$("$@" 2>&1) && return
-    case $message in
-        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
-        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
-        *) die restore_failed "$message" ;;
-    esac
-}
 
 mode() {
     # shellcheck disable=SC2012 # ls for the mode only

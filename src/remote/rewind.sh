@@ -66,23 +66,6 @@ if [ "$config" = "$pgdata/postgresql.conf" ]; then
     config=
 fi
 
-# As in stop.sh.
-server_pid() {
-    pid=
-    [ -r "$pgdata/postmaster.pid" ] || return 1
-    IFS= read -r pid <"$pgdata/postmaster.pid" || :
-    pid=${pid#-}
-    case $pid in
-        '' | *[!0-9]*) pid= && return 1 ;;
-    esac
-    if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
-        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
-    else
-        "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
-    fi
-}
-
 boot_id() {
     cat /proc/sys/kernel/random/boot_id 2>/dev/null
 }

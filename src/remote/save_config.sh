@@ -31,6 +31,8 @@ work=$pgdata.follow_primary
 saved=$work/config
 new=$work/config.tmp
 
+try_reason=save_failed
+
 umask 077
 LC_ALL=C
 export LC_ALL
@@ -38,16 +40,6 @@ export LC_ALL
 finish() {
     emit saved "$(grep -c '' "$saved/files")"
     exit 0
-}
-
-# try COMMAND...: dies with the fitting reason if it fails.
-try() {
-    message=$("$@" 2>&1) && return
-    case $message in
-        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
-        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
-        *) die save_failed "$message" ;;
-    esac
 }
 
 if [ -e "$work/mark" ] && [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then

@@ -31,18 +31,11 @@ work=$pgdata.follow_primary
 wal=$pgdata/pg_wal
 saved=$work/lost_wal-$job
 
+try_reason=save_failed
+
 umask 077
 LC_ALL=C
 export LC_ALL
-
-try() {
-    message=$("$@" 2>&1) && return
-    case $message in
-        *'No space left'* | *'quota exceeded'*) die no_space "$message" ;;
-        *'ermission denied'* | *'ead-only'*) die permission "$message" ;;
-        *) die save_failed "$message" ;;
-    esac
-}
 
 # bytes X/Y: an LSN as a number
 bytes() {

@@ -32,19 +32,13 @@ mark=$pgdata.follow_primary/mark
 # How long a START_COMMAND that returned 0 may leave us without a server.
 appear_limit=15
 
-# As in stop.sh.
-server_pid() {
-    pid=
-    [ -r "$pgdata/postmaster.pid" ] || return 1
-    IFS= read -r pid <"$pgdata/postmaster.pid" || :
-    case $pid in
-        '' | *[!0-9]*) pid= && return 1 ;;
-    esac
-    if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
-        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
-    else
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+# A server that others can connect to has PGDATA. One in single-user mode does
+# not count: the start will say that it is in the way.
+serving() {
+    server_pid || return 1
+    if [ "$single_user" = yes ]; then
+        pid=
+        return 1
     fi
 }
 
@@ -130,11 +124,11 @@ await_status() {
             rc=$?
             starter=
             appear=$((now + $1))
-            if [ "$rc" -ne 0 ] && ! server_pid; then
+            if [ "$rc" -ne 0 ] && ! serving; then
                 fail start_failed "the server did not start, or ended again"
             fi
         fi
-        if server_pid; then
+        if serving; then
             seen=yes
             if server_status; then
                 finish
@@ -166,7 +160,7 @@ collected=$(collected_log)
 collected_size=0
 [ -z "$collected" ] || collected_size=$(size_of "$collected")
 
-if server_pid; then
+if serving; then
     emit was_running yes
     await_status 0
 fi
@@ -181,7 +175,7 @@ if [ -n "$command" ]; then
         sh -c "$command" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
     fi
     rc=$?
-    if [ "$rc" -ne 0 ] && ! server_pid; then
+    if [ "$rc" -ne 0 ] && ! serving; then
         fail start_failed "the command to start the server failed with exit code $rc"
     fi
     await_status "$appear_limit"

@@ -27,25 +27,6 @@ work=$pgdata.follow_primary
 
 umask 077
 
-# Sets pid to the process that serves PGDATA, or returns 1.  A pid that another
-# program or another cluster has by now does not count: a server's working
-# directory is its data directory.
-server_pid() {
-    pid=
-    [ -r "$pgdata/postmaster.pid" ] || return 1
-    IFS= read -r pid <"$pgdata/postmaster.pid" || :
-    pid=${pid#-} # a single-user server writes its pid negated
-    case $pid in
-        '' | *[!0-9]*) pid= && return 1 ;;
-    esac
-    if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
-        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
-    else
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
-    fi
-}
-
 pause() {
     sleep 0.02 2>/dev/null || sleep 1
 }

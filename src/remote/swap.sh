@@ -33,15 +33,6 @@ umask 077
 LC_ALL=C
 export LC_ALL
 
-# As in basebackup.sh.
-is_mount_point() {
-    [ -d "$1" ] || return 1
-    if mountpoint -q "$1" 2>/dev/null; then
-        return 0
-    fi
-    [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
-}
-
 there() {
     [ -e "$1" ] || [ -h "$1" ]
 }
@@ -78,23 +69,6 @@ real() {
         set -- "$(readlink -f "$1")"
     fi
     printf '%s' "${1%/}"
-}
-
-# As in stop.sh, here for /proc only: this script has no BIN_DIR.
-server_pid() {
-    pid=
-    [ -r "$pgdata/postmaster.pid" ] || return 1
-    IFS= read -r pid <"$pgdata/postmaster.pid" || :
-    pid=${pid#-}
-    case $pid in
-        '' | *[!0-9]*) return 1 ;;
-    esac
-    if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
-        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
-    else
-        kill -0 "$pid" 2>/dev/null
-    fi
 }
 
 job=$(sed -n 's/^job=//p' "$work/proven" 2>/dev/null)
