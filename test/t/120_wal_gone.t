@@ -7,11 +7,10 @@
 use FollowPrimary::Test;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, slots => 0, archive => 1, conf => {
-    min_wal_size => '32MB', max_wal_size => '32MB', checkpoint_timeout => '1h',
+    wal_keep_size => 0, min_wal_size => '32MB', max_wal_size => '32MB', checkpoint_timeout => '1h',
     'follow_primary.verify_timeout' => '30s', 'follow_primary.restore_command' => '' });
 my ($old, $new, $served, $unserved, $stopped, $cut) = $cluster->nodes;
 my $archive = $cluster->archive_dir;
-$cluster->set(wal_keep_size => 0);    # the copies are made
 
 sub plan_for
 {

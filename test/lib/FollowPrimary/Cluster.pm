@@ -67,12 +67,16 @@ sub new
     $self->write_known_hosts;
 
     my ($primary, @standbys) = $self->nodes;
-    $primary->init(conf => $self->_settings(%{ $opt{conf} // {} }),
+    # The copies begin before their slots: they need the WAL kept until they are made.
+    my %conf   = %{ $opt{conf} // {} };
+    my %thrift = map { exists $conf{$_} ? ($_ => delete $conf{$_}) : () } qw(wal_keep_size wal_keep_segments);
+    $primary->init(conf => $self->_settings(%conf),
         map { $_ => $opt{$_} } qw(checksums auth initdb));
     $primary->start;
     $primary->safe_psql('SET password_encryption = \'scram-sha-256\'; CREATE ROLE repl LOGIN REPLICATION PASSWORD '
         . FollowPrimary::Node::quote($self->{password}{repl}));
     $self->_copy_to(@standbys);
+    $self->set(%thrift) if %thrift;
 
     if ($opt{ssh} // 1)
     {
