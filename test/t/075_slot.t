@@ -1,0 +1,78 @@
+# What becomes of the node's replication slot on the primary: made, reused,
+# made anew when it is of no use, left alone when it is another's, and dropped
+# after a failure only by the job that made it. Needs real slots: whether one
+# has lost its WAL only PostgreSQL can say.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, slots => 0, conf => {
+    wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB', 'follow_primary.verify_timeout' => '20s' });
+my ($primary, $node, $other) = $cluster->nodes;
+my $slot = $node->slot_name;
+
+sub slots { return $primary->safe_psql(q{SELECT string_agg(slot_name || ' ' || slot_type || ' ' || active, ', ' ORDER BY slot_name)
+    FROM pg_replication_slots}) }
+sub slot_step { return $primary->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'slot' ORDER BY job_id DESC LIMIT 1}) }
+sub free_slot
+{
+    $node->stop('fast');
+    $primary->poll_query_until("SELECT count(*) = 0 FROM pg_replication_slots WHERE slot_name = '$slot' AND active");
+    return;
+}
+
+my $r = $primary->make_follow($node);
+ok($r->{ok}, 'a node without a slot') or diag($r->{err});
+is(slots(), "$slot physical true", 'has one now, and uses it');
+is(slot_step(), "$slot, made", 'as the step says');
+
+free_slot();
+$r = $primary->make_follow($node, when_down => 'rejoin');
+ok($r->{ok}, 'a node with a slot') or diag($r->{err});
+is(slot_step(), "$slot, which was there", 'keeps it');
+
+# One that holds back no WAL.
+free_slot();
+$primary->safe_psql("SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_physical_replication_slot('$slot')");
+$r = $primary->make_follow($node, when_down => 'rejoin');
+ok($r->{ok}, 'a node whose slot reserves nothing') or diag($r->{err});
+is(slot_step(), "$slot, made", 'gets it anew');
+
+SKIP:
+{
+    skip 'before PostgreSQL 13 a slot never loses WAL', 3 if FollowPrimary::Node::pg_major() < 13;
+    free_slot();
+    $primary->set(max_slot_wal_keep_size => '1MB');
+    $primary->reload;
+    for (1 .. 6)
+    {
+        $primary->safe_psql('CREATE TABLE IF NOT EXISTS t (i int); INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
+        $primary->safe_psql('CHECKPOINT');
+    }
+    is($primary->safe_psql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '$slot'"), 'lost', 'a slot has lost its WAL');
+    $primary->set(max_slot_wal_keep_size => -1);
+    $primary->reload;
+    $r = $primary->make_follow($node, when_down => 'rejoin');
+    ok($r->{ok}, 'its node follows again') or diag($r->{err});
+    is(slot_step(), "$slot, made", 'through one made anew');
+}
+
+# Others' slots.
+$r = $primary->make_follow($other, slot_name => $slot);
+is($r->{sqlstate}, '55006', "another node's slot is refused");
+like($r->{hint}, qr/slot_name of its own/, 'with a hint');
+is(slots(), "$slot physical true", 'and left alone');
+
+# A job that fails: its own slot goes, one that was there stays.
+$primary->safe_psql('CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE \'trouble\'; END$$;
+    CREATE TRIGGER trouble BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step = \'repoint\') EXECUTE FUNCTION trouble()');
+my $before = slots();
+$r = $primary->make_follow($other, method => 'repoint');
+ok(!$r->{ok}, 'a job fails after it has made its slot');
+is(slots(), $before, 'the slot is gone');
+$primary->safe_psql("SELECT pg_create_physical_replication_slot('@{[ $other->slot_name ]}', true)");
+$before = slots();
+$r = $primary->make_follow($other, method => 'repoint');
+ok(!$r->{ok}, 'a job fails whose slot was there');
+is(slots(), $before, 'the slot stays');
+
+done_testing();
