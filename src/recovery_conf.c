@@ -222,6 +222,27 @@ job_tool_conninfo(const Job *job, const char *user, const char *database)
 	return buf.data;
 }
 
+/* A restore_command that copies from the directory, whatever its name. */
+static char *
+copy_from_archive(const char *dir)
+{
+	StringInfoData path;
+	StringInfoData command;
+
+	initStringInfo(&path);
+	for (const char *c = dir; *c; c++)
+	{
+		if (*c == '%')
+			appendStringInfoChar(&path, '%');
+		appendStringInfoChar(&path, *c);
+	}
+	initStringInfo(&command);
+	appendStringInfoString(&command, "cp ");
+	remote_quote(&command, path.data);
+	appendStringInfoString(&command, "/%f \"%p\"");
+	return restore_command_guard(command.data);
+}
+
 char *
 job_restore_command(const Job *job)
 {
@@ -230,7 +251,7 @@ job_restore_command(const Job *job)
 	if (settings->restore_command[0] != '\0')
 		return restore_command_guard(settings->restore_command);
 	if (settings->archive_dir[0] != '\0')
-		return restore_command_guard(psprintf("cp \"%s/%%f\" \"%%p\"", settings->archive_dir));
+		return copy_from_archive(settings->archive_dir);
 	if (job->node.restore_command && job->node.restore_command[0] != '\0')
 		return job->node.restore_command;
 	return NULL;

@@ -79,14 +79,17 @@ die() {
     exit 1
 }
 
-# connect_with PASSFILE: how psql and its kin connect: never asking anybody,
-# with that password file ('' = libpq's own default).
+# connect_with PASSFILE DATABASE: how psql and its kin connect: never asking
+# anybody, with that password file ('' = libpq's own default). The database is
+# in the environment, since psql takes a -d with "=" in it for a whole
+# connection string.
 connect_with() {
     case $1 in
         '') ;;
         [~]/*) export PGPASSFILE="$HOME/${1#??}" ;;
         *) export PGPASSFILE="$1" ;;
     esac
+    export PGDATABASE="$2"
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary PGOPTIONS='-c statement_timeout=10s'
 }
 

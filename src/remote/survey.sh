@@ -25,7 +25,7 @@ pgdata=$1 port=$2 bin_dir=$3 config_file=$4 db_user=$5 db_name=$6 passfile=$7
 segment=$8 host=$9
 shift 9
 records=$1
-connect_with "$passfile"
+connect_with "$passfile" "$db_name"
 
 # A node is asked often, and many at once: what the shell can find out itself
 # starts no process here.
@@ -216,7 +216,7 @@ if [ -n "$pid" ]; then
     fi
     # Every line of the answer is key=value already, escaped as emit does.
     answer=$("$bin_dir/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -h "$socket_dir" -p "$lock_port" \
-        -U "$db_user" -d "$db_name" 2>&1 <<'SQL'
+        -U "$db_user" 2>&1 <<'SQL'
 SET search_path = pg_catalog;
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
 FROM (

@@ -28,7 +28,7 @@ pgdata=$1 bin_dir=$2 db_user=$3 passfile=$4 slot=$5 timeline=$6 database=$7 sche
 job=$9
 shift 9
 seq=$1 lsn=$2 timeout=$3
-connect_with "$passfile"
+connect_with "$passfile" "$database"
 
 deadline=$(($(date +%s) + timeout))
 answer='' missing='it does not answer'
@@ -47,7 +47,7 @@ while :; do
     case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
     # One connection looks again and again, until all is there.
     if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
-        -U "$db_user" -d "$database" -v ON_ERROR_STOP=1 2>&1 <<SQL
+        -U "$db_user" -v ON_ERROR_STOP=1 2>&1 <<SQL
 SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'), coalesce(r.received_tli, 0),
        coalesce(r.sender_host, '-'),
        (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams'),
