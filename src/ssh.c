@@ -274,6 +274,11 @@ ssh_handshake(SshSession *session, KnownHosts *known)
 				 errdetail("%s.", ssh_last_error(session)),
 				 !no_common_method ?
 				 errhint("Check that an SSH server listens on this port, and its log.") :
+				 ssh_only_rsa(session) ?
+				 errhint("libssh2 %s is built with libgcrypt here, and knows RSA host keys with SHA-1 signatures only. "
+						 "If the host has no RSA key, make one there by \"ssh-keygen -A\" and restart sshd. "
+						 "OpenSSH 8.8 and later also want \"HostKeyAlgorithms +ssh-rsa\" in its sshd_config.",
+						 libssh2_version(0)) :
 				 !ssh_has_rsa_sha2() ?
 				 errhint("libssh2 %s knows RSA host keys with SHA-1 signatures only, which OpenSSH 8.8 and later do not offer. "
 						 "If the host has only an RSA key, make others there by \"ssh-keygen -A\" and restart sshd.",
@@ -299,6 +304,24 @@ bool
 ssh_has_rsa_sha2(void)
 {
 	return libssh2_version(0x010b00) != NULL;
+}
+
+bool
+ssh_only_rsa(SshSession *session)
+{
+	const char **types;
+	int			count = libssh2_session_supported_algs(session->handle,
+													   LIBSSH2_METHOD_HOSTKEY, &types);
+	bool		only_rsa = true;
+
+	if (count < 0)
+		return false;
+	for (int i = 0; i < count; i++)
+		if (strncmp(types[i], "ecdsa-", strlen("ecdsa-")) == 0 ||
+			strcmp(types[i], "ssh-ed25519") == 0)
+			only_rsa = false;
+	libssh2_free(session->handle, types);
+	return only_rsa;
 }
 
 

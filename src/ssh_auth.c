@@ -3,12 +3,13 @@
  *		Authentication by public key.
  *
  * A refusal is the error that users meet most, so each key file is looked
- * into for what libssh2 does not tell: whether it is encrypted, or an RSA key
- * that the linked libssh2 cannot use.
+ * into for what libssh2 does not tell: whether it is encrypted, or a key that
+ * the linked libssh2 cannot use.
  */
 #include "postgres.h"
 
 #include <ctype.h>
+#include <unistd.h>
 
 #include "compat.h"
 #include "ssh_private.h"
@@ -20,7 +21,9 @@ typedef enum KeyFileState
 	KEY_FILE_MISSING,
 	KEY_FILE_UNREADABLE,
 	KEY_FILE_ENCRYPTED,
-	KEY_FILE_NOT_A_KEY
+	KEY_FILE_NOT_A_KEY,
+	KEY_FILE_NOT_PEM_RSA,		/* these two are for ssh_only_rsa() */
+	KEY_FILE_WITHOUT_PUBLIC
 } KeyFileState;
 
 static const char *const default_key_files[] =
@@ -29,9 +32,11 @@ static const char *const default_key_files[] =
 };
 
 static void ssh_check_methods(SshSession *session);
-static bool ssh_offer_key(SshSession *session, const char *path, StringInfo refusals,
+static bool ssh_offer_key(SshSession *session, const char *path,
+						  const char *public_path, StringInfo refusals,
 						  bool *was_rsa);
-static KeyFileState key_file_look(const char *path, bool *is_rsa, int *error);
+static KeyFileState key_file_look(const char *path, bool only_rsa, bool *is_rsa,
+								  int *error);
 
 
 void
@@ -39,11 +44,17 @@ ssh_authenticate(SshSession *session, const char *key_file)
 {
 	bool		explicit_file = key_file != NULL && key_file[0] != '\0';
 	int			files = explicit_file ? 1 : lengthof(default_key_files);
+	bool		pem_rsa = ssh_only_rsa(session);
+	const char *make_key = pem_rsa ?
+		"ssh-keygen -t rsa -m PEM -N '' -f ~/.ssh/id_rsa" :
+		"ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519";
 	StringInfoData refusals;
 	int			offered = 0;
 	int			unusable = 0;
 	bool		only_rsa = true;
 	bool		encrypted = false;
+	bool		foreign = false;
+	char	   *without_public = NULL;
 	char	   *first_path = NULL;
 
 	ssh_check_methods(session);
@@ -54,13 +65,15 @@ ssh_authenticate(SshSession *session, const char *key_file)
 		char	   *path = ssh_home_path(explicit_file ? key_file : default_key_files[i]);
 		bool		is_rsa = false;
 		int			error = 0;
-		KeyFileState state = key_file_look(path, &is_rsa, &error);
+		KeyFileState state = key_file_look(path, pem_rsa, &is_rsa, &error);
 
 		if (state == KEY_FILE_MISSING && !explicit_file)
 			continue;
 		if (state == KEY_FILE_USABLE)
 		{
-			if (ssh_offer_key(session, path, &refusals, &is_rsa))
+			if (ssh_offer_key(session, path,
+							  pem_rsa ? psprintf("%s.pub", path) : NULL,
+							  &refusals, &is_rsa))
 			{
 				pfree(refusals.data);
 				return;
@@ -84,6 +97,14 @@ ssh_authenticate(SshSession *session, const char *key_file)
 			case KEY_FILE_NOT_A_KEY:
 				appendStringInfo(&refusals, "File \"%s\" is not a private key.", path);
 				break;
+			case KEY_FILE_NOT_PEM_RSA:
+				foreign = true;
+				appendStringInfo(&refusals, "Key file \"%s\" is not an RSA key in PEM format.", path);
+				break;
+			case KEY_FILE_WITHOUT_PUBLIC:
+				without_public = path;
+				appendStringInfo(&refusals, "Key file \"%s\" has no file \"%s.pub\" beside it.", path, path);
+				break;
 			default:
 				appendStringInfo(&refusals, "Could not read key file \"%s\": %s.", path, strerror(error));
 				break;
@@ -96,11 +117,16 @@ ssh_authenticate(SshSession *session, const char *key_file)
 				 errmsg("SSH server at \"%s\" port %d accepts no key of OS user \"%s\" for user \"%s\"",
 						session->host, session->port, ssh_os_user(), session->user),
 				 errdetail("%s", refusals.data),
+				 pem_rsa ?
+				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
+						 "If it is there: libssh2 %s signs by RSA keys with SHA-1 only, so OpenSSH 8.8 and later want "
+						 "\"PubkeyAcceptedAlgorithms +ssh-rsa\" in sshd_config; else see sshd's log.",
+						 first_path, session->user, session->host, libssh2_version(0)) :
 				 only_rsa && !ssh_has_rsa_sha2() ?
 				 errhint("libssh2 %s signs by RSA keys with SHA-1 only, which OpenSSH 8.8 and later refuse. "
-						 "Make an ed25519 key as OS user \"%s\": ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519, "
+						 "Make an ed25519 key as OS user \"%s\": %s, "
 						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
-						 libssh2_version(0), ssh_os_user(), session->user, session->host) :
+						 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
 				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
 						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log.",
 						 first_path, session->user, session->host)));
@@ -112,17 +138,26 @@ ssh_authenticate(SshSession *session, const char *key_file)
 						session->host, session->port),
 				 errdetail("None of id_ed25519, id_ecdsa and id_rsa exists in \"%s\".",
 						   ssh_home_path("~/.ssh")),
-				 errhint("Make one as OS user \"%s\": ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519, "
+				 errhint("Make one as OS user \"%s\": %s, "
 						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\"; or set follow_primary.ssh_key_file.",
-						 ssh_os_user(), session->user, session->host)));
+						 ssh_os_user(), make_key, session->user, session->host)));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 			 errmsg("no usable SSH key to authenticate with at \"%s\" port %d",
 					session->host, session->port),
 			 errdetail("%s", refusals.data),
+			 without_public != NULL ?
+			 errhint("libssh2 %s is built with libgcrypt here, and wants the public key in a file of its own. "
+					 "Make it as OS user \"%s\": ssh-keygen -y -f %s > %s.pub",
+					 libssh2_version(0), ssh_os_user(), without_public, without_public) :
 			 encrypted ?
-			 errhint("A server process cannot be asked for a passphrase. Use a key without one: ssh-keygen -t ed25519 -N ''.") :
+			 errhint("A server process cannot be asked for a passphrase. Use a key without one, made as OS user \"%s\" by: %s",
+					 ssh_os_user(), make_key) :
+			 foreign ?
+			 errhint("libssh2 %s is built with libgcrypt here, and can use no other keys. "
+					 "Make one as OS user \"%s\": %s, and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
+					 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
 			 errhint("The key must be a private key file that OS user \"%s\" can read.", ssh_os_user())));
 }
 
@@ -157,22 +192,24 @@ ssh_check_methods(SshSession *session)
 				 errhint("Set PubkeyAuthentication in its sshd_config.")));
 }
 
-/* Returns true if the server has taken it, else appends why not. */
+/*
+ * Returns true if the server has taken it, else appends why not.  public_path
+ * is NULL where libssh2 finds the public half in the private key's file.
+ */
 static bool
-ssh_offer_key(SshSession *session, const char *path, StringInfo refusals,
-			  bool *was_rsa)
+ssh_offer_key(SshSession *session, const char *path, const char *public_path,
+			  StringInfo refusals, bool *was_rsa)
 {
 	int			rc;
 
 	if (libssh2_userauth_authenticated(session->handle))
 		return true;
 
-	/* The public half is in every private key file. */
 	do
 		rc = libssh2_userauth_publickey_fromfile_ex(session->handle,
 													session->user,
 													strlen(session->user),
-													NULL, path, NULL);
+													public_path, path, NULL);
 	while (ssh_wait(session, rc, session->connect_deadline));
 
 	if (rc == LIBSSH2_ERROR_EAGAIN)
@@ -209,11 +246,12 @@ ssh_offer_key(SshSession *session, const char *path, StringInfo refusals,
 }
 
 /*
- * Looks into a private key's file.  *is_rsa is set when it surely is an RSA
- * key, *error is an errno with KEY_FILE_MISSING and KEY_FILE_UNREADABLE.
+ * Looks into a private key's file; only_rsa is what ssh_only_rsa() says.
+ * *is_rsa is set when it surely is an RSA key, *error is an errno with
+ * KEY_FILE_MISSING and KEY_FILE_UNREADABLE.
  */
 static KeyFileState
-key_file_look(const char *path, bool *is_rsa, int *error)
+key_file_look(const char *path, bool only_rsa, bool *is_rsa, int *error)
 {
 	/* "openssh-key-v1", then the cipher's name: the first bytes of "none". */
 	static const char *const unencrypted = "b3BlbnNzaC1rZXktdjEAAAAABG5v";
@@ -254,6 +292,14 @@ key_file_look(const char *path, bool *is_rsa, int *error)
 			strstr(content.data, "BEGIN ENCRYPTED PRIVATE KEY") != NULL)
 			state = KEY_FILE_ENCRYPTED;
 		*is_rsa = strstr(content.data, "BEGIN RSA PRIVATE KEY") != NULL;
+	}
+
+	if (state == KEY_FILE_USABLE && only_rsa)
+	{
+		if (strstr(content.data, "BEGIN RSA PRIVATE KEY") == NULL)
+			state = KEY_FILE_NOT_PEM_RSA;
+		else if (access(psprintf("%s.pub", path), R_OK) != 0)
+			state = KEY_FILE_WITHOUT_PUBLIC;
 	}
 
 	explicit_bzero(content.data, content.len);

@@ -65,6 +65,12 @@ pg_noreturn extern void ssh_timed_out(SshSession *session, const char *what);
 /* Does the library that is loaded know RSA signatures with SHA-2? */
 extern bool ssh_has_rsa_sha2(void);
 
+/*
+ * Does it know RSA keys only?  So it is when it was built with libgcrypt: then
+ * it reads only those in PEM format, and wants the .pub file beside them.
+ */
+extern bool ssh_only_rsa(SshSession *session);
+
 /* Replaces a leading ~/ by the home directory that the OS knows, not $HOME. */
 extern char *ssh_home_path(const char *path);
 

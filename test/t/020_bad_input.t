@@ -130,8 +130,8 @@ is_refused('a port that refuses SSH, on a host whose PostgreSQL runs',
     row      => { ssh_port => free_port($sibling->address) },
     sqlstate => '08001', message => qr/Connection refused/, hint => qr/sshd runs there/);
 
-run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', "$scratch/wrong" ]);
-run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', 'passphrase', '-f', "$scratch/encrypted" ]);
+make_ssh_key("$scratch/wrong");
+make_ssh_key("$scratch/encrypted", passphrase => 'passphrase');
 is_refused('a key that the node does not take',
     row      => { ssh_key_file => "$scratch/wrong" },
     sqlstate => '28000', message => qr/accepts no key/, detail => qr{input/wrong}, hint => qr/authorized_keys/);

@@ -8,60 +8,89 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
 my ($primary, $node) = $cluster->nodes;
 my $host = $node->host;
 
-# RSA with SHA-2 signatures came with libssh2 1.11.
-my ($version) = map { m{/libssh2\.so\.[\d.]+\z} ? $_ : () } split /\n/, run_ok([ 'sh', '-c',
-    'for f in /usr/lib/*/libssh2.so.1.*; do readlink -f "$f"; done' ]);
-my $library = slurp($version);
-my ($major, $minor) = $library =~ /SSH-2\.0-libssh2_(\d+)\.(\d+)/ or BAIL_OUT("no version in $version");
-my $rsa = $major > 1 || $minor >= 11;
-note("libssh2 $major.$minor");
+# RSA with SHA-2 signatures came with libssh2 1.11; OpenSSH 8.8 ended SHA-1.
+my ($version, $only_rsa) = @{ libssh2() }{qw(version only_rsa)};
+my $rsa = $version >= 1.011 || FollowPrimary::Host::openssh_version() < 8.8;
+my %can = (ed25519 => !$only_rsa, ecdsa => !$only_rsa, rsa => $rsa);
+note("libssh2 $version", $only_rsa ? ', with libgcrypt' : '');
 
 sub connects { return $primary->make_follow($node, function => 'follow_primary_plan') }
 
-for my $type (qw(ed25519 ecdsa rsa))
+sub host_key
 {
+    my ($type) = @_;
     $host->ssh_stop;
     $host->new_host_key($type);
     $host->ssh_start;
     $cluster->write_known_hosts;
-    my $r = connects();
-    if ($type eq 'rsa' && !$rsa)
-    {
-        is($r->{sqlstate}, '08P01', 'a host with an RSA key alone is refused by this libssh2');
-        like($r->{hint}, qr/libssh2.*RSA.*ssh-keygen -A/s, 'and the hint says why, and what to do');
-    }
-    else
-    {
-        ok($r->{ok}, "a host with a key of type $type") or diag($r->{err});
-    }
+    return;
 }
-$host->ssh_stop;
-$host->new_host_key('ed25519');
-$host->ssh_start;
-$cluster->write_known_hosts;
 
-my $keys = scratch_dir('keys');
+# A new key that the host knows; returns what becomes of a call.
+sub user_key
+{
+    my ($name, %opt) = @_;
+    our $keys //= scratch_dir('keys');
+    my $file = "$keys/$name";
+    append_text($host->dir . '/authorized_keys', make_ssh_key($file, %opt));
+    unlink "$file.pub" if $opt{without_public};
+    $primary->safe_psql("UPDATE follow_primary_node SET ssh_key_file = '$file'");
+    return connects();
+}
+
 for my $type (qw(ed25519 ecdsa rsa))
 {
-    run_ok([ 'ssh-keygen', '-q', '-t', $type, '-N', '', '-C', '', '-f', "$keys/$type" ]);
-    append_text($host->dir . '/authorized_keys', slurp("$keys/$type.pub"));
-    $primary->safe_psql("UPDATE follow_primary_node SET ssh_key_file = '$keys/$type'");
+    host_key($type);
     my $r = connects();
-    if ($type eq 'rsa' && !$rsa)
+    if ($can{$type})
     {
-        is($r->{sqlstate}, '28000', 'an RSA key is refused with this libssh2');
-        like($r->{hint}, qr/SHA-1.*ed25519/s, 'and the hint says why, and what to do');
+        ok($r->{ok}, "a host with a key of type $type") or diag($r->{err});
+        next;
     }
-    else
+    is($r->{sqlstate}, '08P01', "a host with a key of type $type alone is refused by this libssh2");
+    like($r->{hint}, qr/libssh2.*RSA.*ssh-keygen -A/s, 'and the hint says why, and what to do');
+}
+host_key($only_rsa ? 'rsa' : 'ed25519');
+
+for my $type (qw(ed25519 ecdsa rsa))
+{
+    my $r = user_key($type, type => $type);
+    if ($can{$type})
     {
         ok($r->{ok}, "a user's key of type $type") or diag($r->{err});
+        next;
     }
+    is($r->{sqlstate}, '28000', "a user's key of type $type is refused with this libssh2");
+    like($r->{hint}, $only_rsa ? qr/libgcrypt.*ssh-keygen -t rsa -m PEM/s : qr/SHA-1.*ed25519/s,
+        'and the hint says why, and what to do');
 }
 
-run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', 'a passphrase', '-C', '', '-f', "$keys/locked" ]);
-$primary->safe_psql("UPDATE follow_primary_node SET ssh_key_file = '$keys/locked'");
-my $r = connects();
+my $r = user_key('openssh', format => 'RFC4716');
+if ($only_rsa)
+{
+    is($r->{sqlstate}, '28000', "a key in OpenSSH's own format is refused with this libssh2");
+    like($r->{hint}, qr/libgcrypt.*ssh-keygen -t rsa -m PEM/s, 'and the hint says why, and what to do');
+}
+else
+{
+    ok($r->{ok}, "a key in OpenSSH's own format") or diag($r->{err});
+}
+
+$r = user_key('alone', without_public => 1);
+if ($only_rsa)
+{
+    is($r->{sqlstate}, '28000', 'a key without its .pub file is refused with this libssh2');
+    like($r->{hint}, qr/libgcrypt.*ssh-keygen -y/s, 'and the hint says why, and what to do');
+    my ($command) = $r->{hint} =~ /: (ssh-keygen -y .*)/;
+    run_ok([ 'sh', '-c', $command ]);
+    $r = connects();
+}
+ok($r->{ok}, $only_rsa ? 'until that is done' : 'a key without its .pub file') or diag($r->{err});
+
+$r = user_key('locked', passphrase => 'a passphrase');
 is($r->{sqlstate}, '28000', 'a key with a passphrase is refused');
-like("$r->{message} $r->{detail} $r->{hint}", qr/passphrase|encrypted/, 'and is told to have one');
+like($r->{detail}, qr/encrypted with a passphrase/, 'and is told to have one');
+my ($command) = $r->{hint} =~ /: (ssh-keygen -t .*)/;
+ok($command =~ /-t (\w+)/ && $can{$1}, 'the hint makes a key that this libssh2 can use') or diag($r->{hint});
 
 done_testing();

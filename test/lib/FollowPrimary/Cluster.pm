@@ -13,7 +13,7 @@ package FollowPrimary::Cluster;
 use strict;
 use warnings;
 
-use FollowPrimary::Host;
+use FollowPrimary::Host qw(make_ssh_key);
 use FollowPrimary::Node;
 use FollowPrimary::Scratch qw(scratch_dir run_ok slurp spew free_address free_port);
 
@@ -43,8 +43,7 @@ sub new
         password => { postgres => 'superuser password', repl => 'repl:pass\\word' },
     }, $class;
 
-    run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'follow_primary', '-f', $self->ssh_key ]);
-    chomp(my $public = slurp($self->ssh_key . '.pub'));
+    chomp(my $public = make_ssh_key($self->ssh_key));
     $self->_write_passfile;
 
     my @addresses = map { free_address() } 1 .. $nodes;
@@ -152,7 +151,7 @@ sub _write_passfile
 sub nodes       { return @{ $_[0]{nodes} } }
 sub node        { return $_[0]{nodes}[ $_[1] ] }
 sub dir         { $_[0]{dir} }
-sub ssh_key     { "$_[0]{dir}/id_ed25519" }
+sub ssh_key     { "$_[0]{dir}/ssh_key" }
 sub known_hosts { "$_[0]{dir}/known_hosts" }
 sub passfile    { $_[0]{passfile} }
 sub passwords   { return values %{ $_[0]{password} } }

@@ -12,9 +12,46 @@ package FollowPrimary::Host;
 use strict;
 use warnings;
 
+use Exporter qw(import);
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until
     free_address free_port slurp spew process_tree kill_tree);
 use IO::Socket::INET;
+
+our @EXPORT_OK = qw(libssh2 make_ssh_key);
+
+# What the libssh2 that the installed extension is linked with is:
+# { version => 1.010, only_rsa => 0 }.  Built with libgcrypt, as Debian 11's, it
+# knows only RSA keys, reads them in PEM format only, and wants the .pub file.
+my $libssh2;
+
+sub libssh2
+{
+    return $libssh2 if $libssh2;
+    my ($lib) = split /\n/, run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--pkglibdir' ]);
+    my ($file) = run_ok([ 'ldd', "$lib/follow_primary.so" ]) =~ /libssh2\.so\.1 => (\S+)/
+        or die "$lib/follow_primary.so is not linked with libssh2";
+    my ($major, $minor) = slurp($file) =~ /SSH-2\.0-libssh2_(\d+)\.(\d+)/ or die "no version in $file";
+    return $libssh2 = {
+        version  => sprintf('%d.%03d', $major, $minor),
+        only_rsa => scalar(run_ok([ 'ldd', $file ]) =~ /libgcrypt/),
+    };
+}
+
+# Makes a key pair, of a kind that this libssh2 can use unless told otherwise.
+# Options: type (ed25519 | ecdsa | rsa), format (PEM | RFC4716, OpenSSH's own),
+# passphrase.  Returns the line for authorized_keys.
+sub make_ssh_key
+{
+    my ($file, %opt) = @_;
+    my $only_rsa = libssh2()->{only_rsa};
+    my $type     = $opt{type} // ($only_rsa ? 'rsa' : 'ed25519');
+    my $format   = $opt{format} // ($only_rsa && $type eq 'rsa' ? 'PEM' : undef);
+
+    run_ok([ 'ssh-keygen', '-q', '-t', $type, $type eq 'rsa' ? ('-b', 2048) : (),
+        defined $format ? ('-m', $format) : (),
+        '-N', $opt{passphrase} // '', '-C', 'follow_primary', '-f', $file ]);
+    return slurp("$file.pub");
+}
 
 # Options: name, address, ssh_port, key_type (ed25519 | ecdsa | rsa),
 # authorized_key (a line), sshd_conf (more lines for sshd_config).
@@ -24,7 +61,7 @@ sub new
     my $self = bless {
         name     => $opt{name} // die("a host needs a name"),
         address  => $opt{address} // free_address(),
-        key_type => $opt{key_type} // 'ed25519',
+        key_type => $opt{key_type},
     }, $class;
     $self->{ssh_port} = $opt{ssh_port} // free_port($self->{address});
     $self->{dir}      = scratch_dir($self->{name});
@@ -51,14 +88,14 @@ MaxStartups 200
 MaxSessions 100
 END
     # From 9.8 on failed logins would shut out the whole loopback.
-    $conf .= "PerSourcePenalties no\n" if _openssh_version() >= 9.8;
+    $conf .= "PerSourcePenalties no\n" if openssh_version() >= 9.8;
     spew("$dir/sshd_config", $conf . ($opt{sshd_conf} // ''));
     return $self;
 }
 
 my $openssh_version;
 
-sub _openssh_version
+sub openssh_version
 {
     if (!defined $openssh_version)
     {
@@ -82,7 +119,7 @@ sub new_host_key
     my $file = "$self->{dir}/host_key";
     $self->{key_type} = $type if defined $type;
     unlink $file, "$file.pub";
-    run_ok([ 'ssh-keygen', '-q', '-t', $self->{key_type}, '-N', '', '-C', '', '-f', $file ]);
+    make_ssh_key($file, type => $self->{key_type});
     return;
 }
 

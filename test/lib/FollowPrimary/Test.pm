@@ -19,14 +19,15 @@ package FollowPrimary::Test;
 #
 # Helpers: wait_until('what', sub { … }, seconds), run_command([…]) returning
 # (code, out, err), run_ok([…]) returning out, scratch_dir, free_port,
-# free_address, slurp, spew, append_text, our_processes, process_tree.
+# free_address, slurp, spew, append_text, our_processes, process_tree, libssh2,
+# make_ssh_key.
 
 use strict;
 use warnings;
 
 use Exporter ();
 use FollowPrimary::Scratch ();
-use FollowPrimary::Host;
+use FollowPrimary::Host qw(libssh2 make_ssh_key);
 use FollowPrimary::Node;
 use FollowPrimary::Cluster;
 use FollowPrimary::Pgpool;
@@ -35,7 +36,7 @@ use Test::More;
 my @helpers = qw(scratch_dir run_command run_ok wait_until free_address free_port
     slurp spew append_text our_processes process_tree process_alive);
 our @ISA = qw(Exporter);
-our @EXPORT = (@helpers, @Test::More::EXPORT);
+our @EXPORT = (@helpers, qw(libssh2 make_ssh_key), @Test::More::EXPORT);
 FollowPrimary::Scratch->import(@helpers);
 
 my $owner = $$;
