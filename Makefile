@@ -21,6 +21,7 @@ OBJS = \
 	src/remote.o \
 	src/request.o \
 	src/settings.o \
+	src/snapshot.o \
 	src/sql.o \
 	src/ssh.o \
 	src/ssh_auth.o \

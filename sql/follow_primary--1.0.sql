@@ -198,12 +198,20 @@ FROM (SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) *
       FROM @extschema@.follow_primary_job
       ORDER BY pg_catalog.lower(node_host), node_port, (state = 'running') DESC, id DESC) j
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN j.state = 'running' AND NOT pg_catalog.pg_is_in_recovery()
-                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
+    -- Its worker holds a lock on the primary; on a standby a newer timeline
+    -- tells that that server is not the primary any more.
+    SELECT CASE WHEN j.state = 'running' AND
+                CASE WHEN pg_catalog.pg_is_in_recovery()
+                     THEN j.timeline < greatest(
+                          (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())::bigint,
+                          (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())::bigint,
+                          (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)::bigint)
+                     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
                                  WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2::smallint
                                    AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                      WHERE datname = pg_catalog.current_database())
                                    AND l.classid = 1718645615::oid AND l.objid::bigint = j.id % 2147483648)
+                END
                 THEN 'interrupted' ELSE j.state END AS state) s
 CROSS JOIN LATERAL (
     SELECT coalesce(j.finished_at, pg_catalog.clock_timestamp()) - j.started_at AS elapsed) t

@@ -15,7 +15,8 @@
  *	job.c		the record of all that
  *
  * Below them, remote.c runs the scripts of src/remote over ssh.c, pcp.c talks
- * to pgpool, sql.c to this server.
+ * to pgpool, sql.c to this server; snapshot.c frees a waiting caller of its
+ * snapshot.
  */
 #include "postgres.h"
 

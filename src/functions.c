@@ -23,6 +23,7 @@
 #include "job.h"
 #include "method.h"
 #include "request.h"
+#include "snapshot.h"
 #include "sql.h"
 #include "survey.h"
 #include "worker.h"
@@ -39,6 +40,9 @@ Datum
 follow_primary(PG_FUNCTION_ARGS)
 {
 	Request    *request;
+	bool		wait;
+	bool		released;
+	int64		job_id;
 
 	if (RecoveryInProgress())
 		ereport(ERROR,
@@ -52,8 +56,13 @@ follow_primary(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "wait")));
 
+	wait = PG_GETARG_BOOL(ARG_WAIT);
 	request = request_from_call(fcinfo);
-	PG_RETURN_INT64(worker_run(request, PG_GETARG_BOOL(ARG_WAIT)));
+	released = wait && snapshot_release(fcinfo);
+	job_id = worker_run(request, wait);
+	if (released)
+		snapshot_retake();
+	PG_RETURN_INT64(job_id);
 }
 
 /* The names of the plan's steps, for people. */
@@ -162,7 +171,10 @@ follow_primary_wait(PG_FUNCTION_ARGS)
 {
 	int64		job_id;
 	TimestampTz deadline = DT_NOEND;
-	char	   *state;
+	bool		released;
+	text	   *result;
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext scratch;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -171,25 +183,36 @@ follow_primary_wait(PG_FUNCTION_ARGS)
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														   TimestampTzGetDatum(GetCurrentTimestamp()),
 														   PG_GETARG_DATUM(1)));
+	scratch = AllocSetContextCreate(context, "follow_primary wait", ALLOCSET_SMALL_SIZES);
+	released = snapshot_release(fcinfo);
 	for (;;)
 	{
+		const char *state;
+
+		MemoryContextReset(scratch);
+		MemoryContextSwitchTo(scratch);
 		state = job_state(fcinfo, job_id);
-		if (strcmp(state, "running") != 0)
-			break;
-		if (!RecoveryInProgress() && worker_pid(job_id) == 0)
+		if (strcmp(state, "running") == 0 && !RecoveryInProgress() &&
+			worker_pid(job_id) == 0)
 		{
 			/* Gone without a word, unless it has just written its last one. */
 			state = job_state(fcinfo, job_id);
 			if (strcmp(state, "running") == 0)
 				state = "interrupted";
+		}
+		MemoryContextSwitchTo(context);
+		if (strcmp(state, "running") != 0 || GetCurrentTimestamp() >= deadline)
+		{
+			result = cstring_to_text(state);
 			break;
 		}
-		if (GetCurrentTimestamp() >= deadline)
-			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 WAIT_POLL_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	PG_RETURN_TEXT_P(cstring_to_text(state));
+	MemoryContextDelete(scratch);
+	if (released)
+		snapshot_retake();
+	PG_RETURN_TEXT_P(result);
 }

@@ -41,8 +41,9 @@ job_record(Job *job)
 
 	job->id = strtoll(sql_scalar(psprintf("WITH job AS ("
 										  "INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
-										  "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid) "
-										  "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int) "
+										  "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline) "
+										  "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
+										  "('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint) "
 										  "RETURNING id) "
 										  "SELECT id, pg_advisory_lock($10::int, (id %% 2147483648)::int) FROM job",
 										  request->schema),
@@ -58,7 +59,7 @@ job_lock_node(Job *job)
 		TEXT_INT64(NODE_LOCK_CLASS), request->node_host, TEXT_INT64(request->node_port)
 	};
 	const char *others[] = {
-		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id), CALL_AGAIN
+		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id)
 	};
 
 	if (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
@@ -82,14 +83,25 @@ job_lock_node(Job *job)
 						 request->schema, sql_value(other, 0, 0))));
 	}
 
-	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job SET state = 'interrupted', finished_at = clock_timestamp(), "
-					 "error_code = '57P01', error = 'its worker ended without a word', hint = $4 "
-					 "WHERE lower(node_host) = lower($1) AND node_port = $2::int AND id < $3::bigint AND state = 'running' "
+	job_sweep(request->schema);
+}
+
+void
+job_sweep(const char *schema)
+{
+	const char *args[] = {TEXT_INT64(JOB_LOCK_CLASS), CALL_AGAIN};
+
+	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
+					 "error_code = '57P01', error = 'its worker ended without a word', hint = $2 "
+					 "WHERE state = 'running' AND NOT EXISTS (SELECT FROM pg_locks l "
+					 "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 "
+					 "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+					 "AND l.classid = $1::oid AND l.objid::bigint = j.id %% 2147483648) "
 					 "RETURNING id) "
 					 "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
 					 "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
-					 request->schema, request->schema),
-			lengthof(others), others);
+					 schema, schema),
+			lengthof(args), args);
 }
 
 void

@@ -60,11 +60,16 @@ typedef struct Job
 extern void job_record(Job *job);
 
 /*
- * Takes the lock on the node for this job.  Rows of the same node that say
- * "running" without a live worker become "interrupted".  Raises 55006 when
- * another job has the node.
+ * Takes the lock on the node for this job.  Raises 55006 when another job has
+ * the node.
  */
 extern void job_lock_node(Job *job);
+
+/*
+ * Rows that say "running" without a live worker become "interrupted".  The
+ * schema is the extension's, quoted.
+ */
+extern void job_sweep(const char *schema);
 
 /* Writes method, reason, timeline and fork of the plan, and the facts found. */
 extern void job_record_plan(Job *job);

@@ -18,7 +18,6 @@
 #include "remote.h"
 #include "sql.h"
 #include "survey.h"
-#include "survey.h"
 
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000

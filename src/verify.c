@@ -73,12 +73,26 @@ not_proven(Job *job, const char *detail)
 			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; then call follow_primary() again.")));
 }
 
+/* What is missing to the node having replayed up to lsn, as it told its WAL sender, or NULL. */
+static const char *
+replay_objection(const Job *job, const char *lsn)
+{
+	const char *args[] = {job->request->slot_name, lsn};
+	char	   *replayed = sql_scalar("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
+									  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
+									  "WHERE s.slot_name = $1", lengthof(args), args);
+
+	return replayed && strcmp(replayed, "t") == 0 ? NULL :
+		"the node does not replay what is written here";
+}
+
 /*
- * Waits until the node's WAL sender streams; until it does, asking the node
- * would only be a burden.  Returns what was missing in the end, or NULL.
+ * Waits until the node's WAL sender streams, and until the node has told it
+ * that it replayed up to lsn, if that is not NULL.  Asking the node before would
+ * only be a burden.  Returns what was missing in the end, or NULL.
  */
 static const char *
-wait_for_sender(const Job *job, TimestampTz deadline)
+wait_for_sender(const Job *job, const char *lsn, TimestampTz deadline)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "verify", ALLOCSET_SMALL_SIZES);
@@ -89,6 +103,8 @@ wait_for_sender(const Job *job, TimestampTz deadline)
 		MemoryContextReset(scratch);
 		MemoryContextSwitchTo(scratch);
 		objection = sender_objection(job);
+		if (objection == NULL && lsn != NULL)
+			objection = replay_objection(job, lsn);
 		MemoryContextSwitchTo(caller);
 		if (objection == NULL || GetCurrentTimestamp() >= deadline)
 			break;
@@ -101,29 +117,6 @@ wait_for_sender(const Job *job, TimestampTz deadline)
 		objection = pstrdup(objection);
 	MemoryContextDelete(scratch);
 	return objection;
-}
-
-/* As wait_for_sender(), until the node says that it has replayed up to lsn. */
-static const char *
-wait_for_replay(const Job *job, const char *lsn, TimestampTz deadline)
-{
-	const char *args[] = {job->request->slot_name, lsn};
-
-	for (;;)
-	{
-		char	   *replayed = sql_scalar("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
-										  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
-										  "WHERE s.slot_name = $1", lengthof(args), args);
-
-		if (replayed && strcmp(replayed, "t") == 0)
-			return NULL;
-		if (GetCurrentTimestamp() >= deadline)
-			return "the node does not replay what is written here";
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
 }
 
 /*
@@ -151,7 +144,7 @@ wait_for_node(Job *job, int seconds, RemoteReply *reply, char **written)
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = seconds * 1000 + GRACE_MS};
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
-	const char *objection = wait_for_sender(job, deadline);
+	const char *objection = wait_for_sender(job, NULL, deadline);
 	const char *row[] = {
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
@@ -205,13 +198,10 @@ verify_follows(Job *job)
 		seconds = Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1);
 	}
 
+	/* That the sender streams is looked at once more, in any case. */
 	seen = remote_get(&reply, "seen");
-	if (seen && strcmp(seen, "nothing") == 0)
-		objection = wait_for_replay(job, written, deadline);
-	else
-		objection = NULL;
-	if (objection == NULL)
-		objection = sender_objection(job);
+	objection = seen && strcmp(seen, "nothing") == 0 ?
+		wait_for_sender(job, written, deadline) : sender_objection(job);
 	if (objection)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",

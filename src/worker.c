@@ -13,6 +13,10 @@
  * The worker holds no transaction but for single statements.  A failure is
  * copied, whatever transaction there is aborted, what can be put back is put
  * back, and only then it is written to the job's row.
+ *
+ * Where a worker could not write why it ended, as when the whole server went
+ * down with it, the postmaster starts it again: not to go on with the job, but
+ * to write that it was interrupted, for the standbys to know, too.
  */
 #include "postgres.h"
 
@@ -42,6 +46,12 @@
 #define QUEUE_SIZE			(64 * 1024)
 #define OUTCOME_TEXT		8192
 
+/*
+ * A worker is started again only if it died: see end_interrupted().  After a
+ * crash of the server that is at once, whatever this says.
+ */
+#define RESTART_S			60
+
 /* How often a job may find that the node is not what it planned for. */
 #define MAX_PLANS			3
 
@@ -63,6 +73,7 @@ typedef struct Outcome
 typedef struct Segment
 {
 	Outcome		outcome;
+	bool		taken;			/* a worker has begun with it */
 	Size		request_len;
 	Size		queue_offset;
 	char		request[FLEXIBLE_ARRAY_MEMBER];
@@ -149,7 +160,7 @@ worker_run(const Request *request, bool wait)
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_restart_time = RESTART_S;
 	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "follow_primary_worker_main",
 			sizeof(worker.bgw_function_name));
@@ -388,6 +399,23 @@ tell_outcome(Outcome *outcome, const Job *job, const ErrorData *error)
 	outcome->ended = true;
 }
 
+/*
+ * The worker's second start, or its caller has gone away before the first: there
+ * is no job, but perhaps the row of one.
+ */
+static void
+end_interrupted(void)
+{
+	char	   *schema;
+
+	sql_start_worker();
+	schema = sql_scalar("SELECT quote_ident(nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+						"WHERE extname = 'follow_primary'", 0, NULL);
+	if (schema)
+		job_sweep(schema);
+	proc_exit(0);
+}
+
 void
 follow_primary_worker_main(Datum main_arg)
 {
@@ -415,12 +443,13 @@ follow_primary_worker_main(Datum main_arg)
 	/* The segment is to outlive the transaction that attaches it. */
 	StartTransactionCommand();
 	seg = dsm_attach(extra.handle);
-	if (seg == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("the caller of follow_primary() went away before the job began")));
-	dsm_pin_mapping(seg);
+	if (seg != NULL)
+		dsm_pin_mapping(seg);
 	CommitTransactionCommand();
+	segment = seg ? dsm_segment_address(seg) : NULL;
+	if (segment == NULL || segment->taken)
+		end_interrupted();
+	segment->taken = true;
 
 	sql_start_worker();
 
@@ -428,7 +457,6 @@ follow_primary_worker_main(Datum main_arg)
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 
-	segment = dsm_segment_address(seg);
 	mq = (shm_mq *) ((char *) segment + segment->queue_offset);
 	shm_mq_set_sender(mq, MyProc);
 	queue = shm_mq_attach(mq, seg, NULL);

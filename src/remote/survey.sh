@@ -47,7 +47,9 @@ listens_on_host() {
     case $1 in
         '' | '*' | 0.0.0.0 | :: | localhost | "$host") return 0 ;;
     esac
-    for address in $(getent ahosts "$host" | awk '{ print $1 }'); do
+    case $host in *[!0-9.]*) ;; *) return 1 ;; esac # an address already
+    : "${host_addresses:=$(getent ahosts "$host" | awk '{ print $1 }')}"
+    for address in $host_addresses; do
         [ "$address" != "$1" ] || return 0
     done
     return 1
@@ -55,7 +57,7 @@ listens_on_host() {
 
 # The data directory of the server that has the port, if it is ours to see. A
 # postmaster's working directory is its data directory.
-port_owner=
+port_owner='' host_addresses=''
 for lock in /proc/[0-9]*/cwd/postmaster.pid; do
     [ -r "$lock" ] || continue
     process=${lock#/proc/}
@@ -203,7 +205,6 @@ wal_record() {
     emit "record.$1" "$bytes"
 }
 
-# control_value LABEL: sets value to what pg_controldata has for it, or ''.
 for record in $records; do
     wal_record "$record"
 done

@@ -35,12 +35,12 @@ Written by `make bench`: $facts->{postgres}, $facts->{cores} cores, all servers,
 machine. Medians of $facts->{runs} runs, from the call to the proof: the node's WAL receiver streams the new primary's timeline,
 and a row inserted after that is visible on the node. The proof is the benchmark's own, and the same for all.
 
-| case | follow_primary | its runs | the script | times faster | by hand | times as long |
-|---|---|---|---|---|---|---|
+| case | follow_primary | its runs | the script | times faster | by hand | times as long | by hand over SSH | times as long |
+|---|---|---|---|---|---|---|---|---|
 END
     for my $result (@$results)
     {
-        my ($ours, $peer, $hand) = @$result{qw(ours peer hand)};
+        my ($ours, $peer, $hand, $ssh) = @$result{qw(ours peer hand ssh)};
         my $floor = $hand // $result->{one};
         $text .= '| ' . join(' | ',
             $result->{title},
@@ -51,7 +51,9 @@ END
             _seconds($floor) . (defined $result->{one} ? ' (one sibling)' : ''),
             defined $floor
                 ? sprintf('%.2f', $ours / $floor) . _verdict($ours / $floor, $result->{limit}{ defined $hand ? 'hand' : 'one' })
-                : '') . " |\n";
+                : '',
+            _seconds($ssh),
+            defined $ssh ? sprintf('%.2f', $ours / $ssh) . _verdict($ours / $ssh, $result->{limit}{ssh}) : '') . " |\n";
     }
     if (my $p = $facts->{pgbench})
     {
@@ -68,11 +70,13 @@ What is compared:
 - *By hand* is the floor: PostgreSQL's own commands, local to the node, without SSH and without a look before or after.
   Repoint: the settings file and `pg_ctl reload`. Rewind: `pg_ctl stop`, `pg_rewind`, settings, `pg_ctl start`. Copy: `pg_ctl stop`,
   `rm -rf`, `pg_basebackup -c fast`, settings, `pg_ctl start`. The replication slot is there before the clock starts.
+- *By hand over SSH* is the same typed on the new primary's host, where `follow_primary()` is called: one `ssh` with the two commands.
 - `follow_primary` is called by `psql -c`, as pgpool calls it. Its copy is verified (`pg_verifybackup`) while
   the node's old data is still there; the others' is not. Its rewind saves the WAL that will be lost first, and counts what is in it.
 - All start from the same state, restored and flushed before each run. fsync is on, everywhere. checkpoint_timeout is
   $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
-  The write load is pgbench at $facts->{load_rate} transactions a second.
+  *Dirty buffers*: a row on each of 16,000 pages of the primary was updated since its last checkpoint, as it is where clients write; the script
+  waits for a checkpoint first, a repoint needs none. The write load is pgbench at $facts->{load_rate} transactions a second.
 - What a job does beyond the commands by hand: psql and a worker start, an SSH connection is made (about half of *survey*), both
   servers are looked at, the node is locked, and the proof is made once by the job itself. That is a tenth or two of a second of
   processor time, most of it spent in starting processes on the node: it weighs against a repoint, which is a signal, and little

@@ -8,10 +8,12 @@
 # timeline, and a row inserted after that is visible on the node; both are
 # looked for every 5 ms over connections that are open already. In between runs
 #   hand   PostgreSQL's own commands, local to the node: the floor
+#   ssh    the same commands, over SSH from the new primary's host
 #   peer   peer.sh, the procedure that this extension replaces
 #   ours   psql -c "SELECT follow_primary(...)"
 # The rounds go hand, peer, ours, hand ... so that all of them meet the same
-# disturbances. Servers and tools run with their defaults where durability is
+# disturbances. Before a run, a node's files are made what they were in the
+# snapshot, which rsync tells by size and time. Servers and tools run with their defaults where durability is
 # concerned: fsync is on, and everything is flushed before the clock starts.
 
 use strict;
@@ -110,15 +112,15 @@ sub identity_file
         join '', map { "$_ = '$own{$_}'\n" } sort keys %own);
 }
 
-# Replaces the node's data, and all that a run left beside it, by a copy.
+# Makes the node's data what it was, and removes all that a run left beside it.
 sub restore
 {
     my ($node, $snapshot) = @_;
     my $pgdata = $node->pgdata;
 
     $node->stop('immediate');
-    run_ok([ 'sh', '-c', 'rm -rf "$1" "$1".follow_primary*', 'sh', $pgdata ], timeout => 300);
-    run_ok([ 'cp', '-a', $snapshot, $pgdata ], timeout => 600);
+    run_ok([ 'sh', '-c', 'rm -rf "$1".follow_primary* && exec rsync -a --delete "$2/" "$1/"', 'sh', $pgdata, $snapshot ],
+        timeout => 600);
     $node->start;
     return;
 }
@@ -286,13 +288,18 @@ sub ours
 
 # The floor: what the person at the node's keyboard would type, slots made
 # before the clock starts.
+sub settings_text
+{
+    my ($cluster, $primary, $node) = @_;
+    return sprintf "primary_conninfo = 'host=%s port=%d user=repl application_name=%s passfile=%s'\n"
+        . "recovery_target_timeline = 'latest'\nprimary_slot_name = '%s'\n",
+        $primary->address, $primary->port, $node->name, $cluster->passfile, $node->slot_name;
+}
+
 sub hand_settings
 {
     my ($cluster, $primary, $node) = @_;
-    spew($node->pgdata . '/myrecovery.conf',
-        sprintf "primary_conninfo = 'host=%s port=%d user=repl application_name=%s passfile=%s'\n"
-            . "recovery_target_timeline = 'latest'\nprimary_slot_name = '%s'\n",
-        $primary->address, $primary->port, $node->name, $cluster->passfile, $node->slot_name);
+    spew($node->pgdata . '/myrecovery.conf', settings_text($cluster, $primary, $node));
     return;
 }
 
@@ -302,6 +309,34 @@ sub hand_standby
     append_text($node->pgdata . '/postgresql.conf', slurp($identity) . "include_if_exists = 'myrecovery.conf'\n");
     hand_settings($cluster, $primary, $node);
     spew($node->pgdata . '/standby.signal', '');
+    return;
+}
+
+# The floor from where the call is made: one connection, the same two commands.
+sub ssh_repoint
+{
+    my ($cluster, $primary, $node) = @_;
+    my $remote = sprintf "cat > '%s/myrecovery.conf' && '%s' -D '%s' reload",
+        $node->pgdata, $node->bin('pg_ctl'), $node->pgdata;
+    command('sh', '-c', 'settings=$1; shift; printf %s "$settings" | ssh "$@"', 'sh', settings_text($cluster, $primary, $node),
+        qw(-T -o StrictHostKeyChecking=yes -o LogLevel=ERROR -o), 'UserKnownHostsFile=' . $cluster->known_hosts,
+        '-i', $cluster->ssh_key, '-p', $node->host->ssh_port, $node->address, $remote);
+    return;
+}
+
+# What a write load leaves to the next checkpoint: a row on each of 16,000 pages
+# is new. Without their images, or the nodes would have all of it to stream.
+sub make_dirty
+{
+    my ($primary) = @_;
+    for my $images (qw(off on))
+    {
+        $primary->set(full_page_writes => $images);
+        $primary->reload;
+        $primary->poll_query_until('SHOW full_page_writes', $images) or die "full_page_writes stays\n";
+        $primary->safe_psql('UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % 61 = 0 AND aid < 1000000')
+            if $images eq 'off';
+    }
     return;
 }
 
@@ -365,7 +400,7 @@ sub report
 }
 
 # A case: title, ways (name => sub, in order), before (sub, not measured),
-# nodes, primary; prepare (way => sub, not measured).
+# nodes, primary; last_thing (sub, not measured, when all is flushed).
 sub measure
 {
     my (%case) = @_;
@@ -383,6 +418,7 @@ sub measure
             my %session = (primary => Session->new($primary), map { $_->name => Session->new($_) } @nodes);
             $session{$_}->ask('SELECT 1') for sort keys %session;
             settle($primary, @nodes);
+            $case{last_thing}->() if $case{last_thing};
 
             my $began = time;
             $code->();
@@ -417,12 +453,13 @@ sub small_cases
     note("the servers are there");
     my ($node) = @siblings;
 
-    run_ok([ $new->bin('pgbench'), '-iq', '-s', 1, $old->connstr ], timeout => 120);
-    $old->wait_for_catchup($_) for $new, @siblings;
+    run_ok([ $new->bin('pgbench'), '-iq', '-s', $scale, $old->connstr ], timeout => 900);
+    $old->wait_for_catchup($_, undef, 300) for $new, @siblings;
     $cluster->set(fsync => 'on');
     $old->safe_psql('CHECKPOINT');
     run_ok([ $old->bin('pgbench'), qw(-n -c 4 -j 2 -t 500), $old->connstr ], timeout => 120);
     $old->wait_for_catchup($_) for $new, @siblings;
+    $facts{size} = $new->safe_psql('SELECT sum(pg_database_size(oid))::bigint >> 20 FROM pg_database');
     $old->kill9;
     $new->promote;
     $new->safe_psql('CHECKPOINT');
@@ -444,30 +481,39 @@ sub small_cases
         {
             restore($sibling, $snapshot{ $sibling->name });
             free_slot($new, $sibling);
-            $new->create_slot($sibling->slot_name) if $way eq 'hand';
+            $new->create_slot($sibling->slot_name) if $way =~ /^(?:hand|ssh)$/;
         }
         $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') or die "a WAL receiver runs\n" for @nodes;
         return;
     };
-    my $hand_repoint = sub {
-        hand_settings($cluster, $new, $node);
-        pg_ctl($node, 'reload');
-        return;
-    };
+    my @repoint = (
+        limit   => { peer => [ '>=', 20 ], hand => [ '<=', 2 ], ssh => [ '<=', 2 ] },
+        primary => $new,
+        nodes   => [$node],
+        before  => $before,
+        ways    => [
+            hand => sub {
+                hand_settings($cluster, $new, $node);
+                pg_ctl($node, 'reload');
+            },
+            ssh  => sub { ssh_repoint($cluster, $new, $node) },
+            peer => sub { peer($cluster, $new, $node, identity => $identity{ $node->name }) },
+            ours => sub { ours($new, $node) } ]);
 
     if (wanted('repoint'))
     {
         measure(
-            name    => 'repoint',
-            title   => 'repoint of a healthy standby',
-            limit   => { peer => [ '>=', 20 ], hand => [ '<=', 2 ] },
-            primary => $new,
-            nodes   => [$node],
-            before  => $before,
-            ways    => [
-                hand => $hand_repoint,
-                peer => sub { peer($cluster, $new, $node, identity => $identity{ $node->name }) },
-                ours => sub { ours($new, $node) } ]);
+            name  => 'repoint',
+            title => "repoint of a healthy standby, $facts{size} MB",
+            @repoint);
+    }
+    if (wanted('repoint_dirty'))
+    {
+        measure(
+            name       => 'repoint_dirty',
+            title      => 'the same, the primary with dirty buffers',
+            last_thing => sub { make_dirty($new) },
+            @repoint);
     }
     pgbench_case($cluster, $new, $node, $before) if wanted('pgbench');
     if (wanted('plan'))
@@ -647,7 +693,7 @@ $facts{load_rate}          = $load_rate;
 $facts{postgres}           = (split /\n/, run_ok([ FollowPrimary::Node::bindir() . '/postgres', '-V' ]))[0];
 $facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
 
-small_cases() if wanted(qw(repoint pgbench plan siblings));
+small_cases() if wanted(qw(repoint repoint_dirty pgbench plan siblings));
 big_cases()   if wanted(qw(rewind copy copy_load));
 
 print Report::markdown(\@results, \%facts);

@@ -146,6 +146,10 @@ like($caller->err, qr/NOTICE:  job $id has begun\n.*NOTICE:  survey: .*NOTICE:  
 is($new->safe_psql("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity
     WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)"), 't', 'the worker holds no transaction meanwhile');
 
+is($new->safe_psql("SELECT string_agg(coalesce(backend_xmin::text, 'none'), ' ') FROM pg_stat_activity
+    WHERE query LIKE 'SELECT follow_primary(%' AND backend_type = 'client backend'"), 'none',
+    'the waiting caller holds no snapshot, so VACUUM is not held back');
+
 # 3. A second call for the same node.
 my ($since, $pid) = split /\|/, job($id, 'started_at, worker_pid');
 $r = $new->make_follow($old, when_down => 'rejoin');
@@ -165,6 +169,11 @@ my $waiter = $new->psql_start("BEGIN ISOLATION LEVEL REPEATABLE READ;
     SELECT state FROM follow_primary_job WHERE id = $id;
     COMMIT");
 wait_until('it waits', sub { $waiter->out =~ /running/ });
+my @plain = map { $new->psql_start($_) } "SELECT follow_primary_wait($id)",
+    "SELECT follow_primary_wait($id), (SELECT count(*) FROM t)";
+ok($new->poll_query_until("SELECT string_agg((backend_xmin IS NULL)::text, ' ' ORDER BY query) FROM pg_stat_activity
+    WHERE query LIKE 'SELECT follow_primary_wait(%' AND state = 'active'", 'true false false', 10),
+    'nor does one in follow_primary_wait, unless its query or transaction needs the snapshot');
 
 # 5. The waiting query is cancelled: the job is not.
 $new->safe_psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -182,6 +191,7 @@ is(job($id, 'error_code, finished_at IS NOT NULL'), '57014|t', 'with the SQLSTAT
 is($new->safe_psql("SELECT step FROM follow_primary_step WHERE job_id = $id AND state = 'cancelled'"), 'copy', 'in the step that ran');
 is($waiter->wait(10), 0, 'who waited for it is told');
 is($waiter->out, "running\ncancelled\nrunning\n", 'the state, even where the snapshot is older');
+is(join('', map { $_->wait(10); $_->out } @plain), "cancelled\ncancelled|1000\n", 'so are the others, and what else they asked for is right');
 nothing_runs('no process of it is left on the node');
 is(slots(), $slots, 'its slot is gone');
 ok(!-e $old->pgdata . '.follow_primary/new', 'so is what was copied');
@@ -224,19 +234,22 @@ kill 'KILL', $worker;
 $new->wait_for_log(qr/database system is ready to accept connections/, $offset, 30);
 ok($new->poll_query_until("SELECT state FROM follow_primary_progress WHERE id = $id", 'interrupted', 20),
     "a killed worker's job is shown as interrupted");
-is(job($id, 'state'), 'running', 'though nobody could write its row');
+state_is($id, 'interrupted', 'and its row says so, for the server that starts again writes it');
+is(job($id, "error_code, finished_at IS NOT NULL, (SELECT s.state FROM follow_primary_step s WHERE s.job_id = $id ORDER BY seq DESC LIMIT 1)"),
+    '57P01|t|interrupted', 'as does its last step');
+$new->wait_for_catchup($sibling);
+is($sibling->safe_psql("SELECT state FROM follow_primary_progress WHERE id = $id"), 'interrupted', 'on a standby, too');
 is($new->safe_psql("SELECT follow_primary_wait($id)"), 'interrupted', 'follow_primary_wait knows it, too');
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'there is nothing to cancel');
 nothing_runs('nothing of it is left on the node');
 
-# 10. The next call for the node puts the row right; two nodes at once.
+# 10. Two nodes at once.
 my ($first, $second) = split /\n/, $new->safe_psql(
     "SELECT follow_primary(host, port, method => 'basebackup', wait => false) FROM follow_primary_node
      WHERE host IN ('@{[ $old->address ]}', '@{[ $sibling->address ]}') ORDER BY host");
 @held = hold_copy($old, $sibling);
 is($new->safe_psql("SELECT count(*) FROM follow_primary_progress WHERE state = 'running' AND step = 'copy'"), 2,
     'two nodes are copied to side by side');
-is(job($id, "state, error_code, finished_at IS NOT NULL"), 'interrupted|57P01|t', "the killed worker's row is swept");
 kill 'CONT', @held;
 state_is($_, 'succeeded', "job $_ of both succeeds") for $first, $second;
 $new->safe_psql('INSERT INTO t VALUES (0)');
