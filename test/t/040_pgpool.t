@@ -19,8 +19,6 @@ sub job
         WHERE node_host = '@{[ $node->address ]}' ORDER BY id DESC LIMIT 1");
 }
 
-sub pool { return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } $pgpool->pool_nodes }
-
 # Until pgpool shows the nodes up; what the jobs did is told when it does not.
 sub all_up
 {
@@ -46,13 +44,13 @@ sub follows_now
 
 $node[0]->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $node[0]->wait_for_catchup($_) for @node[ 1, 2 ];
-is(pool(), '0:primary:up 1:standby:up 2:standby:up', 'pgpool shows a primary and two standbys');
+is($pgpool->nodes, '0:primary:up 1:standby:up 2:standby:up', 'pgpool shows a primary and two standbys');
 
 # 1. The primary is killed; from here on nobody touches anything.
 $node[0]->kill9;
 $pgpool->wait_for_primary(1, 30);
 all_up($node[1], 2);
-is(pool(), '0:standby:down 1:primary:up 2:standby:up', 'pgpool fails over, and has the sibling back');
+is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool fails over, and has the sibling back');
 follows_now(@node[ 1, 2 ], 'the sibling');
 is(job(@node[ 1, 2 ], 'state, method, node_id, primary_host, primary_port'),
     join('|', 'succeeded', 'repoint', 2, $node[1]->address, $node[1]->port), "the job's row tells what pgpool asked for");
@@ -63,7 +61,7 @@ ok($node[1]->poll_query_until("SELECT state FROM follow_primary_job WHERE node_h
 my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
 ok($r->{ok}, 'the crashed node rejoins') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*attach: pgpool at 127\.0\.0\.1:\d+ shows node 0 up/, 'pgpool was found where the caller is');
-is(pool(), '0:standby:up 1:primary:up 2:standby:up', 'pgpool has all nodes up');
+is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has all nodes up');
 follows_now(@node[ 1, 0 ], 'the crashed node');
 
 # 3. Wrong numbers, before anything is changed.  The node is killed for that:
@@ -110,12 +108,12 @@ $r = $node[1]->try_sql("SET follow_primary.pcp_port = $closed; SET follow_primar
 is($r->{sqlstate}, '08001', 'a closed control port is an error at last');
 like($r->{message}, qr/at step attach: .*"127\.0\.0\.1" port $closed/, 'the message names step and port');
 isnt($r->{hint}, '', 'there is a hint');
-is(pool(), '0:standby:up 1:primary:up 2:standby:down', 'pgpool knows nothing of it');
+is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:down', 'pgpool knows nothing of it');
 follows_now(@node[ 1, 2 ], 'the node itself');
 $r = $node[1]->make_follow($node[2], node_id => 2);
 ok($r->{ok}, 'the same call with pgpool answering succeeds') or diag($r->{err});
 is(job(@node[ 1, 2 ], 'state, method'), 'succeeded|none', 'nothing else was left to do');
-is(pool(), '0:standby:up 1:primary:up 2:standby:up', 'pgpool has the node up');
+is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has the node up');
 
 # 6. pgpool calls with %d = %m when the new primary fails in its turn.
 $r = $node[1]->make_follow($node[1], node_id => 1, primary_host => $node[1]->address,
@@ -132,7 +130,7 @@ SKIP:
     is($code, 0, 'a switchover is asked for') or diag($out, $err);
     $pgpool->wait_for_primary(2, 30);
     all_up($node[2], 0, 1);
-    is(pool(), '0:standby:up 1:standby:up 2:primary:up', 'pgpool has them all up under the new primary');
+    is($pgpool->nodes, '0:standby:up 1:standby:up 2:primary:up', 'pgpool has them all up under the new primary');
     follows_now(@node[ 2, 1 ], 'the former primary');
     follows_now(@node[ 2, 0 ], 'the sibling');
     # It may have received more of what the former primary goes on to write.

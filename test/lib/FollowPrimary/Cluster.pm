@@ -24,6 +24,7 @@ my $count = 0;
 #   slots      standbys stream through slots (1)
 #   archive    WAL is archived to a folder that all nodes reach (0)
 #   extension  CREATE EXTENSION, and a row per node in follow_primary_node (0)
+#   hold       jobs can be held before a step: see FollowPrimary::Node::hold_step (0)
 #   ssh        sshd on each host (1)
 #   same_port  one server port for all nodes, as on real machines (1)
 #   checksums, auth, initdb   as FollowPrimary::Node->init
@@ -82,6 +83,7 @@ sub new
         $_->host->ssh_wait for $self->nodes;
     }
     $self->create_extension if $opt{extension};
+    $self->make_steps_holdable if $opt{hold};
     return $self;
 }
 
@@ -187,6 +189,26 @@ sub set
         $node->set(%settings);
         $node->reload if $node->running;
     }
+    return;
+}
+
+# A step does not begin while somebody has its lock.
+sub make_steps_holdable
+{
+    my ($self) = @_;
+    my ($primary, @standbys) = $self->nodes;
+    my $key = FollowPrimary::Node::hold_key('NEW.step');
+
+    $primary->safe_psql(<<"END");
+CREATE FUNCTION hold_step() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+    PERFORM pg_catalog.pg_advisory_lock_shared($key);
+    PERFORM pg_catalog.pg_advisory_unlock_shared($key);
+    RETURN NEW;
+END \$\$;
+CREATE TRIGGER hold_step BEFORE INSERT ON follow_primary_step FOR EACH ROW EXECUTE FUNCTION hold_step();
+END
+    $primary->wait_for_catchup($_) for @standbys;
     return;
 }
 

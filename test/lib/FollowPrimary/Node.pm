@@ -431,6 +431,41 @@ sub make_follow
     return $self->try_sql($self->follow_sql($node, %arguments), timeout => 300);
 }
 
+# Holds every job of this server before it begins the step, until release_step;
+# also on a standby, for the time after its promotion.  The cluster is made with
+# hold => 1.
+sub hold_key { return "4712, pg_catalog.hashtext($_[0])" }
+
+sub hold_step
+{
+    my ($self, $step) = @_;
+    my $key = hold_key("'$step'");
+    $self->{hold} = $self->psql_start("SELECT pg_advisory_lock($key); SELECT pg_sleep(600)");
+    $self->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 4712 AND granted", 1)
+        or die "$self->{name} does not hold the step $step\n";
+    return;
+}
+
+# Until so many jobs are held.
+sub wait_held
+{
+    my ($self, $jobs, $timeout) = @_;
+    $self->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 4712 AND NOT granted",
+        $jobs, $timeout // 30)
+        or die "$self->{name} does not hold $jobs jobs\n" . $self->safe_psql('TABLE follow_primary_job') . "\n";
+    return;
+}
+
+sub release_step
+{
+    my ($self) = @_;
+    my $hold = delete $self->{hold} // return;
+    $self->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = 4712 AND mode = 'ExclusiveLock' AND granted");
+    $hold->wait(10);
+    return;
+}
+
 sub quote
 {
     my ($value) = @_;

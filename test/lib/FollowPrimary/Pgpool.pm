@@ -1,6 +1,6 @@
 package FollowPrimary::Pgpool;
 
-# A real pgpool-II (4.1 to 4.7) in front of a cluster, on 127.0.0.1.
+# A real pgpool-II (4.1 to 4.7) in front of a cluster.
 #
 #   my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
 #   $pgpool->start;
@@ -8,15 +8,19 @@ package FollowPrimary::Pgpool;
 #   $pgpool->wait_for_primary(1, 30);
 #   $pgpool->wait_for_status(2 => 'up', 60);
 #   $_->{status} for $pgpool->pool_nodes;       # node_id hostname port status role …
+#   is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool shows');
+#   is($pgpool->untruths($cluster->node(1), $cluster->node(0)), '', 'and so it is');
 #   my ($code, $out, $err) = $pgpool->pcp('pcp_node_count');
 
 use strict;
 use warnings;
 
+use Cwd qw(realpath);
 use Digest::MD5 qw(md5_hex);
 use FollowPrimary::Node;
 use FollowPrimary::Scratch qw(scratch_dir run_command wait_until free_port slurp spew kill_tree);
 
+my ($top) = realpath(__FILE__) =~ m{^(.*)/test/lib/FollowPrimary/};
 my $count = 0;
 my $version;
 
@@ -40,11 +44,10 @@ sub _program
 
 # Options
 #   cluster
-#   follow   1: the extension, by follow_primary_command; a text: that command;
-#            0: none
-#   arguments  for follow => 1, more of follow_primary()'s arguments, as SQL
-#            (default: wait => false)
+#   follow   1: the extension, by the README's follow_primary_command; a text:
+#            that command; 0: none
 #   conf     more settings for pgpool.conf, a hash
+#   address, port, pcp_port   where it listens (127.0.0.1, free ports)
 sub new
 {
     my ($class, %opt) = @_;
@@ -53,8 +56,9 @@ sub new
     my $self    = bless {
         cluster  => $cluster,
         dir      => scratch_dir($name),
-        port     => free_port(),
-        pcp_port => free_port(),
+        address  => $opt{address} // '127.0.0.1',
+        port     => $opt{port} // free_port(),
+        pcp_port => $opt{pcp_port} // free_port(),
         user     => 'pgpool',
         password => 'pcp:pass\\word',
     }, $class;
@@ -80,7 +84,7 @@ END
         %{ $self->_settings },
         (version() >= 4.2 ? 'follow_primary_command' : 'follow_master_command') =>
               $follow eq '0' ? ''
-            : $follow eq '1' ? $self->follow_command($opt{arguments} // 'wait => false')
+            : $follow eq '1' ? follow_command()
             :                  $follow,
         %{ $opt{conf} // {} } };
     $self->write_conf;
@@ -91,19 +95,14 @@ END
     return $self;
 }
 
-# pgpool.conf knows no doubled quotes: $$ quotes the SQL, $ is kept from sh.
+# The line of the README for pgpool.conf, with this PostgreSQL's psql.
 sub follow_command
 {
-    my ($self, $arguments) = @_;
+    my @lines = slurp("$top/README.md") =~ m{^follow_primary_command = '(.*)'$}mg;
+    die "README.md has @{[ scalar @lines ]} lines for follow_primary_command\n" if @lines != 1;
     my $psql = FollowPrimary::Node::bindir() . '/psql';
-    my $text = sub { '\$\$' . $_[0] . '\$\$' };
-    return "$psql -X -w -U postgres -h %H -p %r -d postgres -v ON_ERROR_STOP=1 -c "
-        . '"SELECT follow_primary('
-        . join(', ', 'node_host => ' . $text->('%h'), 'node_port => %p',
-            'node_pgdata => ' . $text->('%D'), 'node_id => %d',
-            'primary_host => ' . $text->('%H'), 'primary_port => %r',
-            $arguments ne '' ? $arguments : ())
-        . ')"';
+    $lines[0] =~ s{^/\S+/psql }{$psql } or die "README.md's follow_primary_command does not run psql\n";
+    return $lines[0];
 }
 
 sub _settings
@@ -114,9 +113,9 @@ sub _settings
     my $v        = version();
     my $password = $cluster->{password}{postgres};
     my %conf     = (
-        listen_addresses     => '127.0.0.1',
+        listen_addresses     => $self->{address},
         port                 => $self->{port},
-        pcp_listen_addresses => '127.0.0.1',
+        pcp_listen_addresses => $self->{address},
         pcp_port             => $self->{pcp_port},
         pcp_socket_dir       => $dir,
         ($v >= 4.4 ? 'unix_socket_directories' : 'socket_dir') => $dir,
@@ -185,6 +184,7 @@ sub set
 }
 
 sub dir           { $_[0]{dir} }
+sub address       { $_[0]{address} }
 sub port          { $_[0]{port} }
 sub pcp_port      { $_[0]{pcp_port} }
 sub pcp_user      { $_[0]{user} }
@@ -247,7 +247,7 @@ sub psql
     return run_command(
         [ FollowPrimary::Node::bindir() . '/psql', '-XAqw', '-v', 'ON_ERROR_STOP=1',
             $opt{header} ? () : '-t', '-P', 'footer=off',
-            '-d', "host=127.0.0.1 port=$self->{port} user=postgres dbname=" . ($opt{dbname} // 'postgres'),
+            '-d', "host=$self->{address} port=$self->{port} user=postgres dbname=" . ($opt{dbname} // 'postgres'),
             '-f', '-' ],
         in      => "$sql\n",
         timeout => $opt{timeout} // 30,
@@ -273,13 +273,61 @@ sub pool_node
     return $node // {};
 }
 
+# What it shows, as "0:standby:down 1:primary:up".
+sub nodes
+{
+    my ($self) = @_;
+    return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } $self->pool_nodes;
+}
+
+# What pgpool shows and is not so, and which node does not follow $primary: a
+# line each, '' when there is none within 20 seconds.  Every node but those that
+# are named as dead must be up in pgpool, and stream the primary's timeline
+# through its own active slot; no job is left that runs.
+sub untruths
+{
+    my ($self, $primary, @dead) = @_;
+    my @wrong = ('pgpool is not asked');
+    eval { wait_until('pgpool shows the truth', sub { return !(@wrong = $self->_untruths($primary, @dead)) }, 20) };
+    return join "\n", @wrong;
+}
+
+sub _untruths
+{
+    my ($self, $primary, @dead) = @_;
+    my %shown = map { $_->{node_id} => "$_->{role} $_->{status}" } $self->pool_nodes;
+    my @wrong;
+
+    for my $node ($self->{cluster}->nodes)
+    {
+        my $id = $node->id;
+        my $is = (grep { $_ == $node } @dead) ? 'standby down' : $node == $primary ? 'primary up' : 'standby up';
+        my $shown = $shown{$id} // 'not at all';
+        push @wrong, "node $id is shown $shown, not $is" if $shown ne $is;
+        next if $is ne 'standby up';
+
+        my (undef, $received) = $node->psql(q{SELECT concat_ws(' ', status, sender_host, sender_port, received_tli, slot_name)
+            FROM pg_stat_wal_receiver}, timeout => 10);
+        chomp $received;
+        my $slot = $node->slot_name;
+        my $wanted = join ' ', 'streaming', $primary->address, $primary->port, $primary->timeline, $slot;
+        push @wrong, "node $id receives \"$received\", not \"$wanted\"" if $received ne $wanted;
+        push @wrong, "node $id: its slot is not in use"
+            if $primary->safe_psql(qq{SELECT count(*) FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
+                WHERE s.slot_name = '$slot' AND s.active AND r.state = 'streaming'}, timeout => 10) ne '1';
+    }
+    push @wrong, map { "job $_" } split /\n/,
+        $primary->safe_psql(q{SELECT concat_ws(' ', id, node_host, step, state) FROM follow_primary_job WHERE state = 'running'});
+    return @wrong;
+}
+
 # A pcp_* command; -h, -p, -U and -w are given.  The password comes from the
 # file.  Returns (exit code, stdout, stderr).
 sub pcp
 {
     my ($self, $tool, @arguments) = @_;
     return run_command(
-        [ _program($tool), '-h', '127.0.0.1', '-p', $self->{pcp_port}, '-U', $self->{user}, '-w', @arguments ],
+        [ _program($tool), '-h', $self->{address}, '-p', $self->{pcp_port}, '-U', $self->{user}, '-w', @arguments ],
         timeout => 90,
         env     => { PCPPASSFILE => $self->pcp_pass_file });
 }
