@@ -11,6 +11,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, slots => 0
     'follow_primary.verify_timeout' => '30s', 'follow_primary.restore_command' => '' });
 my ($old, $new, $served, $unserved, $stopped, $cut) = $cluster->nodes;
 my $archive = $cluster->archive_dir;
+my $reloads = FollowPrimary::Node::pg_major() >= 14;    # restore_command
 
 sub plan_for
 {
@@ -49,7 +50,7 @@ for my $node ($served, $unserved, $cut)
 {
     $node->safe_psql(q{ALTER SYSTEM SET restore_command = 'false'});
     $node->safe_psql(q{ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=repl'});
-    $node->reload;
+    $reloads ? $node->reload : $node->restart;
     $node->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0');
 }
 for my $i (1 .. 5)
@@ -84,7 +85,6 @@ has_the_rows($node, 'copied');
 # repoint: it goes on where it was. Before 14 that takes a restart.
 $node = $served;
 my $pid = $node->pid;
-my $reloads = FollowPrimary::Node::pg_major() >= 14;
 $new->safe_psql("UPDATE follow_primary_node SET restore_command = '" . $cluster->restore_command . "' WHERE host = '" . $node->address . "'");
 my @before = glob $node->pgdata . '/*';
 like(plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a repoint');
