@@ -237,12 +237,25 @@ drop_lost_wal() {
     done
 }
 
+# pg_rewind before 14 copies no file PG_VERSION, not even that of a database
+# which the node lacks: nobody could connect to that database.
+database_versions() {
+    for folder in "$pgdata"/base/[1-9]* "$pgdata"/pg_tblspc/*/PG_*/[1-9]*; do
+        if [ -d "$folder" ] && [ ! -e "$folder/PG_VERSION" ]; then
+            cp "$pgdata/PG_VERSION" "$folder/PG_VERSION" ||
+                give_up yes rewind_failed "could not write $folder/PG_VERSION"
+            sync "$folder/PG_VERSION" 2>/dev/null
+        fi
+    done
+}
+
 # after_rewind: what belongs to a rewind that pg_rewind has done; ends here.
 after_rewind() {
     # The source has no standby.signal, so there is none now.
     if [ "$version" -ge 120000 ]; then
         touch "$pgdata/standby.signal"
     fi
+    database_versions
     wal_back
     rm -rf "$aside"
     drop_slots
