@@ -117,6 +117,20 @@ server_pid() {
     fi
 }
 
+# enter_pgdata: sets directory to a name of $pgdata for pg_ctl and pg_rewind, which
+# paste it between double quotes into commands for a shell, and read it
+# themselves: so it cannot be escaped. Returns 1 if it cannot be entered.
+# shellcheck disable=SC2034,SC2154 # pgdata, directory: the scripts'
+enter_pgdata() {
+    directory=$pgdata
+    case $pgdata in
+        *[\"\$\`\\]*)
+            cd "$pgdata" || return 1
+            directory=.
+            ;;
+    esac
+}
+
 # try COMMAND...: dies with the fitting reason if it fails, else with
 # $try_reason, which the script sets.
 # shellcheck disable=SC2154 # the scripts'

@@ -364,6 +364,8 @@ case $state in
             *'archive recovery'*) crashed=standby ;;
             *) crashed=primary ;;
         esac
+        # A backup that was never started: its control file is the primary's.
+        [ ! -e "$pgdata/backup_label" ] || crashed=standby
         if [ "$crashed" = standby ] && [ "$version" -lt 130000 ]; then
             # it would promote where its WAL ends before the consistent point
             give_up no needs_copy "a crashed standby before PostgreSQL 13 cannot be recovered without being started"
@@ -404,7 +406,11 @@ for slot in $keep_slots; do
     fi
 done
 
-set -- "$bin/pg_rewind" -P -D "$pgdata" --source-server="$conninfo"
+enter_pgdata || {
+    forget
+    give_up no permission "could not change to $pgdata"
+}
+set -- "$bin/pg_rewind" -P -D "$directory" --source-server="$conninfo"
 if [ "$version" -ge 130000 ]; then
     set -- "$@" --no-ensure-shutdown
     if [ -n "$restore_command" ] && [ "$version" -ge 150000 ]; then

@@ -181,22 +181,15 @@ if [ -n "$command" ]; then
     await_status "$appear_limit"
 fi
 
-# pg_ctl pastes PGDATA and the log's name between double quotes into a shell
-# command, and -o as it is.
+# pg_ctl pastes the log's name between double quotes into a shell command, too,
+# and -o as it is.
 in_double_quotes() {
     printf '%s' "$1" | sed 's/["$`\\]/\\&/g'
 }
 in_single_quotes() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
 }
-case $pgdata in
-    *[\"\$\`\\]*)
-        # PGDATA cannot be escaped, for pg_ctl itself reads it too
-        cd "$pgdata" || die start_failed "could not change to $pgdata"
-        directory=.
-        ;;
-    *) directory=$pgdata ;;
-esac
+enter_pgdata || die start_failed "could not change to $pgdata"
 set -- -D "$directory" -l "$(in_double_quotes "$log")" -w -t "$limit"
 if [ -n "$config" ] && [ "$config" != "$pgdata/postgresql.conf" ]; then
     set -- "$@" -o "-c config_file=$(in_single_quotes "$config")"

@@ -251,7 +251,7 @@ SQL
         case $answer in
             *"${nl}set.config_file="*)
                 config_file=${answer#*"${nl}set.config_file="}
-                config_file=${config_file%%"$nl"*}
+                config_file=$(printf '%b' "${config_file%%"$nl"*}")
                 ;;
         esac
     fi

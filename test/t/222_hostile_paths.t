@@ -1,0 +1,99 @@
+# A data directory, WAL directory and tablespace whose names hold all that a
+# shell gives a meaning to go through every method: started, repointed, copied
+# and rewound, from a database with such a name. Only whole jobs show it: on its
+# way through the scripts a path meets pg_ctl, pg_rewind, pg_basebackup and
+# pg_verifybackup, some of which paste it into shell commands of their own.
+
+use File::Find ();
+use FollowPrimary::Test;
+
+my $canary = scratch_dir('hostile') . '/canary';
+# A name cannot have the slashes of the file's, so the environment has it.
+$ENV{CANARY} = $canary;
+# Short, for in a backup a tablespace's path may have 99 bytes.
+my $words = q("a'$(>$CANARY)`>$CANARY`;>$CANARY|&{a,b}*?[!a]~#%p\\=<>) . "\xc3\xb6";
+# CREATE TABLESPACE refuses single quotes.
+(my $location = "space $words") =~ tr/'//d;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, archive => 1, same_port => 0, sshd_conf => "SetEnv CANARY=$canary\n");
+my ($primary, $node) = $cluster->nodes;
+my ($host, $dir) = ($node->address, $node->host->dir);
+
+sub literal { my ($text) = @_; $text =~ s/'/''/g; $text =~ s/\\/\\\\/g; return "E'$text'" }
+sub sql { my ($text, %opt) = @_; return $primary->safe_psql($text, dbname => 'hostile', %opt) }
+sub job { my ($columns) = @_; return sql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+$primary->safe_psql('CREATE DATABASE hostile');
+sql('CREATE EXTENSION follow_primary');
+mkdir $_, 0700 or die "$_: $!" for map { $_->host->dir . "/$location" } $primary;
+$primary->safe_psql('CREATE TABLESPACE space LOCATION ' . literal($primary->host->dir . "/$location"));
+sql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i; CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 1000) AS i');
+# CREATE DATABASE may be asked anything, but the tests' own psql may not.
+my $database = "x=y $words";
+(my $name = $database) =~ s/"/""/g;
+$primary->safe_psql("ALTER DATABASE hostile RENAME TO \"$name\"");
+(my $dbname = $database) =~ s/([\\'])/\\$1/g;
+{
+    no warnings 'redefine';
+    my $connstr = \&FollowPrimary::Node::connstr;
+    *FollowPrimary::Node::connstr = sub {
+        my ($self, $db, $user) = @_;
+        return $connstr->($self, defined $db && $db eq 'hostile' ? "'$dbname'" : $db, $user);
+    };
+}
+
+# The standby, with its folders in places of those names.
+$node->stop;
+File::Path::remove_tree($node->pgdata);
+(my $from = $primary->host->dir . "/$location") =~ s/=/\\=/g;
+(my $to = "$dir/$location") =~ s/=/\\=/g;
+$node->init_standby_from($primary, slot => 1, basebackup => [ '-T', "$from=$to", '--waldir', "$dir/wal $words" ]);
+rename $node->pgdata, "$dir/data $words" or die;
+$node->{pgdata} = "$dir/data $words";
+sql("INSERT INTO follow_primary_node (host, port, pgdata, ssh_port, archive_dir)
+    VALUES ('$host', @{[ $node->port ]}, " . literal($node->pgdata) . ", @{[ $node->host->ssh_port ]}, " . literal("$dir/archive $words") . ')');
+symlink $cluster->archive_dir, "$dir/archive $words" or die;
+
+sub follows
+{
+    my ($method, $what, %arguments) = @_;
+    my $r = $primary->try_sql($primary->follow_sql($node, %arguments), dbname => 'hostile', timeout => 120);
+    ok($r->{ok}, $what) or die $r->{err};
+    is(job('method'), $method, 'by that method');
+    sql('INSERT INTO t VALUES (0); INSERT INTO spaced VALUES (0)');
+    $primary->wait_for_catchup($node);
+    my $rows = 'SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM spaced)';
+    is($node->safe_psql($rows, dbname => 'hostile'), sql($rows), 'it has the rows of the primary');
+    is($node->safe_psql('SHOW data_directory'), $node->pgdata, 'in its directory');
+    is(readlink($node->pgdata . '/pg_wal'), "$dir/wal $words", 'with its WAL directory');
+    is(join(' ', map { readlink } grep { -l } glob(quotemeta($node->pgdata) . '/pg_tblspc/*')), "$dir/$location", 'and its tablespace');
+    is($primary->safe_psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'space'"),
+        $primary->host->dir . "/$location", "the primary's own is where it was");
+    return;
+}
+
+follows('rewind', 'a backup that was never started is', when_down => 'rejoin');
+follows('repoint', 'it is repointed while it runs', method => 'repoint');
+follows('basebackup', 'it is copied', method => 'basebackup');
+
+# It goes its own way, with a timeline that nobody else hears of, and dies. The
+# WAL that a rewind begins with is in the archive only.
+$node->set(archive_command => 'false');
+$node->reload;
+$node->safe_psql('SELECT pg_promote(); CHECKPOINT');
+$node->safe_psql('INSERT INTO t SELECT generate_series(1, 500); DELETE FROM spaced', dbname => 'hostile');
+sql('UPDATE t SET i = i + 1');
+$node->kill9;
+unlink "$dir/wal $words/000000010000000000000006" or die;
+follows('rewind', 'it is rewound, by WAL from an archive of such a name', method => 'rewind', when_down => 'rejoin');
+is(job('lost_transactions'), 2, 'what it alone had is counted');
+ok(-d job('lost_wal_dir'), 'and saved');
+
+# Nothing is beside the data but that, the log and what was saved.
+my @beside;
+File::Find::find({ no_chdir => 1, wanted => sub { push @beside, $_ if /follow_primary/ } }, $dir);
+is(join("\n", grep { !m{/lost_wal-} } sort @beside), join("\n", map { $node->pgdata . ".follow_primary$_" } '', '.log'),
+    'nothing else is left beside the data');
+ok(!-e $canary, 'nothing was executed');
+
+done_testing();
