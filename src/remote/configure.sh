@@ -237,12 +237,15 @@ effective() {
     fi
 }
 
-# expect NAME VALUE: notes NAME when something else is in force.
-wrong=
+# expect NAME VALUE: notes NAME when something else is in force. In a process of
+# its own, for each has to start a server.
+checks=
 expect() {
-    value=$(effective "$1") ||
-        die config_unreadable "the server cannot read its configuration"
-    [ "$value" = "$2" ] || wrong="$wrong $1"
+    {
+        value=$(effective "$1") || exit 2
+        [ "$value" = "$2" ]
+    } 2>/dev/null &
+    checks="$checks $!=$1"
 }
 expect primary_conninfo "$expect_conninfo"
 expect primary_slot_name "$expect_slot"
@@ -250,6 +253,18 @@ expect recovery_target_timeline latest
 if [ $# -ge 10 ]; then
     expect restore_command "${10}"
 fi
+wrong=
+for check in $checks; do
+    wait "${check%%=*}"
+    case $? in
+        0) ;;
+        1) wrong="$wrong ${check#*=}" ;;
+        *)
+            effective "${check#*=}" >/dev/null # what it says is for the user
+            die config_unreadable "the server cannot read its configuration"
+            ;;
+    esac
+done
 if [ -n "$wrong" ]; then
     # never the values: a conninfo may hold a password
     die overridden "set otherwise elsewhere in the node's configuration:$wrong"

@@ -111,14 +111,11 @@ dump() {
                 value = value * 16 + index("0123456789ABCDEF", toupper(substr(text, i, 1))) - 1
             return value
         }
+        # many lines: only the last one is taken apart
         /^rmgr: / {
-            if ($2 == "Transaction" && / desc: COMMIT/)
+            last = $0
+            if (/^rmgr: Transaction .* desc: COMMIT/)
                 commits++
-            match($0, /lsn: [0-9A-F]+\/[0-9A-F]+/)
-            lsn = substr($0, RSTART + 5, RLENGTH - 5)
-            match($0, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+/)
-            size = substr($0, RSTART, RLENGTH)
-            sub(/.*\/ */, "", size)
             next
         }
         # "... in WAL record at A: invalid record length at B": B is the end
@@ -128,10 +125,15 @@ dump() {
             sub(/[^0-9A-F\/].*/, "", end)
         }
         END {
-            if (lsn == "") {
+            if (last == "") {
                 print 0, "-"
                 exit
             }
+            match(last, /lsn: [0-9A-F]+\/[0-9A-F]+/)
+            lsn = substr(last, RSTART + 5, RLENGTH - 5)
+            match(last, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+/)
+            size = substr(last, RSTART, RLENGTH)
+            sub(/.*\/ */, "", size)
             behind = number(lsn) + int((size + 7) / 8) * 8
             if (end != "" && number(end) > behind)
                 behind = number(end)

@@ -73,10 +73,10 @@ What is compared:
 - *By hand over SSH* is the same typed on the new primary's host, where `follow_primary()` is called: one `ssh` with the two commands.
 - `follow_primary` is called by `psql -c`, as pgpool calls it. Its copy is verified (`pg_verifybackup`) while
   the node's old data is still there; the others' is not. Its rewind saves the WAL that will be lost first, and counts what is in it.
-- All start from the same state, restored and flushed before each run. fsync is on, everywhere. checkpoint_timeout is
-  $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
-  *Dirty buffers*: a row on each of 16,000 pages of the primary was updated since its last checkpoint, as it is where clients write; the script
-  waits for a checkpoint first, a repoint needs none. The write load is pgbench at $facts->{load_rate} transactions a second.
+- The siblings have @{[ $facts->{wal} // '?' ]} MB of WAL since their last checkpoint. A repoint does not care; the script's restart replays it, and asks the archive for each segment first.
+- All start from the same state, restored and flushed before each run. fsync is on, everywhere. For rewind
+  and copy checkpoint_timeout is $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
+  The write load is pgbench at $facts->{load_rate} transactions a second.
 - What a job does beyond the commands by hand: psql and a worker start, an SSH connection is made (about half of *survey*), both
   servers are looked at, the node is locked, and the proof is made once by the job itself. That is a tenth or two of a second of
   processor time, most of it spent in starting processes on the node: it weighs against a repoint, which is a signal, and little

@@ -324,22 +324,6 @@ sub ssh_repoint
     return;
 }
 
-# What a write load leaves to the next checkpoint: a row on each of 16,000 pages
-# is new. Without their images, or the nodes would have all of it to stream.
-sub make_dirty
-{
-    my ($primary) = @_;
-    for my $images (qw(off on))
-    {
-        $primary->set(full_page_writes => $images);
-        $primary->reload;
-        $primary->poll_query_until('SHOW full_page_writes', $images) or die "full_page_writes stays\n";
-        $primary->safe_psql('UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % 61 = 0 AND aid < 1000000')
-            if $images eq 'off';
-    }
-    return;
-}
-
 sub pg_ctl
 {
     my ($node, @arguments) = @_;
@@ -400,7 +384,7 @@ sub report
 }
 
 # A case: title, ways (name => sub, in order), before (sub, not measured),
-# nodes, primary; last_thing (sub, not measured, when all is flushed).
+# nodes, primary.
 sub measure
 {
     my (%case) = @_;
@@ -418,7 +402,6 @@ sub measure
             my %session = (primary => Session->new($primary), map { $_->name => Session->new($_) } @nodes);
             $session{$_}->ask('SELECT 1') for sort keys %session;
             settle($primary, @nodes);
-            $case{last_thing}->() if $case{last_thing};
 
             my $began = time;
             $code->();
@@ -453,12 +436,16 @@ sub small_cases
     note("the servers are there");
     my ($node) = @siblings;
 
+    # The last checkpoint is older than most of the WAL, as it is at any moment
+    # of a server that is written to: up to max_wal_size.
+    $cluster->set(checkpoint_timeout => '1h');
+    $old->safe_psql('CHECKPOINT');
+    $_->safe_psql('CHECKPOINT') for $new, @siblings;
     run_ok([ $new->bin('pgbench'), '-iq', '-s', $scale, $old->connstr ], timeout => 900);
+    run_ok([ $old->bin('pgbench'), qw(-n -c 4 -j 2 -t 500), $old->connstr ], timeout => 120);
     $old->wait_for_catchup($_, undef, 300) for $new, @siblings;
     $cluster->set(fsync => 'on');
-    $old->safe_psql('CHECKPOINT');
-    run_ok([ $old->bin('pgbench'), qw(-n -c 4 -j 2 -t 500), $old->connstr ], timeout => 120);
-    $old->wait_for_catchup($_) for $new, @siblings;
+    $facts{wal} = $old->safe_psql("SELECT (pg_current_wal_lsn() - redo_lsn)::bigint >> 20 FROM pg_control_checkpoint()");
     $facts{size} = $new->safe_psql('SELECT sum(pg_database_size(oid))::bigint >> 20 FROM pg_database');
     $old->kill9;
     $new->promote;
@@ -486,34 +473,23 @@ sub small_cases
         $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') or die "a WAL receiver runs\n" for @nodes;
         return;
     };
-    my @repoint = (
-        limit   => { peer => [ '>=', 20 ], hand => [ '<=', 2 ], ssh => [ '<=', 2 ] },
-        primary => $new,
-        nodes   => [$node],
-        before  => $before,
-        ways    => [
-            hand => sub {
-                hand_settings($cluster, $new, $node);
-                pg_ctl($node, 'reload');
-            },
-            ssh  => sub { ssh_repoint($cluster, $new, $node) },
-            peer => sub { peer($cluster, $new, $node, identity => $identity{ $node->name }) },
-            ours => sub { ours($new, $node) } ]);
-
     if (wanted('repoint'))
     {
         measure(
-            name  => 'repoint',
-            title => "repoint of a healthy standby, $facts{size} MB",
-            @repoint);
-    }
-    if (wanted('repoint_dirty'))
-    {
-        measure(
-            name       => 'repoint_dirty',
-            title      => 'the same, the primary with dirty buffers',
-            last_thing => sub { make_dirty($new) },
-            @repoint);
+            name    => 'repoint',
+            title   => "repoint of a healthy standby, $facts{size} MB",
+            limit   => { peer => [ '>=', 20 ], hand => [ '<=', 2 ], ssh => [ '<=', 2 ] },
+            primary => $new,
+            nodes   => [$node],
+            before  => $before,
+            ways    => [
+                hand => sub {
+                    hand_settings($cluster, $new, $node);
+                    pg_ctl($node, 'reload');
+                },
+                ssh  => sub { ssh_repoint($cluster, $new, $node) },
+                peer => sub { peer($cluster, $new, $node, identity => $identity{ $node->name }) },
+                ours => sub { ours($new, $node) } ]);
     }
     pgbench_case($cluster, $new, $node, $before) if wanted('pgbench');
     if (wanted('plan'))
@@ -693,7 +669,7 @@ $facts{load_rate}          = $load_rate;
 $facts{postgres}           = (split /\n/, run_ok([ FollowPrimary::Node::bindir() . '/postgres', '-V' ]))[0];
 $facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
 
-small_cases() if wanted(qw(repoint repoint_dirty pgbench plan siblings));
+small_cases() if wanted(qw(repoint pgbench plan siblings));
 big_cases()   if wanted(qw(rewind copy copy_load));
 
 print Report::markdown(\@results, \%facts);
