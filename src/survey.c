@@ -862,6 +862,12 @@ survey(Job *job)
 			NULL
 	},
 			   &limits, &reply);
+	if (!reply.ok && reply.failed && strcmp(reply.failed, "foreign_config") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("node %s:%d has another configuration file", request->node_host, request->node_port),
+				 errdetail("%s", reply.messages),
+				 errhint("Correct config_file or pgdata in the node's row of follow_primary_node.")));
 	if (!reply.ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FILE),

@@ -4,10 +4,10 @@
 #
 # usage: save_config.sh PGDATA JOB
 #
-# Saved into PGDATA.follow_primary/config, with modes and times: every *.conf
-# and every *.crt, *.key, *.pem and *.crl at the top of PGDATA, and whatever
-# these files include or name (include*, ssl_*, hba_file, ident_file) that lies
-# inside PGDATA.
+# Saved into PGDATA.follow_primary/config, with modes and times: every *.conf,
+# every *.crt, *.key, *.pem and *.crl at the top of PGDATA, postmaster.opts, and
+# whatever these files include or name (include*, ssl_*, hba_file, ident_file)
+# that lies inside PGDATA.
 #   config/files     the manifest: paths relative to PGDATA, a line each
 #   config/dirs      the folders that include_dir names
 #   config/data/     the files
@@ -195,6 +195,8 @@ follow() {
 for file in *.conf *.crt *.key *.pem *.crl; do
     take "$file"
 done
+# pg_rewind removes it, and only it may tell where postgresql.conf is
+[ ! -f postmaster.opts ] || add_file postmaster.opts
 while [ -n "$pending" ]; do
     one=${pending%%"$nl"*}
     pending=${pending#*"$nl"}

@@ -82,13 +82,13 @@ collected_log() {
 # What was written since this start, on stderr.
 show_log() {
     {
-        tail -c +"$((log_size + 1))" "$log" 2>/dev/null
+        tail -c +"$((log_size + 1))" "$log" 2>/dev/null | tail -n 10
         now=$(collected_log)
         if [ -n "$now" ]; then
             [ "$now" = "$collected" ] || collected_size=0
-            tail -c +"$((collected_size + 1))" "$now" 2>/dev/null
+            tail -c +"$((collected_size + 1))" "$now" 2>/dev/null | tail -n 30
         fi
-    } | tail -n 40 | tail -c 8192 >&2
+    } | tail -c 8192 >&2
 }
 
 fail() {

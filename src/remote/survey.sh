@@ -4,8 +4,7 @@
 #   1 PGDATA       data directory; '' = ask whichever server has the port
 #   2 PORT         the port that PostgreSQL has there
 #   3 BIN_DIR      directory of PostgreSQL's programs
-#   4 CONFIG_FILE  postgresql.conf; '' = as the running server says, as the last
-#                  start said, or in PGDATA
+#   4 CONFIG_FILE  postgresql.conf, if the caller knows; else ''
 #   5 DB_USER      role to ask a running server as
 #   6 DB_NAME      database to connect to for that
 #   7 PASSFILE     password file for that; '' = libpq's default
@@ -16,7 +15,8 @@
 #
 # Prints key=value lines; survey.c knows them all. Exits 0 whatever the state
 # of the node is, 1 when the question itself makes no sense there:
-#   failed=no_programs   BIN_DIR has no PostgreSQL programs
+#   failed=no_programs     BIN_DIR has no PostgreSQL programs
+#   failed=foreign_config  CONFIG_FILE is that of another data directory
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -71,6 +71,7 @@ for lock in /proc/[0-9]*/cwd/postmaster.pid; do
 done
 [ -z "$port_owner" ] || port_owner=$(cd -P -- "$port_owner" 2>/dev/null && pwd -P)
 emit port_owner "$port_owner"
+asked=$pgdata
 if [ -z "$pgdata" ]; then
     pgdata=$port_owner
     if [ -z "$pgdata" ]; then
@@ -92,12 +93,67 @@ emit pgdata "$pgdata"
 stats=$(stat -Lc '%y=%d:%i' -- "${pgdata%/*}/" "$pgdata" 2>/dev/null)
 emit beside "${stats%%=*}"
 work=$pgdata.follow_primary
-# Debian's layout: VERSION/NAME below both folders.
-debian_config_file() {
-    parent=${pgdata%/*}
-    candidate=/etc/postgresql/${parent##*/}/${pgdata##*/}/postgresql.conf
-    [ ! -f "$candidate" ] || printf '%s' "$candidate"
+
+# has_data FILE: does the settings file say that its data is PGDATA? Returns 2
+# if it does not say where its data is.
+has_data() {
+    data=$(sed -n "s/^[[:space:]]*data_directory[[:space:]=]*'\([^']*\(''[^']*\)*\)'.*/\1/p" "$1" 2>/dev/null |
+        sed -n "s/''/'/g; \$p")
+    [ -n "$data" ] || return 2
+    # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+    [ "$data" = "$asked" ] || [ "$data" = "$pgdata" ] || [ "$data" -ef "$pgdata" ]
 }
+
+# started_config_file OPTS: sets config_file to where the server had its
+# settings from that left this postmaster.opts, unless they are another's.
+started_config_file() {
+    [ -r "$1" ] || return 0
+    read_file "$1"
+    case $text in
+        *'"config_file='*) config_file=${text##*'"config_file='} ;;
+        *'"--config'[-_]'file='*) config_file=${text##*'"--config'[-_]'file='} ;;
+        *'"-D" "/'*)
+            # perhaps a folder of configuration alone
+            config_file=${text##*'"-D" "'}
+            config_file=${config_file%%'" "'*}
+            config_file=${config_file%'"'}/postgresql.conf
+            has_data "$config_file" || config_file=
+            ;;
+    esac
+    config_file=${config_file%%'" "'*}
+    config_file=${config_file%'"'}
+    case $config_file in
+        /*) has_data "$config_file" || [ $? -eq 2 ] || config_file= ;;
+        *) config_file= ;;
+    esac
+}
+
+# Where its configuration is. A running server knows; the caller may know; else
+# as on the last start, whose postmaster.opts save_config.sh may have put aside;
+# else where Debian's tools have it; else it is in PGDATA ('').
+find_config_file() {
+    if [ -n "$running_config_file" ]; then
+        config_file=$running_config_file
+    elif [ -n "$config_file" ]; then
+        has_data "$config_file" || [ $? -eq 2 ] ||
+            die foreign_config "\"$config_file\" is the configuration of \"$data\", not of \"$pgdata\""
+    else
+        for opts in "$pgdata/postmaster.opts" "$work/config/data/postmaster.opts"; do
+            [ -n "$config_file" ] || started_config_file "$opts"
+        done
+        if [ -z "$config_file" ] && { [ ! -e "$pgdata/postmaster.opts" ] || [ ! -e "$pgdata/postgresql.conf" ]; }; then
+            for file in "${PG_CLUSTER_CONF_ROOT:-/etc/postgresql}"/*/*/postgresql.conf; do
+                [ ! -r "$file" ] || ! has_data "$file" || config_file=$file
+            done
+        fi
+    fi
+    # shellcheck disable=SC3013 # as above
+    if [ "${config_file##*/}" = postgresql.conf ] && [ "${config_file%/*}" -ef "$pgdata" ]; then
+        config_file=
+    fi
+    emit config_file "$config_file"
+}
+running_config_file=
 
 if [ -r "$work/mark" ]; then
     read_file "$work/mark"
@@ -116,7 +172,7 @@ if [ ! -e "$pgdata" ]; then
     # Between the two renames of a swap there is none, and swap.list has the
     # folders beside it.
     if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
-    emit config_file "${config_file:-$(debian_config_file)}"
+    find_config_file
     if [ -r "$work/swap.list" ]; then
         while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
             [ "$live" = "$pgdata" ] || emit tablespace.0 "$live"
@@ -136,7 +192,7 @@ emit pgdata_inode "${stats##*=}"
 if [ ! -f "$pgdata/PG_VERSION" ] &&
     ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
     emit pgdata_state empty
-    emit config_file "${config_file:-$(debian_config_file)}"
+    find_config_file
     exit 0
 fi
 if [ ! -f "$pgdata/PG_VERSION" ] || [ ! -d "$pgdata/global" ]; then
@@ -247,24 +303,15 @@ SQL
         emit sql no
         emit sql_error "$answer"
     fi
-    if [ -z "$config_file" ]; then
-        case $answer in
-            *"${nl}set.config_file="*)
-                config_file=${answer#*"${nl}set.config_file="}
-                config_file=$(printf '%b' "${config_file%%"$nl"*}")
-                ;;
-        esac
-    fi
+    case $answer in
+        *"${nl}set.config_file="*)
+            running_config_file=${answer#*"${nl}set.config_file="}
+            running_config_file=$(printf '%b' "${running_config_file%%"$nl"*}")
+            ;;
+    esac
 fi
 
-# Where its configuration is, when nobody says: as on its last start.
-if [ -z "$config_file" ]; then
-    config_file=$(sed -n 's/.*"config_file=\([^"]*\)".*/\1/p' "$pgdata/postmaster.opts" 2>/dev/null)
-fi
-if [ -z "$config_file" ] && [ ! -f "$pgdata/postgresql.conf" ]; then
-    config_file=$(debian_config_file)
-fi
-emit config_file "$config_file"
+find_config_file
 [ -n "$pid" ] || emit set.restore_command "$("$bin_dir/postgres" -D "$pgdata" \
     ${config_file:+-c config_file="$config_file"} -C restore_command 2>/dev/null)"
 

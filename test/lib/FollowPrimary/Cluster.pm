@@ -27,7 +27,11 @@ my $count = 0;
 #   hold       jobs can be held before a step: see FollowPrimary::Node::hold_step (0)
 #   ssh        sshd on each host (1)
 #   same_port  one server port for all nodes, as on real machines (1)
-#   checksums, auth, initdb   as FollowPrimary::Node->init
+#   addresses  of the hosts, an array; they may be equal
+#   superuser  its name ("postgres")
+#   conninfo   more keys for the standbys' primary_conninfo, as text
+#   node       a sub: from a host to more options of FollowPrimary::Node->new
+#   checksums, auth, hba, initdb   as FollowPrimary::Node->init
 #   conf       more settings for all servers, a hash
 #   key_type, sshd_conf       as FollowPrimary::Host->new
 sub new
@@ -41,13 +45,15 @@ sub new
         slots    => $opt{slots} // 1,
         passfile => "$dir/pgpass",
         archive  => $opt{archive} ? scratch_dir("${prefix}archive") : undef,
-        password => { postgres => 'superuser password', repl => 'repl:pass\\word' },
+        conninfo => $opt{conninfo},
+        superuser => $opt{superuser} // 'postgres',
+        password => { $opt{superuser} // 'postgres' => 'superuser password', repl => 'repl:pass\\word' },
     }, $class;
 
     chomp(my $public = make_ssh_key($self->ssh_key));
     $self->_write_passfile;
 
-    my @addresses = map { free_address() } 1 .. $nodes;
+    my @addresses = @{ $opt{addresses} // [ map { free_address() } 1 .. $nodes ] };
     my $port = $opt{same_port} // 1 ? free_port(@addresses) : undef;
     for my $i (0 .. $nodes - 1)
     {
@@ -62,7 +68,9 @@ sub new
             id       => $i,
             port     => $port,
             passfile => $self->{passfile},
-            password => $self->{password}{postgres});
+            superuser => $self->{superuser},
+            password => $self->{password}{ $self->{superuser} },
+            $opt{node} ? $opt{node}->($host) : ());
     }
     $self->write_known_hosts;
 
@@ -71,7 +79,7 @@ sub new
     my %conf   = %{ $opt{conf} // {} };
     my %thrift = map { exists $conf{$_} ? ($_ => delete $conf{$_}) : () } qw(wal_keep_size wal_keep_segments);
     $primary->init(conf => $self->_settings(%conf),
-        map { $_ => $opt{$_} } qw(checksums auth initdb));
+        map { $_ => $opt{$_} } qw(checksums auth hba initdb));
     $primary->start;
     $primary->safe_psql('SET password_encryption = \'scram-sha-256\'; CREATE ROLE repl LOGIN REPLICATION PASSWORD '
         . FollowPrimary::Node::quote($self->{password}{repl}));
@@ -117,6 +125,7 @@ sub standby_options
     my ($self) = @_;
     return (
         slot => $self->{slots},
+        conninfo => $self->{conninfo},
         defined $self->{archive} ? (restore_command => $self->restore_command) : ());
 }
 
@@ -128,7 +137,7 @@ sub _settings
         'follow_primary.ssh_key_file'         => $self->ssh_key,
         'follow_primary.ssh_known_hosts_file' => $self->known_hosts,
         'follow_primary.replication_user'     => 'repl',
-        'follow_primary.rewind_user'          => 'postgres',
+        'follow_primary.rewind_user'          => $self->{superuser},
         'follow_primary.passfile'             => $self->{passfile},
         defined $self->{archive} ? (
             archive_mode                     => 'on',
@@ -184,7 +193,7 @@ sub primary
 sub set
 {
     my ($self, %settings) = @_;
-    for my $node (grep { -e $_->pgdata . '/postgresql.conf' } $self->nodes)
+    for my $node (grep { -e $_->config_dir . '/postgresql.conf' } $self->nodes)
     {
         $node->set(%settings);
         $node->reload if $node->running;
@@ -225,7 +234,7 @@ sub create_extension
     my ($self) = @_;
     my ($primary, @standbys) = $self->nodes;
     my $rows = join ",\n", map {
-        sprintf "('%s', %d, '%s', %d)", $_->address, $_->port, $_->pgdata, $_->host->ssh_port
+        sprintf "('%s', %d, %s, %d)", $_->address, $_->port, FollowPrimary::Node::quote($_->pgdata), $_->host->ssh_port
     } $self->nodes;
 
     $primary->safe_psql(<<"END");

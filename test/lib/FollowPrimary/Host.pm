@@ -15,7 +15,7 @@ use warnings;
 use Exporter qw(import);
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until
     free_address free_port slurp spew process_tree kill_tree);
-use IO::Socket::INET;
+use IO::Socket::IP;
 
 our @EXPORT_OK = qw(libssh2 make_ssh_key);
 
@@ -147,7 +147,7 @@ sub ssh_wait
 {
     my ($self) = @_;
     wait_until("sshd of $self->{name} answers at $self->{address}:$self->{ssh_port}", sub {
-        return IO::Socket::INET->new(
+        return IO::Socket::IP->new(
             PeerAddr => $self->{address},
             PeerPort => $self->{ssh_port},
             Timeout  => 1);

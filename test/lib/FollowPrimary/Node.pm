@@ -1,7 +1,7 @@
 package FollowPrimary::Node;
 
 # A PostgreSQL server on a host.  PG_CONFIG (default: the one on PATH) says
-# which version.  The server's superuser is "postgres".
+# which version.
 #
 #   my $node = FollowPrimary::Node->new(host => $host);
 #   $node->init(conf => { shared_buffers => '16MB' });
@@ -19,6 +19,7 @@ package FollowPrimary::Node;
 use strict;
 use warnings;
 
+use File::Path qw(remove_tree);
 use FollowPrimary::Scratch qw(run_command run_ok wait_until free_port slurp spew
     process_alive kill_tree);
 
@@ -48,7 +49,9 @@ sub pg_major
 }
 
 # Options: host; name (host's), port, id (pgpool's node id), pgdata, passfile,
-# password (superuser's).
+# superuser ("postgres"), password (the superuser's), config_dir (where its
+# postgresql.conf, pg_hba.conf and pg_ident.conf are: pgdata), debian (1: made
+# by pg_createcluster).
 sub new
 {
     my ($class, %opt) = @_;
@@ -59,10 +62,14 @@ sub new
         id       => $opt{id},
         port     => $opt{port} // free_port($host->address),
         passfile => $opt{passfile},
-        password => $opt{password} // 'superuser password',
+        superuser => $opt{superuser} // 'postgres',
+        password  => $opt{password} // 'superuser password',
+        debian    => $opt{debian},
     }, $class;
     $self->{pgdata} = $opt{pgdata} // $host->dir . '/' . ($self->{name} eq $host->name ? 'data' : "$self->{name}-data");
     $self->{log} = $host->dir . "/$self->{name}.log";
+    $self->{config_dir} = $opt{config_dir}
+        // ($opt{debian} ? "$ENV{PG_CLUSTER_CONF_ROOT}/" . pg_major() . "/$self->{name}" : undef);
     return $self;
 }
 
@@ -72,6 +79,8 @@ sub name     { $_[0]{name} }
 sub id       { $_[0]{id} }
 sub port     { $_[0]{port} }
 sub pgdata   { $_[0]{pgdata} }
+sub config_dir { $_[0]{config_dir} // $_[0]{pgdata} }
+sub superuser { $_[0]{superuser} }
 sub log_file { $_[0]{log} }
 sub bin      { my ($self, $tool) = @_; return bindir() . "/$tool" }
 
@@ -88,7 +97,7 @@ sub connstr
 {
     my ($self, $dbname, $user) = @_;
     $dbname //= 'postgres';
-    $user   //= 'postgres';
+    $user   //= $self->{superuser};
     return "host=@{[ $self->address ]} port=$self->{port} user=$user dbname=$dbname";
 }
 
@@ -97,7 +106,8 @@ sub connstr
 #
 
 # Options: checksums (0 | 1, default: the version's), initdb (more arguments,
-# as an array), auth (pg_hba's method for connections from other nodes), conf.
+# as an array), auth (pg_hba's method for connections from other nodes), hba
+# (all of pg_hba.conf, as text), conf.
 sub init
 {
     my ($self, %opt) = @_;
@@ -109,12 +119,20 @@ sub init
         :                            ();
     my $pwfile = spew($self->host->dir . '/pwfile', "$self->{password}\n");
 
-    run_ok([ $self->bin('initdb'), '--no-sync', '-A', $auth, '-U', 'postgres',
-        '-E', 'UTF8', '--no-locale', '--pwfile', $pwfile, @checksums,
-        @{ $opt{initdb} // [] }, '-D', $self->pgdata ], env => $self->_env);
+    my @initdb = ('--no-sync', '-A', $auth, '-U', $self->{superuser}, '-E', 'UTF8',
+        '--no-locale', '--pwfile', $pwfile, @checksums, @{ $opt{initdb} // [] });
+    if ($self->{debian})
+    {
+        $self->debian_create(@initdb);
+    }
+    else
+    {
+        run_ok([ $self->bin('initdb'), @initdb, '-D', $self->pgdata ], env => $self->_env);
+    }
     unlink $pwfile;
+    $self->_place_config($self->pgdata) if !$self->{debian};
 
-    spew($self->pgdata . '/pg_hba.conf', <<"END");
+    spew($self->config_dir . '/pg_hba.conf', $opt{hba} // <<"END");
 local all all trust
 host all all 127.0.0.0/8 $auth
 host replication all 127.0.0.0/8 $auth
@@ -165,6 +183,11 @@ sub start_copy_from
     my $user = $opt{user} // 'repl';
     my $slot = $self->_slot_option(%opt);
 
+    if ($self->{debian})
+    {
+        $self->debian_create('--no-sync', '-A', 'trust');
+        remove_tree($self->pgdata);
+    }
     $primary->create_slot($slot) if defined $slot;
     return FollowPrimary::Process->start(
         [ $self->bin('pg_basebackup'), '-d', $primary->connstr(undef, $user), '-w',
@@ -176,8 +199,37 @@ sub start_copy_from
 sub finish_copy_from
 {
     my ($self, $primary, %opt) = @_;
+    $self->_place_config($primary->config_dir);
     $self->set($self->_own_settings);
     $self->follow($primary, %opt);
+    return;
+}
+
+# Lays the configuration files of a folder into the node's own, if that is not
+# the data directory.
+sub _place_config
+{
+    my ($self, $from) = @_;
+    my $to = $self->config_dir;
+    return if $to eq $self->pgdata;
+
+    mkdir $to;
+    for my $file (qw(postgresql.conf pg_hba.conf pg_ident.conf))
+    {
+        spew("$to/$file", slurp("$from/$file"));
+        unlink $self->pgdata . "/$file";
+    }
+    return;
+}
+
+# What pg_createcluster makes: configuration below PG_CLUSTER_CONF_ROOT, which
+# stands for /etc/postgresql, data elsewhere.
+sub debian_create
+{
+    my ($self, @initdb) = @_;
+    run_ok([ 'pg_createcluster', pg_major(), $self->{name}, '-d', $self->pgdata, '-p', $self->{port},
+        '--socketdir', $self->host->dir, '-l', $self->host->dir . "/$self->{name}.ctl.log",
+        '--', @initdb ]);
     return;
 }
 
@@ -219,7 +271,12 @@ sub _own_settings
         unix_socket_directories => $self->host->dir,
         log_directory           => $self->host->dir,
         log_filename            => "$self->{name}.log",
-        cluster_name            => $self->{name});
+        cluster_name            => $self->{name},
+        $self->config_dir eq $self->pgdata ? () : (
+            external_pid_file => $self->host->dir . "/$self->{name}.pid",
+            data_directory => $self->pgdata,
+            hba_file       => $self->config_dir . '/pg_hba.conf',
+            ident_file     => $self->config_dir . '/pg_ident.conf'));
 }
 
 sub _settings
@@ -228,7 +285,7 @@ sub _settings
     my $text = '';
     while (my ($name, $value) = splice @pairs, 0, 2)
     {
-        $value =~ s/'/''/g;
+        $value =~ s/(['\\])/$1$1/g;
         $text .= "$name = '$value'\n";
     }
     return $text;
@@ -238,8 +295,9 @@ sub _settings
 sub append_conf
 {
     my ($self, $text) = @_;
-    my $file    = $self->pgdata . '/postgresql.conf';
-    my $include = "include_if_exists = 'myrecovery.conf'\n";
+    my $file    = $self->config_dir . '/postgresql.conf';
+    my $include = _settings(include_if_exists =>
+        ($self->config_dir eq $self->pgdata ? '' : $self->pgdata . '/') . 'myrecovery.conf');
     my $conf    = slurp($file);
 
     $text .= "\n" if $text ne '' && $text !~ /\n\z/;
@@ -277,8 +335,18 @@ sub _env
 sub _pg_ctl
 {
     my ($self, @arguments) = @_;
-    return run_command([ $self->bin('pg_ctl'), '-w', '-t', 60, '-D', $self->pgdata, @arguments ],
-        timeout => 90);
+    my $dir = $self->pgdata;
+
+    # pg_ctl pastes the name into a shell command.
+    my $plain = $dir !~ /["\$`\\]/;
+    if ($self->config_dir ne $dir && $arguments[-1] eq 'start')
+    {
+        my $file = $self->config_dir . '/postgresql.conf';
+        $file =~ s/'/'\\''/g;
+        unshift @arguments, '-o', "-c config_file='$file'";
+    }
+    return run_command([ $self->bin('pg_ctl'), '-w', '-t', 60, '-D', $plain ? $dir : '.', @arguments ],
+        timeout => 90, $plain ? () : (cwd => $dir));
 }
 
 # With fail_ok => 1 returns false when it does not start, else it dies then.

@@ -18,7 +18,7 @@ use Exporter qw(import);
 use Fcntl qw(:DEFAULT);
 use File::Path qw(remove_tree);
 use File::Temp qw(tempdir);
-use IO::Socket::INET;
+use IO::Socket::IP;
 use IO::Socket::UNIX;
 use IPC::SysV qw(IPC_RMID GETPID);
 use POSIX qw(:sys_wait_h);
@@ -162,7 +162,7 @@ PORT:
         my $port = 10000 + ($first - 10000 + $try) % 22000;
         for my $address (@addresses)
         {
-            my $probe = IO::Socket::INET->new(
+            my $probe = IO::Socket::IP->new(
                 LocalAddr => $address,
                 LocalPort => $port,
                 Proto     => 'tcp',

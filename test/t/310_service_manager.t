@@ -1,0 +1,172 @@
+# Servers that a service manager runs, as systemd does: it is the parent of the
+# postmaster, and refuses to start what it believes to run, or to stop what it
+# does not. A postmaster that a job started past it would be out of its care:
+# unseen by the next "systemctl stop", killed by nobody at shutdown. So after
+# every job, those that fail and undo what they did among them, the postmaster
+# must be the manager's child. Only processes show whose children they are.
+
+use FollowPrimary::Test;
+
+my $manager = scratch_dir('manager');
+my $program = $INC{'FollowPrimary/Test.pm'} =~ s{[^/]*/[^/]*\z}{service-manager}r;
+$program = run_ok([ 'readlink', '-f', $program ], cwd => POSIX::getcwd());
+chomp $program;
+
+# %D must stand any name of a data directory.
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
+    node => sub { my ($host) = @_; return (pgdata => $host->dir . q{/the server's "data" & $HOME}) },
+    conf => { 'follow_primary.verify_timeout' => '2s' });
+my ($old, $new, $sibling) = $cluster->nodes;
+
+sub unit { my ($node) = @_; return 'postgresql@' . $node->name }
+sub ask { my (@words) = @_; return run_command([ $program, $manager, @words ]) }
+sub asked { my $text = -e "$manager/commands" ? slurp("$manager/commands") : ''; unlink "$manager/commands"; return $text }
+sub state_of { my ($node) = @_; chomp(my $state = slurp("$manager/" . unit($node) . '.state')); return $state }
+sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+# The manager takes the nodes over.
+my $daemon = FollowPrimary::Process->start([ $program, $manager, 'serve' ], out => "$manager/daemon.log");
+wait_until('the service manager answers', sub { -S "$manager/socket" });
+for my $node ($old, $sibling)
+{
+    spew("$manager/" . unit($node) . '.conf', join "\n", $node->bin('postgres'), '-D', $node->pgdata);
+    $node->stop;
+    my ($code, undef, $err) = ask('start', unit($node));
+    is($code, 0, $node->name . ' is run by the service manager') or diag($err);
+    my $unit = unit($node);
+    my %command = map { ("node_${_}_command" => "$program $manager --no-block $_ $unit %D %p 100%%") } qw(start stop reload);
+    $old->safe_psql('UPDATE follow_primary_node SET '
+        . join(', ', map { "$_ = " . FollowPrimary::Node::quote($command{$_}) } sort keys %command)
+        . ", start_timeout = 20 WHERE host = '@{[ $node->address ]}'");
+}
+
+sub in_care
+{
+    my ($node, $what) = @_;
+    my $pid = $node->pid // 'none';
+    is(state_of($node), "active $pid", "$what: the service manager knows the server that runs");
+    my ($parent) = slurp("/proc/$pid/stat") =~ /.*\) \S (\d+)/s;
+    is($parent, $daemon->pid, "$what: it is its parent");
+    return;
+}
+
+sub follows
+{
+    my ($node, $method, $what) = @_;
+    is(job('method, state'), "$method|succeeded", "$what: $method");
+    $new->safe_psql('INSERT INTO t VALUES (0)');
+    $new->wait_for_catchup($node);
+    my $rows = 'SELECT count(*), sum(i) FROM t';
+    is($node->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows");
+    in_care($node, $what);
+    return;
+}
+
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+$old->wait_for_catchup($_) for $new, $sibling;
+$new->promote;
+asked();
+
+# What a command is told after its own words.
+sub told { my ($node, $verb) = @_; return join('|', $verb, unit($node), $node->pgdata, $node->port, '100%') . "\n" }
+
+# 1. A repoint that the primary refuses, by a reload and by a restart: both are
+# taken back through the manager.
+my $hba = slurp($new->pgdata . '/pg_hba.conf');
+spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
+$new->reload;
+my $r = $new->make_follow($sibling);
+is($r->{sqlstate}, '55000', 'a repoint that the primary refuses fails') or diag($r->{err});
+is(asked(), told($sibling, 'reload') x 2, 'the manager was asked to reload, and again to take it back');
+in_care($sibling, 'after a repoint was taken back');
+
+$sibling->safe_psql(q{ALTER SYSTEM SET recovery_target_timeline = 'current'});
+ask('stop', unit($sibling));
+ask('start', unit($sibling));
+asked();
+$r = $new->make_follow($sibling);
+is($r->{sqlstate}, '55000', 'so does one that needs a restart') or diag($r->{err});
+is(asked(), join('', map { told($sibling, $_) } qw(stop start stop start)), 'the manager was asked to restart, and again to take it back');
+in_care($sibling, 'after a repoint by restart was taken back');
+is($sibling->safe_psql('SHOW recovery_target_timeline'), 'current', 'with the former settings');
+spew($new->pgdata . '/pg_hba.conf', $hba);
+$new->reload;
+
+# 2. The same for good.
+$r = $new->make_follow($sibling);
+ok($r->{ok}, 'the sibling follows') or diag($r->{err});
+follows($sibling, 'repoint', 'restart');
+is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'restart: by the manager');
+
+# 3. A server that still runs as a primary is stopped and rewound.
+$old->safe_psql('INSERT INTO t VALUES (7777)');
+$r = $new->make_follow($old);
+ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+follows($old, 'rewind', 'former primary');
+is(asked(), join('', map { told($old, $_) } qw(stop start)), 'former primary: by the manager');
+
+# 4. A copy of a running standby.
+$r = $new->make_follow($sibling, method => 'basebackup');
+ok($r->{ok}, 'the sibling gets a copy') or diag($r->{err});
+follows($sibling, 'basebackup', 'copy');
+
+# 5. A rewind that fails before it changes anything: what was stopped is
+# started again.
+my $bin = scratch_dir('bin');
+symlink $_, $bin . '/' . s{.*/}{}r for glob(FollowPrimary::Node::bindir() . '/*');
+unlink "$bin/pg_rewind";
+spew("$bin/pg_rewind", "#!/bin/sh\necho 'pg_rewind: error: no such luck' >&2\nexit 1\n", 0755);
+$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin'");
+asked();
+$r = $new->make_follow($sibling, method => 'rewind');
+is($r->{sqlstate}, '38000', 'a pg_rewind that fails is an error') or diag($r->{err});
+like($r->{detail}, qr/no such luck/, 'with its words');
+is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'the standby is started again by the manager');
+in_care($sibling, 'after a rewind that failed');
+$new->safe_psql('UPDATE follow_primary_node SET node_bin_dir = NULL');
+
+# 6. A crashed server, which the manager has seen fail; and a start that fails,
+# which is known by what
+# the server logged, or else by what the manager says.
+my $row = "host = '@{[ $old->address ]}'";
+$new->safe_psql("UPDATE follow_primary_node SET node_start_command = replace(node_start_command, '--no-block', '') WHERE $row");
+for my $fault ([ unix_socket_directories => '/nonexistent', qr/FATAL: .*could not create lock file/ ],
+    [ shared_preload_libraries => 'no_such_library', qr/failed with exit code 1/ ])
+{
+    my ($name, $value, $words) = @$fault;
+    if ($name eq 'unix_socket_directories')
+    {
+        $old->kill9;
+        wait_until('the manager has seen it fail', sub { state_of($old) eq 'failed' });
+    }
+    else
+    {
+        ask('stop', unit($old));
+    }
+    $old->append_conf("$name = '$value'\n");
+    $r = $new->make_follow($old, when_down => 'rejoin');
+    is($r->{sqlstate}, '55000', "$name: a start that fails is an error") or diag($r->{err});
+    like($r->{detail}, $words, "$name: the detail has the reason");
+    like($r->{detail}, qr/^Job for \S+ failed\. See "journalctl -xeu/m, "$name: and what the manager says");
+    ok(!$old->running, "$name: nothing runs there");
+    is(state_of($old), 'failed', "$name: nor does the manager believe so");
+
+    my $conf = slurp($old->pgdata . '/postgresql.conf');
+    $conf =~ s/^$name = '\Q$value\E'\n//m;
+    spew($old->pgdata . '/postgresql.conf', $conf);
+    $r = $new->make_follow($old, when_down => 'rejoin');
+    ok($r->{ok}, "$name: once the cause is gone the next call succeeds") or diag($r->{err});
+    in_care($old, $name);
+}
+
+# 7. A server that somebody started past the manager: the job cannot stop it by
+# the manager, and says so; it starts no second one.
+ask('stop', unit($old));
+$old->start;
+my $pid = $old->pid;
+$r = $new->make_follow($old, method => 'rewind');
+is($r->{sqlstate}, '38000', 'a server past the manager cannot be stopped by it') or diag($r->{err});
+like($r->{detail}, qr/Unit \S+ is not active/, 'the manager says why');
+is($old->pid, $pid, 'the server runs on');
+
+done_testing();
