@@ -68,9 +68,9 @@ src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
 	LC_ALL=C awk -f src/remote/embed.awk $(REMOTE_SCRIPTS) > $@.tmp
 	mv $@.tmp $@
 
-# Each does all of its set-up, packages included (test/install-packages). exec,
-# for a signal that ends make has to reach the script, not a shell before it.
-.PHONY: test demo bench check-style test-matrix test-faults
+# Each but deb does all of its set-up, packages included (test/install-packages).
+# exec, for a signal that ends make has to reach the script, not a shell before it.
+.PHONY: test demo bench check-style deb test-matrix test-faults
 test:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
 
@@ -84,8 +84,11 @@ bench:
 check-style:
 	@test/check-style
 
+deb:
+	@exec .debian/build
+
 test-matrix:
-	@exec test/matrix/run test $(RELEASES)
+	@exec test/matrix/run build test package $(RELEASES)
 
 # FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
 test-faults:

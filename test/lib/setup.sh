@@ -192,7 +192,7 @@ copy_checkout()
 
     tar -C "$top" --create --exclude-vcs --exclude='*.o' --exclude='*.bc' \
         --exclude='*.so' --exclude=./src/remote_scripts.h \
-        --exclude=./results --exclude=./tmp_check --warning=no-file-changed . |
+        --exclude=./results --exclude=./tmp_check --exclude=./deb --warning=no-file-changed . |
         as_account tar -C "$scratch/checkout" --extract --no-same-owner
     rc=("${PIPESTATUS[@]}")
     # 1: something changed meanwhile, as when a build runs in the checkout.
