@@ -204,7 +204,7 @@ node_lock(Job *job)
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
-	if (strcmp(remote_get(&reply, "fresh"), "yes") != 0)
+	if (!remote_says(&reply, "fresh", "yes"))
 	{
 		/* Another job may have come and gone since the survey. */
 		survey(job);
@@ -235,7 +235,7 @@ node_stop(Job *job)
 		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
 	if (job->node.state == NODE_STANDBY)
 		job->undo = node_undo_stop;
-	job_detail(job, "%s", strcmp(remote_get(&reply, "was_running"), "yes") == 0 ?
+	job_detail(job, "%s", remote_says(&reply, "was_running", "yes") ?
 			   "stopped" : "was not running");
 	return STEP_DONE;
 }
@@ -351,7 +351,8 @@ can_start_from(Job *job, const char *segment)
 	TimeLineID	tli;
 	XLogSegNo	number;
 
-	if (segment == NULL || strlen(segment) != 24)
+	if (segment == NULL || strlen(segment) != 24 ||
+		strspn(segment, "0123456789ABCDEF") != 24)
 		return true;
 	XLogFromFileName(segment, &tli, &number, wal_segment_size);
 	return survey_wal_is_available(job, number * wal_segment_size);
@@ -440,7 +441,7 @@ node_rewind(Job *job)
 				   remote_get(&reply, "next_segment"));
 		return STEP_NEEDS_COPY;
 	}
-	job_detail(job, "%s", strcmp(remote_get(&reply, "result"), "rewound") == 0 ?
+	job_detail(job, "%s", remote_says(&reply, "result", "rewound") ?
 			   "rewound" : "no rewind was required");
 	return STEP_DONE;
 }
@@ -520,7 +521,7 @@ node_check_space(Job *job)
 			seen = seen || (other && strcmp(other, device) == 0);
 		}
 		if (device && !seen)
-			room += strtoll(remote_get(&reply, psprintf("free_%d", i)), NULL, 10);
+			room += remote_number(&reply, psprintf("free_%d", i));
 	}
 
 	if (room < needed)
@@ -630,10 +631,10 @@ node_copy(Job *job)
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the copy failed");
 	if (remote_get(&reply, "bytes"))
-		job_progress(job, strtoll(remote_get(&reply, "bytes"), NULL, 10),
-					 strtoll(remote_get(&reply, "bytes"), NULL, 10));
+		job_progress(job, remote_number(&reply, "bytes"),
+					 remote_number(&reply, "bytes"));
 	job_detail(job, INT64_FORMAT " MB, %s", job->bytes_done >> 20,
-			   strcmp(remote_get(&reply, "verified"), "yes") == 0 ? "verified" : "not verified");
+			   remote_says(&reply, "verified", "yes") ? "verified" : "not verified");
 	return STEP_DONE;
 }
 

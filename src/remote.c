@@ -90,6 +90,22 @@ remote_get(const RemoteReply *reply, const char *key)
 }
 
 bool
+remote_says(const RemoteReply *reply, const char *key, const char *value)
+{
+	const char *found = remote_get(reply, key);
+
+	return found != NULL && strcmp(found, value) == 0;
+}
+
+int64
+remote_number(const RemoteReply *reply, const char *key)
+{
+	const char *found = remote_get(reply, key);
+
+	return found != NULL ? strtoll(found, NULL, 10) : 0;
+}
+
+bool
 remote_parse(const char *out, const char *nonce, RemoteReply *reply)
 {
 	char	   *begin = psprintf("%s begin\n", nonce);

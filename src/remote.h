@@ -99,6 +99,13 @@ extern void remote_hold(SshSession *session, const RemoteScript *script,
 /* A value by key, or NULL. */
 extern const char *remote_get(const RemoteReply *reply, const char *key);
 
+/* Is there a value of that key, and is it this one? */
+extern bool remote_says(const RemoteReply *reply, const char *key,
+						const char *value);
+
+/* A number by key; 0 if there is none. */
+extern int64 remote_number(const RemoteReply *reply, const char *key);
+
 /* Parses a script's output; false if the closing marker is not there. */
 extern bool remote_parse(const char *out, const char *nonce,
 						 RemoteReply *reply);

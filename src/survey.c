@@ -20,6 +20,7 @@
 #include "storage/fd.h"
 #include "utils/pg_lsn.h"
 
+#include <ctype.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -239,13 +240,13 @@ node_header(const RemoteReply *reply, TimeLineID tli, XLogRecPtr lsn,
 	unsigned char raw[RAW_RECORD];
 	int			len = 0;
 
-	while (value && len < RAW_RECORD)
+	while (value && len < RAW_RECORD &&
+		   isxdigit((unsigned char) value[0]) && isxdigit((unsigned char) value[1]))
 	{
-		unsigned int byte;
+		char		digits[] = {value[0], value[1], '\0'};
 
-		if (sscanf(value + 2 * len, "%2x", &byte) != 1)
-			break;
-		raw[len++] = (unsigned char) byte;
+		raw[len++] = (unsigned char) strtoul(digits, NULL, 16);
+		value += 2;
 	}
 	return len > 0 && pick_record(raw, len, lsn, header->bytes, WAL_RECORD_HEADER);
 }
@@ -451,7 +452,7 @@ read_running(Job *job, const RemoteReply *reply)
 	const char *value;
 	XLogRecPtr	lsn;
 
-	node->sql = strcmp(remote_get(reply, "sql"), "yes") == 0;
+	node->sql = remote_says(reply, "sql", "yes");
 	if (!node->sql)
 	{
 		value = remote_get(reply, "sql_error");
@@ -528,6 +529,8 @@ survey_read_node(Job *job, const RemoteReply *reply)
 
 	value = remote_get(reply, "pgdata");
 	node->pgdata = value ? pstrdup(value) : NULL;
+	if (value == NULL)
+		node->pgdata_state = PGDATA_UNKNOWN;
 	value = remote_get(reply, "beside");
 	job->beside = pstrdup(value ? value : "");
 	node->version_major = major_of(remote_get(reply, "version"));
@@ -694,7 +697,7 @@ archive_serves(Job *job, XLogRecPtr lsn)
 	}
 	arguments[n] = NULL;
 	remote_run(job->ssh, &remote_archive, arguments, &limits, &reply);
-	return reply.ok && strcmp(remote_get(&reply, "served"), "yes") == 0;
+	return reply.ok && remote_says(&reply, "served", "yes");
 }
 
 bool

@@ -7,14 +7,17 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "pcp.h"
 #include "plan.h"
 #include "recovery_conf.h"
 #include "remote.h"
 #include "request.h"
+#include "survey.h"
 
 PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
@@ -22,6 +25,10 @@ PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo);
 PG_FUNCTION_INFO_V1(follow_primary_unit_recovery_conf);
 PG_FUNCTION_INFO_V1(follow_primary_unit_restore_command_guard);
 PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
+PG_FUNCTION_INFO_V1(follow_primary_unit_reply);
+PG_FUNCTION_INFO_V1(follow_primary_unit_survey);
+PG_FUNCTION_INFO_V1(follow_primary_unit_history);
+PG_FUNCTION_INFO_V1(follow_primary_unit_pcp);
 
 /* (host text) returns text */
 Datum
@@ -212,4 +219,90 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 													   (uint32) plan.fork_lsn,
 													   plan.fork_timeline) : "",
 											  plan.reason)));
+}
+
+/* Bytes as the string that a script's output arrives as. */
+static char *
+output_argument(FunctionCallInfo fcinfo, int arg)
+{
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(arg);
+
+	return pnstrdup(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+}
+
+/* (output bytea) returns bytea: the values of a script's output, each after its key */
+Datum
+follow_primary_unit_reply(PG_FUNCTION_ARGS)
+{
+	RemoteReply reply = {0};
+	StringInfoData buf;
+	bytea	   *result;
+
+	initStringInfo(&buf);
+	if (remote_parse(output_argument(fcinfo, 0), "nonce", &reply))
+		for (int i = 0; i < reply.nvalues; i++)
+			appendStringInfo(&buf, "%s=%s\n", reply.values[i].key, reply.values[i].value);
+	result = palloc(VARHDRSZ + buf.len);
+	SET_VARSIZE(result, VARHDRSZ + buf.len);
+	memcpy(VARDATA(result), buf.data, buf.len);
+	PG_RETURN_BYTEA_P(result);
+}
+
+/*
+ * (output bytea, port int) returns text: the method and reason that follow from
+ * what survey.sh said, for a primary on timeline 3
+ */
+Datum
+follow_primary_unit_survey(PG_FUNCTION_ARGS)
+{
+	RemoteReply reply = {0};
+	Settings	settings = {0};
+	Request		request = {.node_host = "node",.node_port = PG_GETARG_INT32(1),.slot_name = "node",.settings = &settings};
+	Job		   *job = palloc0(sizeof(Job));
+
+	if (!remote_parse(output_argument(fcinfo, 0), "nonce", &reply))
+		PG_RETURN_TEXT_P(cstring_to_text("not whole"));
+	job->context = CurrentMemoryContext;
+	job->request = &request;
+	job->primary.system_id = GetSystemIdentifier();
+	job->primary.version_num = PG_VERSION_NUM;
+	job->primary.timeline = 3;
+	(void) history_parse("1\t0/1000000\n2\t0/1800000\n", 3, &job->primary.history);
+	job->primary.flush_lsn = GetXLogInsertRecPtr();
+	job->primary.full_page_writes = true;
+	job->primary.free_slots = job->primary.free_wal_senders = 2;
+	survey_read_node(job, &reply);
+	plan_choose(&job->primary, &job->node, REQUESTED_AUTO, true, &job->plan);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", method_name(job->plan.method),
+											  job->plan.reason)));
+}
+
+/* (file bytea, tli int) returns int: stretches of the history, 0 if it is none */
+Datum
+follow_primary_unit_history(PG_FUNCTION_ARGS)
+{
+	History		history;
+	bool		valid = history_parse(output_argument(fcinfo, 0), PG_GETARG_INT32(1), &history);
+
+	PG_RETURN_INT32(valid ? history.length : 0);
+}
+
+/* (port int, user text, pass_file text) returns text: what pgpool on 127.0.0.1 says of node 0 */
+Datum
+follow_primary_unit_pcp(PG_FUNCTION_ARGS)
+{
+	PcpTarget	target = {
+		.host = "127.0.0.1",
+		.port = PG_GETARG_INT32(0),
+		.user = text_to_cstring(PG_GETARG_TEXT_PP(1)),
+		.pass_file = text_to_cstring(PG_GETARG_TEXT_PP(2)),
+		.connect_timeout_ms = 2000
+	};
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100);
+	PcpNodeInfo info;
+
+	pcp_node_info(&target, 0, deadline, &info);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%d nodes, %s:%d is %d",
+											  pcp_node_count(&target, deadline),
+											  info.host, info.port, info.status)));
 }

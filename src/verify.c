@@ -200,13 +200,14 @@ verify_follows(Job *job)
 
 	/* That the sender streams is looked at once more, in any case. */
 	seen = remote_get(&reply, "seen");
-	objection = seen && strcmp(seen, "nothing") == 0 ?
+	objection = seen == NULL ? "it was not told what the node shows" :
+		strcmp(seen, "nothing") == 0 ?
 		wait_for_sender(job, written, deadline) : sender_objection(job);
 	if (objection)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",
 			   job->primary.timeline, job->request->slot_name,
-			   seen == NULL || strcmp(seen, "row") == 0 ? "shows what is written here" :
+			   strcmp(seen, "row") == 0 ? "shows what is written here" :
 			   strcmp(seen, "nothing") == 0 ? "replays what is written here; it shows nothing, for hot_standby is off" :
 			   strcmp(seen, "paused") == 0 ? "has received what is written here; it does not show it yet, for recovery is paused" :
 			   "has received what is written here; it does not show it yet, for recovery_min_apply_delay is set");
