@@ -52,6 +52,9 @@
  */
 #define RESTART_S			60
 
+/* How long a caller waits for the worker's first word. */
+#define START_TIMEOUT_S		30
+
 /* How often a job may find that the node is not what it planned for. */
 #define MAX_PLANS			3
 
@@ -109,23 +112,58 @@ raise_outcome(const Request *request, int64 job_id, const Outcome *outcome)
 				 outcome->hint[0] ? errhint("%s", outcome->hint) : 0));
 }
 
-/* Passes on what the worker says. Returns the job's id when it comes, 0 at the end. */
+/*
+ * Passes on what the worker says.  Returns the job's id when it comes, 0 at the
+ * end.  The queue does not end if the worker fails before it has attached to it,
+ * since it is started again then: so there is a deadline for the beginning.
+ */
 static int64
-listen_to_worker(shm_mq_handle *from)
+listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
+				 TimestampTz deadline)
 {
+	bool		started = false;
+	bool		ended = false;
+	pid_t		pid;
+
 	for (;;)
 	{
 		Size		len;
 		void	   *data;
 		char	   *text;
 
-		if (shm_mq_receive(from, &len, &data, false) != SHM_MQ_SUCCESS)
-			return 0;
-		text = pnstrdup((char *) data + 1, len - 1);
-		if (*(char *) data == MESSAGE_JOB_ID)
-			return strtoll(text, NULL, 10);
-		ereport(NOTICE, (errmsg("%s", text)));
-		pfree(text);
+		switch (shm_mq_receive(from, &len, &data, true))
+		{
+			case SHM_MQ_SUCCESS:
+				text = pnstrdup((char *) data + 1, len - 1);
+				if (*(char *) data == MESSAGE_JOB_ID)
+					return strtoll(text, NULL, 10);
+				ereport(NOTICE, (errmsg("%s", text)));
+				pfree(text);
+				break;
+			case SHM_MQ_DETACHED:
+				return 0;
+			case SHM_MQ_WOULD_BLOCK:
+				/* What it said last comes before its end. */
+				if (ended)
+					return 0;
+				if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
+					started = true;
+				else if (started)
+				{
+					ended = true;
+					continue;
+				}
+				if (GetCurrentTimestamp() >= deadline)
+					ereport(ERROR,
+							(errcode(ERRCODE_SYSTEM_ERROR),
+							 errmsg("the job's worker did not start within %d s", START_TIMEOUT_S),
+							 errhint("See the server log. Nothing was changed.")));
+				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								 1000, PG_WAIT_EXTENSION);
+				ResetLatch(MyLatch);
+				CHECK_FOR_INTERRUPTS();
+				break;
+		}
 	}
 }
 
@@ -183,11 +221,13 @@ worker_run(const Request *request, bool wait)
 	from = shm_mq_attach(mq, seg, handle);
 	PG_TRY();
 	{
-		job_id = listen_to_worker(from);
+		job_id = listen_to_worker(from, handle,
+								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															  START_TIMEOUT_S * 1000));
 		if (job_id != 0 && wait)
 		{
 			ereport(NOTICE, (errmsg("job " INT64_FORMAT " has begun", job_id)));
-			(void) listen_to_worker(from);
+			(void) listen_to_worker(from, handle, DT_NOEND);
 		}
 	}
 	PG_CATCH();
@@ -201,11 +241,15 @@ worker_run(const Request *request, bool wait)
 		if (job_id != 0)
 			error->hint = psprintf("Job " INT64_FORMAT " goes on; SELECT %s.follow_primary_cancel(" INT64_FORMAT ") ends it.",
 								   job_id, request->schema, job_id);
+		else
+			TerminateBackgroundWorker(handle);
 		dsm_detach(seg);
 		ReThrowError(error);
 	}
 	PG_END_TRY();
 
+	if (job_id == 0)
+		TerminateBackgroundWorker(handle);
 	if (wait || job_id == 0)
 		raise_outcome(request, job_id, &segment->outcome);
 	dsm_detach(seg);

@@ -243,7 +243,13 @@ is($new->safe_psql("SELECT follow_primary_wait($id)"), 'interrupted', 'follow_pr
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'there is nothing to cancel');
 nothing_runs('nothing of it is left on the node');
 
-# 10. Two nodes at once.
+# 10. A worker that fails before it has a word to say.
+$r = $new->try_sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'postgres';\n" . $new->follow_sql($old), timeout => 20);
+$new->safe_psql("UPDATE pg_database SET datallowconn = true WHERE datname = 'postgres'", dbname => 'template1');
+is($r->{sqlstate}, '57P01', 'a worker that cannot start is an error, not a wait') or diag($r->{err});
+like($r->{err}, qr/ended without a word.*HINT:.*server log/s, 'that sends one to the server log');
+
+# 11. Two nodes at once.
 my ($first, $second) = split /\n/, $new->safe_psql(
     "SELECT follow_primary(host, port, method => 'basebackup', wait => false) FROM follow_primary_node
      WHERE host IN ('@{[ $old->address ]}', '@{[ $sibling->address ]}') ORDER BY host");
