@@ -95,6 +95,20 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 }
 
+/*
+ * That pgpool cannot be asked is no reason to leave a node without a primary,
+ * least of all after a failover that nobody watches: it will be told at the
+ * attach step.  That it says the number is another node's is one.
+ */
+static bool
+is_only_for_attach(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION ||
+		error->sqlerrcode == ERRCODE_INVALID_PASSWORD ||
+		error->sqlerrcode == ERRCODE_PROTOCOL_VIOLATION ||
+		error->sqlerrcode == ERRCODE_SYSTEM_ERROR;
+}
+
 void
 attach_check_node_id(Job *job)
 {
@@ -102,14 +116,17 @@ attach_check_node_id(Job *job)
 	PcpNodeInfo info;
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_MS);
-	volatile int count = -1;
 
 	if (job->request->node_id < 0)
 		return;
 	set_target(job, &target);
 	PG_TRY();
 	{
-		count = pcp_node_count(&target, deadline);
+		int			count = pcp_node_count(&target, deadline);
+
+		/* It answers, so it is worth waiting for. */
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms);
+		check_node(job, &target, count, deadline, &info);
 	}
 	PG_CATCH();
 	{
@@ -117,53 +134,74 @@ attach_check_node_id(Job *job)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)
+		if (!is_only_for_attach(error))
 			PG_RE_THROW();
 		FlushErrorState();
+		job_notice(job, "node %d cannot be looked up in pgpool: %s",
+				   job->request->node_id, error->message);
 	}
 	PG_END_TRY();
-	if (count >= 0)
-		check_node(job, &target, count,
-				   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms),
-				   &info);
 }
 
-StepResult
-attach_node(Job *job)
+/* Returns when pgpool shows the node up. */
+static void
+attach(Job *job, const PcpTarget *target)
 {
-	PcpTarget	target;
 	PcpNodeInfo info;
 	int			node_id = job->request->node_id;
-	TimestampTz deadline;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   job->request->settings->verify_timeout * 1000);
 
-	set_target(job, &target);
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   job->request->settings->verify_timeout * 1000);
-	check_node(job, &target, pcp_node_count(&target, deadline), deadline, &info);
+	check_node(job, target, pcp_node_count(target, deadline), deadline, &info);
 	if (info.status == PCP_NODE_UP || info.status == PCP_NODE_WAITING)
 	{
 		job_detail(job, "pgpool's node %d is up already", node_id);
-		return STEP_DONE;
+		return;
 	}
 
-	pcp_attach_node(&target, node_id, deadline);
+	pcp_attach_node(target, node_id, deadline);
 	for (;;)
 	{
-		pcp_node_info(&target, node_id, deadline, &info);
+		pcp_node_info(target, node_id, deadline, &info);
 		if (info.status == PCP_NODE_UP || info.status == PCP_NODE_WAITING)
 			break;
 		if (GetCurrentTimestamp() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pgpool does not show node %d up", node_id),
-					 errdetail("The node follows this server; pgpool took the request to attach it and still shows status %d.",
+					 errdetail("pgpool took the request to attach it and still shows status %d.",
 							   info.status),
-					 errhint("See pgpool's log. Calling follow_primary() again attaches it, and does nothing else.")));
+					 errhint("See pgpool's log.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 POLL_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	job_detail(job, "pgpool at %s:%d shows node %d up", target.host, target.port, node_id);
+	job_detail(job, "pgpool at %s:%d shows node %d up", target->host, target->port, node_id);
+}
+
+StepResult
+attach_node(Job *job)
+{
+	PcpTarget	target;
+	MemoryContext context = CurrentMemoryContext;
+
+	set_target(job, &target);
+	PG_TRY();
+	{
+		attach(job, &target);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->hint = psprintf("%s%sThe node follows this server; calling follow_primary() again only attaches it to pgpool.",
+							   error->hint ? error->hint : "", error->hint ? " " : "");
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	return STEP_DONE;
 }

@@ -15,9 +15,9 @@
 extern StepResult attach_node(Job *job);
 
 /*
- * Refuses a node_id that pgpool does not have, while nothing has been changed.
- * A pgpool that does not answer now is no reason to refuse: it may be
- * restarting its PCP process after a failover.
+ * Refuses a node_id that pgpool does not have, or has for another node, while
+ * nothing has been changed.  A pgpool that cannot be asked now is no reason to
+ * refuse: a caller who waits gets a NOTICE.
  */
 extern void attach_check_node_id(Job *job);
 

@@ -21,9 +21,11 @@
  *
  * pgpool's main process keeps the listening socket while it restarts its PCP
  * process after a failover.  A connection made in that moment is refused,
- * dropped, or not answered for a while, depending on the moment; all three are
- * sat out until the deadline.  That is why a dropped connection is tried again
- * in any phase: all requests here can be repeated.
+ * dropped, or not answered for a while, depending on the moment; and a delegate
+ * address moves to another pgpool without a word.  All that is sat out until
+ * the deadline.  That is why a connection that is dropped, or silent for the
+ * connect timeout, is tried again in any phase: all requests here can be
+ * repeated.
  *
  * The password is in memory only while the digest's inner part is made of it.
  */
@@ -74,9 +76,9 @@ typedef struct PcpMessage
 typedef struct PcpSession
 {
 	const PcpTarget *target;
-	TimestampTz deadline;
+	TimestampTz deadline;		/* of this attempt */
 	pgsocket	sock;
-	char	   *lost;			/* why the connection is no more, else NULL */
+	char	   *lost;			/* why the attempt came to nothing, else NULL */
 } PcpSession;
 
 /* The digest of password and user, before the salt. */
@@ -91,15 +93,14 @@ static void pcp_call(const PcpTarget *target, TimestampTz deadline,
 static bool pcp_attempt(PcpSession *session, const PcpSecret *secret,
 						char request, char answer, const int *node_id,
 						PcpMessage *message);
-static pgsocket pcp_connect(const PcpTarget *target, TimestampTz deadline,
-							char **refused);
+static pgsocket pcp_connect(PcpSession *session);
 static bool pcp_authenticate(PcpSession *session, const PcpSecret *secret);
 static bool pcp_send(PcpSession *session, char type,
 					 const char *body, int length);
 static void pcp_say_goodbye(PcpSession *session);
 static bool pcp_receive(PcpSession *session, char expected, PcpMessage *message);
 static bool pcp_receive_bytes(PcpSession *session, char *buffer, int length);
-static void pcp_wait(PcpSession *session, int events);
+static bool pcp_wait(PcpSession *session, int events);
 static void pcp_raise_error(const PcpTarget *target, const PcpMessage *message);
 static void pcp_raise_damaged(const PcpTarget *target, const char *what);
 static void pcp_raise_unreached(const PcpTarget *target, const char *cause);
@@ -204,9 +205,11 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 
 	for (;;)
 	{
-		PcpSession	session = {target, deadline, PGINVALID_SOCKET, NULL};
+		TimestampTz attempt_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+																   target->connect_timeout_ms);
+		PcpSession	session = {target, Min(attempt_deadline, deadline), PGINVALID_SOCKET, NULL};
 
-		session.sock = pcp_connect(target, deadline, &session.lost);
+		session.sock = pcp_connect(&session);
 		if (session.sock != PGINVALID_SOCKET &&
 			pcp_attempt(&session, &secret, request, answer, node_id, message))
 			break;
@@ -261,21 +264,18 @@ pcp_attempt(PcpSession *session, const PcpSecret *secret,
 
 /*
  * Returns no socket, with the reason, when it is one that passes while pgpool
- * restarts; any other one is raised.
+ * restarts or its address moves to another machine; any other one is raised.
  */
 static pgsocket
-pcp_connect(const PcpTarget *target, TimestampTz deadline, char **refused)
+pcp_connect(PcpSession *session)
 {
-	TimestampTz connect_deadline;
+	const PcpTarget *target = session->target;
 	NetFailure	failure;
-	pgsocket	sock;
+	pgsocket	sock = net_try_connect(target->host, target->port, session->deadline,
+									   &failure, &session->lost);
 
-	connect_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   target->connect_timeout_ms);
-	sock = net_try_connect(target->host, target->port,
-						   Min(connect_deadline, deadline), &failure, refused);
-	if (sock == PGINVALID_SOCKET && failure != NET_REFUSED)
-		pcp_raise_unreached(target, *refused);
+	if (sock == PGINVALID_SOCKET && failure == NET_UNKNOWN_HOST)
+		pcp_raise_unreached(target, session->lost);
 	return sock;
 }
 
@@ -331,7 +331,10 @@ pcp_send(PcpSession *session, char type, const char *body, int length)
 		if (rc >= 0)
 			sent += rc;
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			pcp_wait(session, WL_SOCKET_WRITEABLE);
+		{
+			if (!pcp_wait(session, WL_SOCKET_WRITEABLE))
+				return false;
+		}
 		else if (errno != EINTR)
 		{
 			session->lost = psprintf("the connection broke: %s",
@@ -412,7 +415,10 @@ pcp_receive_bytes(PcpSession *session, char *buffer, int length)
 			return false;
 		}
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			pcp_wait(session, WL_SOCKET_READABLE);
+		{
+			if (!pcp_wait(session, WL_SOCKET_READABLE))
+				return false;
+		}
 		else if (errno != EINTR)
 		{
 			session->lost = psprintf("the connection broke: %s",
@@ -423,12 +429,14 @@ pcp_receive_bytes(PcpSession *session, char *buffer, int length)
 	return true;
 }
 
-static void
+/* Returns false when the attempt's time is over. */
+static bool
 pcp_wait(PcpSession *session, int events)
 {
-	if (!net_wait(session->sock, events, session->deadline, 0))
-		pcp_raise_unreached(session->target,
-							"it accepts connections but does not answer in time");
+	if (net_wait(session->sock, events, session->deadline, 0))
+		return true;
+	session->lost = pstrdup("it accepts connections but does not answer in time");
+	return false;
 }
 
 /*

@@ -14,7 +14,7 @@ typedef struct PcpTarget
 	int			port;
 	const char *user;
 	const char *pass_file;		/* a leading ~/ is this user's home */
-	int			connect_timeout_ms;
+	int			connect_timeout_ms; /* for one connection and its answer */
 } PcpTarget;
 
 /* pgpool's backend states (pool.h of pgpool-II, BACKEND_STATUS). */
@@ -34,8 +34,8 @@ typedef struct PcpNodeInfo
 } PcpNodeInfo;
 
 /*
- * Each call makes a connection of its own and ends it.  A pgpool that is just
- * restarting its PCP process is tried again until the absolute deadline.
+ * Each call makes a connection of its own and ends it.  A pgpool that cannot be
+ * reached, or does not answer, is tried again until the absolute deadline.
  *
  * Raise ERROR, nothing left open:
  *   08001 no connection, or no answer, before the deadline

@@ -90,26 +90,27 @@ is($r->{sqlstate}, '22023', "another node's id is refused");
 like($r->{message}, qr/pgpool's node 0 is \Q@{[ $node[0]->address . ':' . $node[0]->port ]}\E/, 'the message tells whose it is');
 $untouched->("another node's id");
 
-# 4. pgpool's control port does not let us in.
+# 4. pgpool's control port does not let us in: the node is made to follow all
+# the same, and the error says what is missing.
 spew($cluster->dir . '/wrong_pcppass', "*:*:*:wrong\n", 0600);
 $r = $node[1]->try_sql("SET follow_primary.pcp_pass_file = '" . $cluster->dir . "/wrong_pcppass'; "
     . $node[1]->follow_sql($node[2], when_down => 'rejoin', node_id => 2));
-is($r->{sqlstate}, '28P01', 'a wrong password for the control port is refused');
-like($r->{message}, qr/pgpool/, 'the message says whose');
-unlike($r->{err}, qr/wrong\b(?!_pcppass)/, 'and does not show it');
-$untouched->('a wrong password');
-
-# 5. It does not answer at all: the node is made to follow, since pgpool may
-# only be restarting, and the error says what is missing; the next call does
-# just that.
-my $closed = free_port();
-$r = $node[1]->try_sql("SET follow_primary.pcp_port = $closed; SET follow_primary.verify_timeout = 3; "
-    . $node[1]->follow_sql($node[2], when_down => 'rejoin', node_id => 2));
-is($r->{sqlstate}, '08001', 'a closed control port is an error at last');
-like($r->{message}, qr/at step attach: .*"127\.0\.0\.1" port $closed/, 'the message names step and port');
-isnt($r->{hint}, '', 'there is a hint');
+is($r->{sqlstate}, '28P01', 'a wrong password for the control port is an error at last');
+like($r->{message}, qr/at step attach: pgpool at /, 'the message says whose, and when');
+like($r->{hint}, qr/The node follows this server; calling follow_primary\(\) again only attaches it/, 'the hint what is done, and what not');
+unlike($r->{err}, qr/wrong\b(?!_pcppass)/, 'the password is not shown');
+is(job(@node[ 1, 2 ], 'state, step, error_code'), 'failed|attach|28P01', "the job's row tells it");
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:down', 'pgpool knows nothing of it');
 follows_now(@node[ 1, 2 ], 'the node itself');
+
+# 5. It does not answer at all, as when pgpool is not there; the next call does
+# just what is missing.
+my $closed = free_port();
+$r = $node[1]->try_sql("SET follow_primary.pcp_port = $closed; SET follow_primary.verify_timeout = 3; "
+    . $node[1]->follow_sql($node[2], node_id => 2));
+is($r->{sqlstate}, '08001', 'a closed control port is an error at last');
+like($r->{message}, qr/at step attach: .*"127\.0\.0\.1" port $closed/, 'the message names step and port');
+like($r->{hint}, qr/The node follows this server/, 'the hint says what is done');
 $r = $node[1]->make_follow($node[2], node_id => 2);
 ok($r->{ok}, 'the same call with pgpool answering succeeds') or diag($r->{err});
 is(job(@node[ 1, 2 ], 'state, method'), 'succeeded|none', 'nothing else was left to do');

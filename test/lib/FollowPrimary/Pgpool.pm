@@ -273,11 +273,13 @@ sub pool_node
     return $node // {};
 }
 
-# What it shows, as "0:standby:down 1:primary:up".
+# What it shows, when it answers, as "0:standby:down 1:primary:up".
 sub nodes
 {
     my ($self) = @_;
-    return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } $self->pool_nodes;
+    my @nodes;
+    wait_until('pgpool answers', sub { return @nodes = $self->pool_nodes }, 20);
+    return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } @nodes;
 }
 
 # What pgpool shows and is not so, and which node does not follow $primary: a
