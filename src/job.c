@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -17,6 +18,7 @@
 #include "sql.h"
 
 #define PROGRESS_INTERVAL_MS 1000
+#define SLOT_POLL_MS		50
 
 #define TEXT_INT64(value)	psprintf(INT64_FORMAT, (int64) (value))
 #define TEXT_LSN(lsn)		psprintf("%X/%X", (uint32) ((lsn) >> 32), (uint32) (lsn))
@@ -84,6 +86,43 @@ job_lock_node(Job *job)
 	}
 
 	job_sweep(request->schema);
+}
+
+/*
+ * Two nodes on one host have the same slot name by default, and pgpool starts
+ * their jobs side by side.  A job that is still being planned is waited for: it
+ * may skip its node.  What a job that has ended did with the slot is seen by
+ * the survey.
+ */
+void
+job_lock_slot(Job *job)
+{
+	const Request *request = job->request;
+	const char *lock[] = {TEXT_INT64(SLOT_LOCK_CLASS), request->slot_name};
+	const char *slot[] = {request->slot_name, TEXT_INT64(job->id)};
+
+	while (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext($2))",
+							 lengthof(lock), lock), "t") != 0)
+	{
+		SqlResult  *other = sql_run(psprintf("SELECT id, node_host || ':' || node_port FROM %s.follow_primary_job "
+											 "WHERE slot_name = $1 AND id <> $2::bigint AND state = 'running' "
+											 "AND method IS NOT NULL ORDER BY id LIMIT 1",
+											 request->schema),
+									lengthof(slot), slot);
+
+		if (other->nrows > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("the node's replication slot \"%s\" is in use by node %s",
+							request->slot_name, sql_value(other, 0, 1)),
+					 errdetail("Job %s is at work with it. Nothing was changed, neither here nor on the node.",
+							   sql_value(other, 0, 0)),
+					 errhint("%s", OWN_SLOT_HINT)));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 SLOT_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 void

@@ -66,6 +66,12 @@ extern void job_record(Job *job);
 extern void job_lock_node(Job *job);
 
 /*
+ * Takes the lock on the node's slot name for this job.  Raises 55006 when a
+ * job for another node is at work with it.
+ */
+extern void job_lock_slot(Job *job);
+
+/*
  * Rows that say "running" without a live worker become "interrupted".  The
  * schema is the extension's, quoted.
  */
@@ -102,5 +108,6 @@ extern void job_fail(Job *job, const char *state, const ErrorData *error);
 /* Advisory lock keys: the job's (with its id), the node's (with a hash). */
 #define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
 #define NODE_LOCK_CLASS	1718645616
+#define SLOT_LOCK_CLASS	1718645617
 
 #endif							/* FOLLOW_PRIMARY_JOB_H */

@@ -117,7 +117,7 @@ refused(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 	else if (primary->slot_active && primary->slot_user)
 		refuse(plan, ERRCODE_OBJECT_IN_USE,
 			   psprintf("the node's replication slot is in use by node %s", primary->slot_user),
-			   "Give this node a slot_name of its own: the default is made from the host alone.");
+			   OWN_SLOT_HINT);
 	else if (primary->slot_active && node->state != NODE_DOWN && !node->uses_slot &&
 			 (node->sql || node->state == NODE_PRIMARY))
 		refuse(plan, ERRCODE_OBJECT_IN_USE,

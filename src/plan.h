@@ -148,6 +148,8 @@ typedef struct JobPlan
 	XLogRecPtr	fork_lsn;
 } JobPlan;
 
+#define OWN_SLOT_HINT	"Give this node a slot_name of its own: the default is made from the host alone."
+
 /*
  * Chooses the cheapest method that is safe.  A pure function: what is not in
  * the facts is not looked at, so that tables of facts test it.  Strings of the

@@ -363,6 +363,7 @@ run(Job *job)
 	StepResult	result;
 
 	job_lock_node(job);
+	job_lock_slot(job);
 
 	job_begin_step(job, "survey");
 	attach_check_node_id(job);

@@ -1,0 +1,75 @@
+# auto_failback = on: pgpool's health check attaches a standby that is down in
+# pgpool as soon as the primary streams to it, or did when pgpool looked last,
+# which may have been before the failover. It then races with our jobs for each
+# node, and a node that it has attached before the follow_primary_command gets
+# to it is never visited. Who wins is decided by pgpool's own processes.  So the
+# README says to use the line as it is.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, hold => 1);
+my @node = $cluster->nodes;
+my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1, conf => {
+    auto_failback => 'on', auto_failback_interval => 1 });
+$pgpool->start;
+
+sub jobs
+{
+    my ($primary) = @_;
+    return $primary->safe_psql(q{SELECT string_agg(concat_ws(' ', node_id, method, state), ', ' ORDER BY node_id)
+        FROM (SELECT DISTINCT ON (node_id) * FROM follow_primary_job ORDER BY node_id, id DESC) j});
+}
+
+# The name under which pgpool looks for a standby: a former primary has none yet.
+$node[0]->safe_psql("UPDATE follow_primary_node SET application_name = '@{[ $_->name ]}' WHERE host = '@{[ $_->address ]}'") for @node;
+$node[0]->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+$node[0]->wait_for_catchup($_) for @node[ 1 .. 3 ];
+$pgpool->wait_for('pgpool has seen them stream', sub { return 3 == grep { ($_->{replication_state} // '') eq 'streaming' } @_ }, 20);
+is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and three standbys, and so it is');
+
+# 1. The README's line returns at once, so every node is visited before pgpool has
+# ended its failover; only then the health check has its turn.
+$node[1]->hold_step('attach');
+$node[0]->kill9;
+$pgpool->wait_for_primary(1, 30);
+$node[1]->wait_held(2);
+$pgpool->wait_for_status($_ => 'up', 30) for 2, 3;
+$node[1]->release_step;
+is($pgpool->untruths($node[1], $node[0]), '', 'the siblings are up, and follow');
+is(jobs($node[1]), '0 skip skipped, 2 repoint succeeded, 3 repoint succeeded', 'every node was visited');
+is($node[1]->safe_psql(q{SELECT string_agg(detail, ', ' ORDER BY job_id) FROM follow_primary_step WHERE step = 'attach'}),
+    "pgpool's node 2 is up already, pgpool's node 3 is up already", 'their jobs found them attached by the health check');
+
+# 2. The former primary, which it does not know as a standby.
+my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
+ok($r->{ok}, 'the crashed primary rejoins') or diag($r->{err});
+is($pgpool->untruths($node[1]), '', 'all are up, and follow');
+
+# 3. A command that takes its time with one node: meanwhile the others can be
+# attached by what pgpool knew of them under the former primary (here they
+# certainly are), and are never visited.
+my $go = $pgpool->dir . '/go';
+spew($pgpool->dir . '/wait', "#!/bin/sh\nfor i in \$(seq 600); do [ ! -e $go ] || break; sleep 0.1; done\n", 0700);
+my $setting = $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command';
+$pgpool->set($setting => $pgpool->dir . '/wait; ' . $pgpool->follow_command);
+wait_until('pgpool has read it', sub { return ($pgpool->psql("PGPOOL SHOW $setting"))[1] =~ m{/wait; } }, 20);
+my $jobs = $node[1]->safe_psql('SELECT max(id) FROM follow_primary_job');
+$node[1]->kill9;
+$pgpool->wait_for_primary(0, 30);
+for my $id (2, 3)
+{
+    $pgpool->pcp('pcp_attach_node', '-n', $id);
+    $pgpool->wait_for_status($id => 'up', 30);
+}
+spew($go, '');
+ok($node[0]->poll_query_until("SELECT node_id, state FROM follow_primary_job WHERE id > $jobs", '1|skipped', 30),
+    'only the crashed node is visited') or diag(jobs($node[0]));
+is($_->safe_psql('SELECT count(*) FROM pg_stat_wal_receiver'), 0, $_->name . ' follows nobody, and pgpool shows it up')
+    for @node[ 2, 3 ];
+for my $id (2, 3)
+{
+    $r = $node[0]->make_follow($node[$id], node_id => $id);
+    ok($r->{ok}, "a call makes node $id follow") or diag($r->{err});
+}
+is($pgpool->untruths($node[0], $node[1]), '', 'the siblings are up, and follow');
+done_testing();
