@@ -1,0 +1,79 @@
+# What happens to pgpool, and to the new primary, while jobs run: pgpool is
+# restarted between survey and attach, its control process says nothing, and the
+# new primary dies in its turn. A job must neither give up too early nor wait
+# for ever, and what it leaves must be mended by the next call. How a real
+# pgpool comes back, and in which state, no stand-in would tell.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, hold => 1);
+my @node = $cluster->nodes;
+my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
+$pgpool->start;
+
+sub job
+{
+    my ($primary, $node, $columns) = @_;
+    return $primary->safe_psql("SELECT $columns FROM follow_primary_job
+        WHERE node_host = '@{[ $node->address ]}' ORDER BY id DESC LIMIT 1");
+}
+
+is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and two standbys, and so it is');
+
+# 1. pgpool is restarted while the sibling's job runs.
+$node[1]->hold_step('attach');
+$node[0]->kill9;
+$node[1]->wait_held(1, 60);
+$pgpool->stop;
+$node[1]->release_step;
+ok($node[1]->poll_query_until(q{SELECT state FROM follow_primary_step WHERE step = 'attach'}, 'running', 20),
+    'the job is to attach the node, and pgpool is not there');
+$pgpool->start;
+is($pgpool->untruths($node[1], $node[0]), '', 'when pgpool is back the node is attached');
+is(job(@node[ 1, 2 ], 'state, method'), 'succeeded|repoint', 'the job has succeeded');
+
+# 2. pgpool's control process takes connections and says nothing.
+my @pcp = grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /\bPCP\b/i } process_tree($pgpool->pid);
+ok(@pcp, 'pgpool has a control process');
+kill 'STOP', @pcp;
+my $r = $node[1]->try_sql('SET follow_primary.verify_timeout = 4; SET follow_primary.connect_timeout = 1; '
+    . $node[1]->follow_sql($node[0], when_down => 'rejoin', node_id => 0));
+is($r->{sqlstate}, '08001', 'that is an error at last');
+like($r->{message}, qr/at step attach: .* accepts connections but does not answer in time/, 'which says so');
+like($r->{hint}, qr/The node follows this server/, 'and what is done');
+is($node[1]->safe_psql(q{SELECT string_agg(step, ' ') FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job)
+    AND (step = 'survey' AND finished_at - started_at > '5 s' OR step = 'attach' AND finished_at - started_at > '8 s')}),
+    '', 'in bounded time');
+is(job(@node[ 1, 0 ], 'state, step, error_code'), 'failed|attach|08001', "the job's row tells it");
+is($node[0]->safe_psql('SELECT status, sender_host, slot_name FROM pg_stat_wal_receiver'),
+    join('|', 'streaming', $node[1]->address, $node[0]->slot_name), 'the node follows');
+kill 'CONT', @pcp;
+is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool knows nothing of it');
+$r = $node[1]->make_follow($node[0], node_id => 0);
+ok($r->{ok}, 'the next call') or diag($r->{err});
+is(job(@node[ 1, 0 ], 'state, method'), 'succeeded|none', 'only attaches it');
+is($pgpool->untruths($node[1]), '', 'all are up, and follow');
+
+# 3. The new primary dies while its job runs: pgpool has no node left.
+$node[0]->hold_step('attach');
+$node[1]->kill9;
+$node[0]->wait_held(1, 60);
+my $held = job(@node[ 0, 2 ], 'id');
+$node[0]->kill9;
+# It lets no client in then; its control port tells.
+wait_until('pgpool has no node left', sub {
+    return 3 == grep { ($pgpool->pcp('pcp_node_info', '-n', $_))[1] =~ /^\S+ \d+ 3 .*\bdown\b/ } 0 .. 2;
+}, 30);
+$node[2]->promote;
+$pgpool->pcp('pcp_attach_node', '-n', 2);
+$pgpool->wait_for_primary(2, 30);
+for my $id (0, 1)
+{
+    $r = $node[2]->make_follow($node[$id], node_id => $id, when_down => 'rejoin');
+    ok($r->{ok}, "a call on the third node brings back node $id") or diag($r->{err});
+}
+is($pgpool->untruths($node[2]), '', 'all are up, and follow');
+is($node[2]->safe_psql("SELECT state, error_code FROM follow_primary_job WHERE id = $held"),
+    'interrupted|57P01', "the row of the dead primary's job tells what became of it");
+
+done_testing();
