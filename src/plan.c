@@ -316,6 +316,15 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
+	if (node->config_missing && node->pgdata_state == PGDATA_OK &&
+		node->mark == MARK_NONE)
+	{
+		refuse(plan, ERRCODE_CONFIG_FILE_ERROR,
+			   "the node's postgresql.conf is not known, or not there",
+			   "Set config_file in the node's row of follow_primary_node. If the file is lost, restore it.");
+		return;
+	}
+
 	if (node->state == NODE_DOWN &&
 		((requested == REQUESTED_AUTO && node->mark == MARK_CHANGED) ||
 		 ((requested == REQUESTED_AUTO || requested == REQUESTED_BASEBACKUP) &&

@@ -96,6 +96,7 @@ typedef struct NodeFacts
 	bool		wal_log_hints;
 	bool		checksums;
 	NodeMark	mark;
+	bool		config_missing; /* its postgresql.conf is nowhere */
 	bool		leftovers;		/* files of an earlier job, besides the mark */
 
 	/*

@@ -542,6 +542,8 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	job->node_home = pstrdup(value ? value : "");
 	value = remote_get(reply, "config_file");
 	job->config_file = pstrdup(value ? value : "");
+	value = remote_get(reply, "config_missing");
+	node->config_missing = value && strcmp(value, "yes") == 0;
 	value = remote_get(reply, "waldir");
 	job->waldir = pstrdup(value ? value : "");
 	value = remote_get(reply, "port_owner");

@@ -192,6 +192,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 		strcmp(value, "half") == 0 ? MARK_HALF_CHANGED :
 		strcmp(value, "swapping") == 0 ? MARK_HALF_SWAPPED :
 		strcmp(value, "changed") == 0 ? MARK_CHANGED : MARK_NONE;
+	node.config_missing = YES("no_config", "no");
 	node.timeline = INT("tli", "1");
 	node.lsn = lsn_fact(words, "lsn", "0/3000000");
 	node.history_known = node.timeline == 1 || fact(words, "history", NULL) != NULL;

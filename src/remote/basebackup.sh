@@ -38,7 +38,7 @@ shift 8
 work=$pgdata.follow_primary
 new=$work/new
 
-umask 077
+data_umask
 LC_ALL=C
 export LC_ALL
 if [ -n "$passfile" ]; then

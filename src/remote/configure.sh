@@ -38,7 +38,7 @@ expect_slot=${9:-}
 work=$pgdata.follow_primary
 changed=no
 
-umask 077
+data_umask
 LC_ALL=C
 export LC_ALL
 
@@ -171,10 +171,23 @@ if edited "$config_target" '
             out = ENVIRON["FP_DIRECTORY"] "/" out
         return out
     }
+    function quoted(word) {
+        gsub(/\047/, "\047\\\\\047\047", word)
+        return "\047" word "\047"
+    }
+    # Is it our file, perhaps by way of a symbolic link?
+    function ours(file,    end) {
+        end = file
+        sub(/.*\//, "/", end)
+        if (file == "" || substr(ENVIRON["FP_FILE"], length(ENVIRON["FP_FILE"]) - length(end) + 1) != end)
+            return 0
+        return file == ENVIRON["FP_FILE"] ||
+            system("[ " quoted(file) " -ef " quoted(ENVIRON["FP_FILE"]) " ]") == 0
+    }
     { text[NR] = $0 }
     END {
         for (i = 1; i <= NR; i++) {
-            if (named(text[i]) != ENVIRON["FP_FILE"])
+            if (!ours(named(text[i])))
                 kept[++n] = text[i]
         }
         if (n == NR - 1 && text[NR] == ENVIRON["FP_LINE"] && kept[n] !~ /^[ \t\r]*$/)

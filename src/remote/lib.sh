@@ -131,6 +131,16 @@ enter_pgdata() {
     esac
 }
 
+# data_umask: files that we make in $pgdata are its owner's alone, or the group's
+# to read where it may read all of it (initdb --allow-group-access).
+# shellcheck disable=SC2154 # the scripts'
+data_umask() {
+    umask 077
+    case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
+        d???r-x---) umask 027 ;;
+    esac
+}
+
 # try COMMAND...: dies with the fitting reason if it fails, else with
 # $try_reason, which the script sets.
 # shellcheck disable=SC2154 # the scripts'

@@ -55,7 +55,7 @@ work=$pgdata.follow_primary
 log=$work/rewind.log
 aside=$work/aside
 
-umask 077
+data_umask
 LC_ALL=C
 export LC_ALL
 if [ -n "$passfile" ]; then

@@ -152,6 +152,7 @@ find_config_file() {
         config_file=
     fi
     emit config_file "$config_file"
+    [ -f "${config_file:-$pgdata/postgresql.conf}" ] || emit config_missing yes
 }
 running_config_file=
 

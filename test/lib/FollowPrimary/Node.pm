@@ -341,9 +341,9 @@ sub _pg_ctl
     my $plain = $dir !~ /["\$`\\]/;
     if ($self->config_dir ne $dir && $arguments[-1] eq 'start')
     {
-        my $file = $self->config_dir . '/postgresql.conf';
-        $file =~ s/'/'\\''/g;
-        unshift @arguments, '-o', "-c config_file='$file'";
+        # As Debian does it, or by the folder in whose settings data_directory is.
+        if ($self->{debian}) { unshift @arguments, '-o', "-c config_file='@{[ $self->config_dir ]}/postgresql.conf'" }
+        else { $dir = $self->config_dir }
     }
     return run_command([ $self->bin('pg_ctl'), '-w', '-t', 60, '-D', $plain ? $dir : '.', @arguments ],
         timeout => 90, $plain ? () : (cwd => $dir));
