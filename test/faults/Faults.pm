@@ -23,6 +23,7 @@ use strict;
 use warnings;
 
 use FollowPrimary::Cluster;
+use FollowPrimary::Pgpool;
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until slurp spew
     our_processes process_alive kill_tree);
 use IO::Select;
@@ -39,7 +40,7 @@ use constant {
     CALL_S    => 60,    # more than any single call may take
 };
 
-my @methods = qw(none repoint restart rewind basebackup asked finish);
+my @methods = qw(none repoint restart rewind basebackup asked finish attached);
 
 # Those of the node that a method's cases use.
 my %node_of = (
@@ -49,9 +50,15 @@ my %node_of = (
     rewind     => 0,
     basebackup => 0,
     asked      => 3,
-    finish     => 0);
+    finish     => 0,
+    attached   => 3);
 
-my %arguments_of = (asked => { method => 'basebackup' });
+my %arguments_of = (
+    asked    => { method => 'basebackup' },
+    attached => { node_id => 3 });
+
+# A repoint of a node of pgpool's, for the one step that the others lack.
+my %only_step = (attached => 'attach');
 
 my %middle = (
     stop   => { middle => \&_hold_stop },
@@ -138,6 +145,10 @@ sub new
     $old->stop;
     for my $server ($new, $third, $sibling) { $server->stop }
     for my $server ($old, $sibling) { $self->_move($server) }
+    # It is told when a node is down, and does nothing itself.
+    $self->{pgpool} = FollowPrimary::Pgpool->new(
+        cluster => $cluster,
+        conf    => { health_check_period => 0, failover_on_backend_error => 'off', failover_command => '' });
     $old->start;
     $old->safe_psql(join ";\n", map {
         sprintf "UPDATE follow_primary_node SET pgdata = '%s' WHERE host = '%s'", $_->pgdata, $_->address
@@ -191,7 +202,7 @@ END
     $old->start;
     $old->stop;
     $self->_save('basebackup', $old);
-    run_ok([ 'sh', '-c', 'cp -a "$1/repoint" "$1/asked"', 'sh', $self->{snapshots} ]);
+    run_ok([ 'sh', '-c', 'for name in asked attached; do cp -a "$1/repoint" "$1/$name"; done', 'sh', $self->{snapshots} ]);
 
     $self->_save_primary;
     $self->_start_primary;
@@ -441,19 +452,31 @@ sub steps
     my $node = $self->{cluster}->node($node_of{$method});
     $self->_make_snapshot($method);
     $self->_reset_primary if $self->{dirty};
+    $self->_detach($node) if $method eq 'attached';
     $self->_restore($method, $node);
     $new->create_slot($node->slot_name) if $method eq 'none';
     $node->start if $method ne 'finish';
     $node->wait_for_streaming($new) if $method eq 'none';
     my $r = $new->make_follow($node, function => 'follow_primary_plan', %{ $arguments_of{$method} // {} });
     my ($chosen, $reason, $steps) = split /\|/, $r->{out};
-    my %expected = (restart => 'repoint', asked => 'basebackup', finish => 'basebackup');
+    my %expected = (restart => 'repoint', asked => 'basebackup', finish => 'basebackup', attached => 'repoint');
     die "the plan for \"$method\" is: $r->{out} $r->{err}" if !$r->{ok} || $chosen ne ($expected{$method} // $method);
     $steps =~ tr/{}"//d;
-    $self->{steps}{$method} = [ 'survey', 'plan', split /,/, $steps ];
+    $self->{steps}{$method} = [ grep { $_ eq ($only_step{$method} // $_) } 'survey', 'plan', split /,/, $steps ];
     $node->kill9;
     $self->_drop_slot($node);
     return @{ $self->{steps}{$method} };
+}
+
+# pgpool runs, and shows the node down.
+sub _detach
+{
+    my ($self, $node) = @_;
+    my $pgpool = $self->{pgpool};
+    $pgpool->start if !$pgpool->running;
+    $pgpool->pcp('pcp_detach_node', $node->id);
+    $pgpool->wait_for_status($node->id => 'down', 20);
+    return;
 }
 
 sub _drop_slot
@@ -508,6 +531,7 @@ sub _run
     $self->_make_snapshot($method);
     $self->_add_filler if _needs_filler($case);
     $self->_reset_primary if $self->{dirty};
+    $self->_detach($node) if $method eq 'attached';
     $node->host->ssh_start;
     $self->_restore($method, $node);
     $self->_drop_slot($_) for map { $self->{cluster}->node($_) } 0, 3;
@@ -561,6 +585,7 @@ sub _run
     my $second = $primary->safe_psql('SELECT state FROM follow_primary_job ORDER BY id DESC LIMIT 1');
     die "the second job's state is $second: $r->{err}\n" if $second ne 'succeeded';
     $self->_check_end($primary, $node, $job);
+    $self->_check_attached($node) if $method eq 'attached';
     $self->{dirty} = 1 if $primary != $new;
     $node->kill9;
     return;
@@ -953,6 +978,16 @@ sub _look_into
     run_ok([ 'rm', '-rf', $home ]);
     die "what the mark calls untouched does not start\n" if !$ok;
     return $rows;
+}
+
+# By PCP: no client gets through a pgpool that has not missed its primary.
+sub _check_attached
+{
+    my ($self, $node) = @_;
+    my ($code, $out, $err) = $self->{pgpool}->pcp('pcp_node_info', $node->id);
+    my $status = (split ' ', $out)[2] // 'nothing';
+    die "pgpool shows the node's status as $status $err\n" if $status !~ /^[12]$/;
+    return;
 }
 
 # After the second call nothing reminds of the first.

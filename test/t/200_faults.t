@@ -15,6 +15,7 @@ my $faults = Faults->new;
 
 for my $line (
     'repoint    repoint   end    cut',
+    'attached   attach    begin  kill',
     'rewind     stop      middle terminate',
     'rewind     configure end    immediate',
     'basebackup swap      end    kill',

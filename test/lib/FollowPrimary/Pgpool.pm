@@ -211,8 +211,9 @@ sub start
     if (!eval { wait_until('pgpool answers', sub {
         die "pgpool has ended\n" if !$self->running;
         my ($code) = $self->pcp('pcp_node_count');
-        return $code == 0 && $self->pool_nodes == $self->{cluster}->nodes
-            && grep { $_->{role} eq 'primary' } $self->pool_nodes;
+        my @shown = $self->pool_nodes;
+        return defined $code && $code == 0 && @shown == $self->{cluster}->nodes
+            && grep { $_->{role} eq 'primary' } @shown;
     }, 30) })
     {
         my @log = split /^/, $self->log_content;
