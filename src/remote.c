@@ -165,6 +165,20 @@ make_nonce(void)
 	return buf.data;
 }
 
+/* The script's own, for the account's start-up files may have written before. */
+static char *
+script_messages(const char *err, int len, const char *nonce)
+{
+	char	   *messages = pnstrdup(err, len);
+	char	   *marker = psprintf("%s begin", nonce);
+	char	   *begin = strstr(messages, marker);
+
+	if (begin == NULL)
+		return sql_text(messages);
+	begin += strlen(marker);
+	return sql_text(begin + strspn(begin, "\n"));
+}
+
 static void
 run(SshSession *session, const RemoteScript *script,
 	const char *const *arguments, const RemoteLimits *limits, bool hold,
@@ -211,7 +225,7 @@ run(SshSession *session, const RemoteScript *script,
 	memset(reply, 0, sizeof(*reply));
 	while (result.err.len > 0 && result.err.data[result.err.len - 1] == '\n')
 		result.err.len--;
-	reply->messages = sql_text(pnstrdup(result.err.data, result.err.len));
+	reply->messages = script_messages(result.err.data, result.err.len, nonce);
 	whole = remote_parse(result.out.data, nonce, reply);
 
 	if (result.end == SSH_END_TIMED_OUT || result.end == SSH_END_NO_PROGRESS)

@@ -4,13 +4,17 @@
 # It is read from stdin up to its end; what follows on stdin is watched: when
 # the SSH channel ends, for whatever reason, the whole process group is ended,
 # so that nothing outlives the job. The marker lines tell the worker where the
-# script's own output begins, past any banner of the account's profile, and,
+# script's own output begins, past all that the account's start-up files say, and,
 # beyond doubt, that and how the script ended.
 
 nonce=$1 script=$2
 shift 2
 exec 3<&0 0</dev/null
+# What those files set for the account's own use would lead us elsewhere.
+unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS \
+    PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT
 printf '%s begin\n' "$nonce"
+printf '%s begin\n' "$nonce" >&2
 {
     # read, for cat would be one more process
     while read -r _ <&3; do :; done

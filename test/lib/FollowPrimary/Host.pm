@@ -8,6 +8,7 @@ package FollowPrimary::Host;
 #   $host->ssh_start  ssh_stop  ssh_kill      # listener and sessions
 #   $host->ssh_cut                            # sessions only, as a broken line
 #   $host->ssh_freeze  ssh_thaw               # it no longer answers, and again
+#   $host->login_shell('/bin/tcsh', $home)    # of the account, from the next login on
 
 use strict;
 use warnings;
@@ -138,10 +139,34 @@ sub ssh_start
     my $log = "$self->{dir}/sshd.log";
     $self->{sshd} = FollowPrimary::Process->start(
         [ '/usr/sbin/sshd', '-D', '-f', "$self->{dir}/sshd_config", '-E', $log ],
-        out => "$self->{dir}/sshd.out.log");
+        out => "$self->{dir}/sshd.out.log",
+        env => -e "$self->{dir}/passwd" ? {
+            LD_PRELOAD         => _nss_wrapper(),
+            NSS_WRAPPER_PASSWD => "$self->{dir}/passwd",
+            NSS_WRAPPER_GROUP  => "$self->{dir}/group" } : {});
     $self->ssh_wait if $opt{wait} // 1;
     return;
 }
+
+# sshd takes them from the account, which only root can change: nss_wrapper
+# tells it of another one. Undef without that library.
+sub login_shell
+{
+    my ($self, $shell, $home) = @_;
+    return if !defined _nss_wrapper();
+    my $first = !-e "$self->{dir}/passwd";
+    my ($user, undef, $uid, $gid) = getpwuid $<;
+    spew("$self->{dir}/passwd", "$user:x:$uid:${gid}::$home:$shell\n");
+    spew("$self->{dir}/group", "$user:x:$gid:\n");
+    if ($first && $self->ssh_pid)
+    {
+        $self->ssh_stop;
+        $self->ssh_start;
+    }
+    return 1;
+}
+
+sub _nss_wrapper { return (grep { -e } glob '/usr/lib/*/libnss_wrapper.so')[0] }
 
 sub ssh_wait
 {

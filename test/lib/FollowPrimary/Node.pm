@@ -469,11 +469,11 @@ sub result
     chomp $out;
     my %r = (ok => $code == 0 ? 1 : 0, code => $code, out => $out, err => $err,
         sqlstate => '', message => '', detail => '', hint => '');
-    if ($err =~ /^(?:psql:[^\n]*?: )?(?:ERROR|FATAL|PANIC):  (\w{5}): (.*)/ms)
+    if ($err =~ /^(?:psql:[^\n]*?: )?(?:ERROR|FEHLER|FATAL|PANIC):  (\w{5}): (.*)/ms)
     {
         $r{sqlstate} = $1;
         my $rest = $2;
-        my $label = qr/^(?:DETAIL|HINT|CONTEXT|LOCATION|LINE \d+|STATEMENT|QUERY|WARNING|NOTICE|psql:)/m;
+        my $label = qr/^(?:DETAIL|HINT|TIPP|CONTEXT|LOCATION|LINE \d+|STATEMENT|QUERY|WARNING|NOTICE|psql:)/m;
         ($r{message}) = $rest =~ /\A(.*?)(?=\n$label|\n*\z)/s;
         ($r{detail}) = $rest =~ /^DETAIL:  (.*?)(?=\n$label|\n*\z)/ms ? $1 : '';
         ($r{hint})   = $rest =~ /^HINT:  (.*?)(?=\n$label|\n*\z)/ms   ? $1 : '';
