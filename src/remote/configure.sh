@@ -6,7 +6,8 @@
 #                     [EXPECT_CONNINFO EXPECT_SLOT [EXPECT_RESTORE]]
 #   CONFIG_FILE    '' = PGDATA/postgresql.conf
 #   RECOVERY_FILE  where CONTENT goes (absolute); before 12 it is
-#                  PGDATA/recovery.conf whatever this says
+#                  PGDATA/recovery.conf whatever this says, and a port and
+#                  listen_addresses in CONTENT go to CONFIG_FILE
 #   CONTENT        the text of the settings file
 #   LIVE           no = the server is stopped: read the effective values back
 #                  and compare them with the expected ones
@@ -104,6 +105,14 @@ finish() {
 }
 
 if [ "$version" -lt 120000 ]; then
+    # It knows no settings of the server: those go to the end of CONFIG_FILE.
+    own=$(printf '%s\n' "$content" | grep -E '^(port|listen_addresses) = ')
+    if [ -n "$own" ]; then
+        content=$(printf '%s\n' "$content" | grep -Ev '^(port|listen_addresses) = ')
+        { cat "$config" && printf '%s\n' "$own"; } >"$work/edit.tmp" ||
+            die config_not_writable "could not read $config"
+        replace "$config"
+    fi
     put_text "$pgdata/recovery.conf" "$content"
     finish
 fi

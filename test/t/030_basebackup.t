@@ -10,6 +10,7 @@ use FollowPrimary::Test;
 # A port for each: what is the node's own can then be told from the primary's.
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
 my ($old, $new, $sibling) = $cluster->nodes;
+my $major = FollowPrimary::Node::pg_major();
 
 sub job
 {
@@ -64,7 +65,7 @@ sub keeps_configuration
     for my $file (qw(postgresql.conf pg_hba.conf pg_ident.conf server.key))
     {
         my $now = slurp($node->pgdata . "/$file");
-        is(() = $now =~ /^include_if_exists = .*\n/mg, 1, "$what: one include line") if $file eq 'postgresql.conf';
+        is(() = $now =~ /^include_if_exists = .*\n/mg, $major >= 12 ? 1 : 0, "$what: one include line") if $file eq 'postgresql.conf';
         $now =~ s/^include_if_exists = .*\n//mg;
         is($now, $marked{ $node->name }{$file}, "$what: its own $file");
     }
@@ -86,7 +87,8 @@ ok($r->{ok}, 'a node with an empty data directory follows after one call') or di
 is(job($new, 'state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
 like(job($new, 'reason'), qr/is empty/, "the reason is in the job's row");
 is(job($new, 'bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
-like(step_detail($new, 'copy'), qr/^\d+ MB, verified$/, 'the copy was verified');
+# Before 13 there is no manifest to verify it by.
+like(step_detail($new, 'copy'), $major >= 13 ? qr/^\d+ MB, verified$/ : qr/^\d+ MB, not verified$/, 'the copy was verified');
 follows_now($old, $new, 'the new copy');
 is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, 'it has its own port');
 ok((grep { $_ eq $old->address } split /,/, $old->safe_psql('SHOW listen_addresses')), 'and listens on its own address');

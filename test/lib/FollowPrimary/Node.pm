@@ -234,7 +234,8 @@ sub debian_create
 }
 
 # Writes what makes it a standby of $primary, as pgpool's procedure does: into
-# myrecovery.conf, which postgresql.conf includes in its last line.
+# myrecovery.conf, which postgresql.conf includes in its last line; before 12
+# into recovery.conf.
 sub follow
 {
     my ($self, $primary, %opt) = @_;
@@ -245,11 +246,14 @@ sub follow
         . (defined $opt{conninfo} ? " $opt{conninfo}" : '');
     my $slot = $self->_slot_option(%opt);
 
-    spew($self->pgdata . '/myrecovery.conf', _settings(
+    my $old = pg_major() < 12;
+    spew($self->pgdata . ($old ? '/recovery.conf' : '/myrecovery.conf'), _settings(
+        $old ? (standby_mode => 'on') : (),
         primary_conninfo         => $conninfo,
         recovery_target_timeline => 'latest',
         defined $opt{restore_command} ? (restore_command => $opt{restore_command}) : (),
         defined $slot ? (primary_slot_name => $slot) : ()));
+    return if $old;
     $self->append_conf('');
     spew($self->pgdata . '/standby.signal', '');
     return;
