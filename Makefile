@@ -5,6 +5,7 @@ PGFILEDESC = "follow_primary - make a node follow the new primary after a failov
 
 OBJS = \
 	src/follow_primary.o \
+	src/folders.o \
 	src/functions.o \
 	src/job.o \
 	src/attach.o \
@@ -36,7 +37,8 @@ OBJS = \
 REGRESS = install arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_SCRIPTS = $(sort $(filter-out src/remote/lib.sh,$(wildcard src/remote/*.sh)))
+REMOTE_LIBRARIES = src/remote/lib.sh src/remote/folders.sh
+REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
@@ -64,7 +66,7 @@ $(OBJS) $(OBJS:.o=.bc): $(filter-out src/remote_scripts.h,$(wildcard src/*.h))
 
 src/remote.o src/remote.bc: src/remote_scripts.h
 
-src/remote_scripts.h: src/remote/embed.awk src/remote/lib.sh $(REMOTE_SCRIPTS)
+src/remote_scripts.h: src/remote/embed.awk $(REMOTE_LIBRARIES) $(REMOTE_SCRIPTS)
 	LC_ALL=C awk -f src/remote/embed.awk $(REMOTE_SCRIPTS) > $@.tmp
 	mv $@.tmp $@
 

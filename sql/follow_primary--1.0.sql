@@ -119,6 +119,7 @@ CREATE TABLE @extschema@.follow_primary_node (
     restore_command text CHECK (restore_command !~ '[[:cntrl:]]'),
     archive_dir text CHECK (archive_dir ~ '^(/|$)' AND archive_dir !~ '[[:cntrl:]]'),
     keep_old_data text CHECK (keep_old_data IN ('until_proven', 'always')),
+    copy_in_place boolean,
     pcp_host text CHECK (pcp_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$' AND length(pcp_host) <= 255),
     pcp_port integer CHECK (pcp_port BETWEEN 1 AND 65535),
     pcp_user text CHECK (pcp_user <> '' AND pcp_user !~ '[[:cntrl:]]'),
@@ -160,6 +161,7 @@ COMMENT ON COLUMN @extschema@.follow_primary_node.recovery_file IS 'overrides fo
 COMMENT ON COLUMN @extschema@.follow_primary_node.restore_command IS 'overrides follow_primary.restore_command';
 COMMENT ON COLUMN @extschema@.follow_primary_node.archive_dir IS 'overrides follow_primary.archive_dir';
 COMMENT ON COLUMN @extschema@.follow_primary_node.keep_old_data IS 'overrides follow_primary.keep_old_data';
+COMMENT ON COLUMN @extschema@.follow_primary_node.copy_in_place IS 'overrides follow_primary.copy_in_place';
 COMMENT ON COLUMN @extschema@.follow_primary_node.pcp_host IS 'overrides follow_primary.pcp_host';
 COMMENT ON COLUMN @extschema@.follow_primary_node.pcp_port IS 'overrides follow_primary.pcp_port';
 COMMENT ON COLUMN @extschema@.follow_primary_node.pcp_user IS 'overrides follow_primary.pcp_user';

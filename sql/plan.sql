@@ -137,5 +137,25 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (9, 'swapped, not yet proven', 'state=down mark=changed'),
     (10, 'swapped, and it follows', 'mark=changed streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/4000000 history=1@0/3000000'),
     (11, 'swapped, of another cluster', 'state=down mark=changed sysid=2'),
-    (12, 'swapped, a rewind asked for', 'state=down mark=changed asked=rewind')
+    (12, 'swapped, a rewind asked for', 'state=down mark=changed asked=rewind'),
+    (13, 'the old data removed to make room', 'state=down mark=cleared pgdata=empty tli=0'),
+    (14, 'the same, a rewind asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=rewind'),
+    (15, 'the same, a copy asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=basebackup')
+) t(n, what, facts) ORDER BY n;
+
+-- A copy for which there is no room
+SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
+    (1, 'nothing is missing', 'asked=basebackup in_place=yes'),
+    (2, 'something is', 'asked=basebackup missing=7'),
+    (3, 'a copy in place is permitted', 'asked=basebackup missing=7 in_place=yes'),
+    (4, 'without being asked', 'lsn=0/3000100 hints=no missing=7 in_place=yes'),
+    (5, 'not even in place', 'asked=basebackup missing=7 missing_without_old=3 in_place=yes'),
+    (6, 'the old data is to be kept', 'asked=basebackup missing=7 in_place=yes keep=yes'),
+    (7, 'there is no old data', 'state=down rejoin=yes pgdata=empty tli=0 missing=7 in_place=yes'),
+    (8, 'it is not known what would be lost', 'state=down rejoin=yes sysid=0 tli=0 asked=basebackup missing=7 in_place=yes'),
+    (9, 'half rewound, so it was saved before', 'state=down mark=half sysid=0 tli=0 missing=7 in_place=yes'),
+    (10, 'the old data is half removed already', 'state=down mark=cleared pgdata=empty tli=0 missing=7'),
+    (11, 'no room is needed for a rewind', 'lsn=0/3000100 missing=7'),
+    (12, 'nor for what is in place', 'state=down mark=changed missing=7'),
+    (13, 'a node that is down is left alone', 'state=down missing=7 in_place=yes')
 ) t(n, what, facts) ORDER BY n;

@@ -10,6 +10,7 @@
  *	worker.c	a background worker takes it, and runs the job:
  *	survey.c	facts about this server and the node
  *	plan.c		facts to method, a pure function
+ *	folders.c	where a node's data is, and the room for a copy
  *	method_*.c	the steps of each method, done by node.c, primary.c,
  *				verify.c and attach.c
  *	job.c		the record of all that

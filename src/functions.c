@@ -20,6 +20,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "folders.h"
 #include "job.h"
 #include "method.h"
 #include "request.h"
@@ -96,6 +97,9 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		survey(job);
+		plan_choose(&job->primary, &job->node, job->request->method,
+					job->request->rejoin_when_down, &job->plan);
+		folders_plan_room(job);
 	}
 	PG_CATCH();
 	{
@@ -105,8 +109,6 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	resume_caller(&caller);
 	ssh_disconnect(job->ssh);
-	plan_choose(&job->primary, &job->node, job->request->method,
-				job->request->rejoin_when_down, &job->plan);
 
 	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
 		(rsinfo->allowedModes & SFRM_Materialize) == 0)

@@ -22,7 +22,7 @@ plan_steps(const JobPlan *plan)
 		case METHOD_REWIND:
 			return rewind_steps;
 		case METHOD_BASEBACKUP:
-			return basebackup_steps;
+			return plan->in_place ? in_place_steps : basebackup_steps;
 		case METHOD_SKIP:
 		case METHOD_REFUSE:
 			break;

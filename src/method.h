@@ -30,6 +30,7 @@ extern const Step repoint_steps[];
 extern const Step repoint_restart_steps[];
 extern const Step rewind_steps[];
 extern const Step basebackup_steps[];
+extern const Step in_place_steps[];
 extern const Step finish_steps[];
 
 /* The steps of a plan; NULL for those that have none. */

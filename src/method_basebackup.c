@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "attach.h"
+#include "folders.h"
 #include "method.h"
 #include "node.h"
 #include "primary.h"
@@ -17,11 +18,34 @@
 const Step basebackup_steps[] = {
 	{"lock", node_lock},
 	{"slot", primary_ensure_slot},
-	{"space", node_check_space},
+	{"space", folders_check_space},
 	{"copy", node_copy},
 	{"stop", node_stop},
 	{"save_config", node_save_config},
 	{"save_wal", node_save_wal},
+	{"swap", node_swap},
+	{"configure", node_configure},
+	{"start", node_start},
+	{"verify", verify_follows},
+	{"attach", attach_node},
+	{"clean", node_clean},
+	{NULL, NULL}
+};
+
+/*
+ * Where there is no room for both: what would be lost is saved, and the old
+ * data goes before the copy is made.  What can be tried before is tried.
+ */
+const Step in_place_steps[] = {
+	{"lock", node_lock},
+	{"connect", node_connect},
+	{"slot", primary_ensure_slot},
+	{"space", folders_check_space},
+	{"stop", node_stop},
+	{"save_config", node_save_config},
+	{"save_wal", node_save_wal},
+	{"clear", node_clear},
+	{"copy", node_copy},
 	{"swap", node_swap},
 	{"configure", node_configure},
 	{"start", node_start},

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "folders.h"
 #include "node.h"
 #include "recovery_conf.h"
 #include "remote.h"
@@ -77,7 +78,7 @@ common_sqlstate(const RemoteReply *reply, const char **hint)
 	}
 	if (failed_for(reply, "mount_point"))
 	{
-		*hint = "A mount point cannot be renamed. Move the data into a directory below it.";
+		*hint = "What PostgreSQL keeps there has to be on the same file system as the rest. Move it, then call follow_primary() again.";
 		return ERRCODE_FEATURE_NOT_SUPPORTED;
 	}
 	*hint = "Remove the cause, then call follow_primary() again: it looks at the node afresh.";
@@ -125,35 +126,14 @@ expand_command(const Job *job, const char *command)
 	return buf.data;
 }
 
-/* The WAL directory and the tablespaces, as the scripts take them at the end. */
-static const char **
-with_folders(const Job *job, int nfixed, const char *const *fixed)
-{
-	const char **all = palloc0(sizeof(char *) * (nfixed + job->ntablespaces + 2));
-	int			n = 0;
-
-	while (n < nfixed)
-	{
-		all[n] = fixed[n];
-		n++;
-	}
-	all[n++] = job->waldir;
-	for (int i = 0; i < job->ntablespaces; i++)
-		all[n++] = job->tablespaces[i];
-	return all;
-}
-
-#define WITH_FOLDERS(job, ...) \
-	with_folders(job, lengthof(((const char *[]) {__VA_ARGS__})), \
-				 (const char *[]) {__VA_ARGS__})
-
 StepResult
 node_connect(Job *job)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
 	RemoteReply reply;
-	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo;
+	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo &&
+		job->plan.method == METHOD_REWIND;
 
 	remote_run(job->ssh, &remote_connect,
 			   ARGUMENTS(settings->node_bin_dir,
@@ -358,14 +338,6 @@ can_start_from(Job *job, const char *segment)
 	return survey_wal_is_available(job, number * wal_segment_size);
 }
 
-/* This server's tablespaces: OID, location. Those within PGDATA go with it. */
-static SqlResult *
-primary_tablespaces(void)
-{
-	return sql_run("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace "
-				   "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid", 0, NULL);
-}
-
 /* The arguments of rewind.sh. */
 static const char **
 rewind_arguments(Job *job)
@@ -443,95 +415,6 @@ node_rewind(Job *job)
 	}
 	job_detail(job, "%s", remote_says(&reply, "result", "rewound") ?
 			   "rewound" : "no rewind was required");
-	return STEP_DONE;
-}
-
-/*
- * Where a tablespace of this server is, or is to be, on the node: where the
- * node has it, else at the same place as here.
- */
-static char *
-node_tablespace(const Job *job, Oid oid, char *here)
-{
-	for (int i = 0; i < job->ntablespaces; i++)
-		if (job->tablespace_oids[i] == oid)
-			return job->tablespaces[i];
-	return here;
-}
-
-/* From now on the node's folders are also those that only this server has. */
-static void
-add_new_tablespaces(Job *job)
-{
-	SqlResult  *rows = primary_tablespaces();
-	MemoryContext caller = MemoryContextSwitchTo(job->context);
-	int			capacity = job->ntablespaces + rows->nrows + 1;
-	char	  **locations = palloc0(sizeof(char *) * capacity);
-	Oid		   *oids = palloc0(sizeof(Oid) * capacity);
-	int			n = job->ntablespaces;
-
-	memcpy(locations, job->tablespaces, sizeof(char *) * n);
-	memcpy(oids, job->tablespace_oids, sizeof(Oid) * n);
-	for (int i = 0; i < rows->nrows; i++)
-	{
-		Oid			oid = (Oid) strtoul(sql_value(rows, i, 0), NULL, 10);
-		char	   *here = sql_value(rows, i, 1);
-
-		if (node_tablespace(job, oid, here) == here)
-		{
-			oids[n] = oid;
-			locations[n++] = pstrdup(here);
-		}
-	}
-	job->tablespaces = locations;
-	job->tablespace_oids = oids;
-	job->ntablespaces = n;
-	MemoryContextSwitchTo(caller);
-}
-
-StepResult
-node_check_space(Job *job)
-{
-	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
-	RemoteReply reply;
-	int64		needed;
-	int64		room;
-	const char *free_bytes;
-
-	add_new_tablespaces(job);
-	needed = strtoll(sql_scalar("SELECT sum(pg_database_size(oid))::bigint FROM pg_database", 0, NULL),
-					 NULL, 10);
-	remote_run(job->ssh, &remote_space, WITH_FOLDERS(job, job->node.pgdata),
-			   &limits, &reply);
-	free_bytes = remote_get(&reply, "free_0");
-	if (!reply.ok || free_bytes == NULL)
-		fail_commonly(job, &reply, "the free space could not be found out");
-	room = strtoll(free_bytes, NULL, 10);
-
-	/* Tablespaces on devices of their own bring their room along. */
-	for (int i = 1; i <= job->ntablespaces + 1; i++)
-	{
-		const char *device = remote_get(&reply, psprintf("device_%d", i));
-		bool		seen = false;
-
-		for (int j = 0; j < i && device; j++)
-		{
-			const char *other = remote_get(&reply, psprintf("device_%d", j));
-
-			seen = seen || (other && strcmp(other, device) == 0);
-		}
-		if (device && !seen)
-			room += remote_number(&reply, psprintf("free_%d", i));
-	}
-
-	if (room < needed)
-		ereport(ERROR,
-				(errcode(ERRCODE_DISK_FULL),
-				 errmsg("there is no room for a copy beside the data on node %s", node_name(job)),
-				 errdetail("The copy needs about " INT64_FORMAT " MB, " INT64_FORMAT " MB are free: " INT64_FORMAT " MB are missing.",
-						   needed >> 20, room >> 20, (needed - room) >> 20),
-				 errhint("Make room on the node, then call follow_primary() again. Nothing was changed.")));
-	job_detail(job, INT64_FORMAT " MB needed, " INT64_FORMAT " MB free", needed >> 20, room >> 20);
 	return STEP_DONE;
 }
 
@@ -627,6 +510,8 @@ node_copy(Job *job)
 			 "Another server streams through it: give this node another slot_name.");
 	if (failed_for(&reply, "verify_failed"))
 		fail(job, &reply, ERRCODE_DATA_CORRUPTED, "the copy does not verify",
+			 job->plan.in_place ?
+			 "Look for disk errors on the node, then call follow_primary() again." :
 			 "The node's data is untouched. Look for disk errors on the node, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the copy failed");
@@ -635,6 +520,43 @@ node_copy(Job *job)
 					 remote_number(&reply, "bytes"));
 	job_detail(job, INT64_FORMAT " MB, %s", job->bytes_done >> 20,
 			   remote_says(&reply, "verified", "yes") ? "verified" : "not verified");
+	return STEP_DONE;
+}
+
+StepResult
+node_clear(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	RoomFacts	room;
+
+	/* What was saved takes room, too; and some may have been made meanwhile. */
+	folders_look_for_room(job, &room);
+	if (room.missing == 0)
+	{
+		survey(job);
+		job_detail(job, "there is room now");
+		return STEP_NEEDS_PLAN;
+	}
+	if (room.missing_without_old > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("there is no room for a copy on node %s, not even in place of the old data",
+						node_name(job)),
+				 errdetail("Of the room %s", room.where),
+				 errhint("Make room on the node, then call follow_primary() again. The old data is untouched.")));
+
+	job_notice(job, "the old data of node %s is removed now, before its replacement is proven, for there is no room for both",
+			   node_name(job));
+	job->undo = NULL;
+	remote_run(job->ssh, &remote_clear,
+			   WITH_FOLDERS(job, job->node.pgdata,
+							psprintf(INT64_FORMAT, job->id),
+							NUMBER(job->primary.version_num)),
+			   &limits, &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "the old data could not be removed");
+	job_detail(job, "the old data is removed, its replacement not proven yet");
 	return STEP_DONE;
 }
 

@@ -42,11 +42,14 @@ extern StepResult node_save_wal(Job *job);
 /* Rewinds its data. STEP_NEEDS_COPY if only a copy can help. */
 extern StepResult node_rewind(Job *job);
 
-/* Is there room for a copy beside the data? */
-extern StepResult node_check_space(Job *job);
-
 /* Copies this server beside the node's data, and verifies the copy. */
 extern StepResult node_copy(Job *job);
+
+/*
+ * Removes its data to make room for the copy.  STEP_NEEDS_PLAN if there is
+ * room meanwhile.
+ */
+extern StepResult node_clear(Job *job);
 
 /* Brings the copy into the data directory's place. */
 extern StepResult node_swap(Job *job);

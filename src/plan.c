@@ -191,6 +191,8 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 static char *
 rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
 {
+	if (node->mark == MARK_CLEARED)
+		return "an interrupted job removed the old data to make room for a copy";
 	if (node->pgdata_state == PGDATA_EMPTY)
 		return psprintf("data directory \"%s\" is empty", node->pgdata);
 	if (node->mark == MARK_HALF_CHANGED)
@@ -454,4 +456,41 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 	if (plan->method == METHOD_REPOINT || plan->method == METHOD_REWIND ||
 		plan->method == METHOD_BASEBACKUP)
 		refuse_for_limits(primary, node, plan);
+}
+
+void
+plan_for_room(const NodeFacts *node, const RoomFacts *room,
+			  bool copy_in_place, bool keep_old_data, JobPlan *plan)
+{
+	bool		has_data = node->pgdata_state == PGDATA_OK;
+	char	   *lacking;
+
+	if (plan->method != METHOD_BASEBACKUP || plan->finish || room->missing == 0)
+		return;
+	lacking = psprintf("there is no room for a copy%s: %s",
+					   has_data ? " beside the data" : "", room->where);
+
+	/* What an interrupted job has begun to remove is of no use any more. */
+	if (room->missing_without_old > 0 || (!has_data && node->mark != MARK_CLEARED))
+		refuse(plan, ERRCODE_DISK_FULL, lacking,
+			   has_data ?
+			   psprintf("Make room on the node. Even without its old data " INT64_FORMAT " MB would be missing.",
+						(room->missing_without_old >> 20) + 1) :
+			   "Make room on the node, then call follow_primary() again.");
+	else if (!copy_in_place && node->mark != MARK_CLEARED)
+		refuse(plan, ERRCODE_DISK_FULL, lacking,
+			   "Make room on the node. Or set follow_primary.copy_in_place, or copy_in_place in the node's row: then the old data is removed before the copy is made, and there is none if the copy fails.");
+	else if (keep_old_data && node->mark != MARK_CLEARED)
+		refuse(plan, ERRCODE_DISK_FULL, lacking,
+			   "Make room on the node. keep_old_data = always forbids that the old data makes room for the copy.");
+	else if (plan->fork_timeline == 0 &&
+			 (node->mark == MARK_NONE || node->mark == MARK_BEFORE_CHANGE))
+		refuse(plan, ERRCODE_DISK_FULL, lacking,
+			   "Make room on the node. The old data is not removed before: it is not known which of its WAL would be lost and has to be saved.");
+	else
+	{
+		plan->in_place = true;
+		plan->reason = psprintf("%s; there is no room for both, so the old data is removed before its replacement is proven",
+								plan->reason);
+	}
 }

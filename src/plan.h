@@ -70,6 +70,8 @@ typedef enum NodeMark
 	MARK_NONE,
 	MARK_BEFORE_CHANGE,			/* stopped by a job, the data not touched */
 	MARK_HALF_CHANGED,			/* the data is neither old nor new */
+	MARK_CLEARED,				/* the data was removed, or part of it, to
+								 * make room */
 	MARK_HALF_SWAPPED,			/* a proven copy is half in place */
 	MARK_CHANGED				/* the data is new, not yet proven */
 } NodeMark;
@@ -134,6 +136,15 @@ typedef struct NodeFacts
 	bool		hot_standby;
 } NodeFacts;
 
+/* Is there room for a copy? Bytes; of several file systems, the sum. */
+typedef struct RoomFacts
+{
+	int64		missing;		/* for a copy beside the data; 0 = none */
+	int64		missing_without_old;	/* once the data is removed */
+	char	   *where;			/* what is needed, free and missing, and on
+								 * which file system, as a phrase */
+} RoomFacts;
+
 typedef struct JobPlan
 {
 	Method		method;
@@ -142,6 +153,8 @@ typedef struct JobPlan
 	char	   *hint;			/* ... and what to do */
 	bool		copy_if_rewind_fails;
 	bool		restart;		/* METHOD_REPOINT: settings need a restart */
+	bool		in_place;		/* METHOD_BASEBACKUP: the old data goes before
+								 * the copy is made */
 	bool		finish;			/* the data of an interrupted job is in place,
 								 * or half so: only go on from there */
 	bool		diverged;		/* fork_* are set */
@@ -159,6 +172,14 @@ typedef struct JobPlan
 extern void plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 						RequestedMethod requested, bool rejoin_when_down,
 						JobPlan *plan);
+
+/*
+ * Where there is no room for a copy beside the data, the copy that is planned
+ * is made in place, if that is permitted, or refused.  Pure, too.
+ */
+extern void plan_for_room(const NodeFacts *node, const RoomFacts *room,
+						  bool copy_in_place, bool keep_old_data,
+						  JobPlan *plan);
 
 extern const char *method_name(Method method);
 

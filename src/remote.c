@@ -34,6 +34,7 @@ SCRIPT(restore_config);
 SCRIPT(save_wal);
 SCRIPT(rewind);
 SCRIPT(space);
+SCRIPT(clear);
 SCRIPT(basebackup);
 SCRIPT(swap);
 SCRIPT(verify);

@@ -26,6 +26,7 @@ extern const RemoteScript remote_restore_config;
 extern const RemoteScript remote_save_wal;
 extern const RemoteScript remote_rewind;
 extern const RemoteScript remote_space;
+extern const RemoteScript remote_clear;
 extern const RemoteScript remote_basebackup;
 extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;

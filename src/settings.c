@@ -27,6 +27,7 @@ typedef enum SettingKind
 {
 	SETTING_TEXT,
 	SETTING_INT,
+	SETTING_BOOL,
 	SETTING_CHOICE
 } SettingKind;
 
@@ -51,7 +52,7 @@ typedef struct Setting
 	const char *long_desc;
 	TextRule	rule;			/* SETTING_TEXT */
 	const char *boot_text;
-	int			boot;			/* SETTING_INT, SETTING_CHOICE */
+	int			boot;			/* all but SETTING_TEXT */
 	int			min;
 	int			max;
 	int			flags;
@@ -77,6 +78,9 @@ static const struct config_enum_entry keep_old_data_choices[] = {
 #define NUMBER(field, boot, min, max, flags, short_desc, long_desc) \
 	{#field, SETTING_INT, offsetof(Settings, field), short_desc, long_desc, \
 		ANY_TEXT, NULL, boot, min, max, flags, NULL}
+#define BOOL(field, boot, short_desc, long_desc) \
+	{#field, SETTING_BOOL, offsetof(Settings, field), short_desc, long_desc, \
+		ANY_TEXT, NULL, boot, 0, 0, 0, NULL}
 #define CHOICE(field, boot, choices, short_desc, long_desc) \
 	{#field, SETTING_CHOICE, offsetof(Settings, field), short_desc, long_desc, \
 		ANY_TEXT, NULL, boot, 0, 0, 0, choices}
@@ -138,6 +142,9 @@ static const Setting settings[] = {
 	CHOICE(keep_old_data, KEEP_UNTIL_PROVEN, keep_old_data_choices,
 		   "How long a data directory stays that was replaced by a copy.",
 		   "until_proven: until the new standby streams; always: until it is removed by hand."),
+	BOOL(copy_in_place, false,
+		 "Removes a node's data before it is copied anew, where there is no room for both.",
+		 "If such a copy fails, the node has no data until another call succeeds. Without effect where there is room, or keep_old_data is always."),
 	TEXT(pcp_host, HOST_NAME, "",
 		 "Host of pgpool's control port.",
 		 "Empty: the address that the calling client has."),
@@ -160,6 +167,7 @@ static const Setting settings[] = {
 
 #define TEXT_OF(base, s)	(*(char **) ((char *) (base) + (s)->offset))
 #define INT_OF(base, s)		(*(int *) ((char *) (base) + (s)->offset))
+#define BOOL_OF(base, s)	(*(bool *) ((char *) (base) + (s)->offset))
 
 /* The variables of the settings themselves. */
 static Settings current;
@@ -299,6 +307,11 @@ settings_define(void)
 										s->min, s->max, PGC_SUSET, s->flags,
 										NULL, NULL, NULL);
 				break;
+			case SETTING_BOOL:
+				DefineCustomBoolVariable(name, s->short_desc, s->long_desc,
+										 &BOOL_OF(&current, s), s->boot,
+										 PGC_SUSET, s->flags, NULL, NULL, NULL);
+				break;
 			case SETTING_CHOICE:
 				DefineCustomEnumVariable(name, s->short_desc, s->long_desc,
 										 &INT_OF(&current, s), s->boot,
@@ -346,6 +359,10 @@ settings_override(Settings *target, const char *name, const char *value)
 					objection = psprintf("It must be between %d and %d.",
 										 s->min, s->max);
 				break;
+			case SETTING_BOOL:
+				if (!parse_bool(value, &BOOL_OF(target, s)))
+					objection = "It must be true or false.";
+				break;
 			case SETTING_CHOICE:
 				objection = "It is none of the setting's values.";
 				for (const struct config_enum_entry *c = s->choices; c->name; c++)
@@ -375,6 +392,8 @@ settings_send(StringInfo buf, const Settings *source)
 		if (settings[i].kind == SETTING_TEXT)
 			appendBinaryStringInfo(buf, TEXT_OF(source, &settings[i]),
 								   strlen(TEXT_OF(source, &settings[i])) + 1);
+		else if (settings[i].kind == SETTING_BOOL)
+			pq_sendbyte(buf, BOOL_OF(source, &settings[i]));
 		else
 			pq_sendint32(buf, INT_OF(source, &settings[i]));
 	}
@@ -389,6 +408,8 @@ settings_receive(StringInfo buf)
 	{
 		if (settings[i].kind == SETTING_TEXT)
 			TEXT_OF(copy, &settings[i]) = pstrdup(pq_getmsgrawstring(buf));
+		else if (settings[i].kind == SETTING_BOOL)
+			BOOL_OF(copy, &settings[i]) = pq_getmsgbyte(buf) != 0;
 		else
 			INT_OF(copy, &settings[i]) = pq_getmsgint(buf, 4);
 	}

@@ -41,6 +41,7 @@ typedef struct Settings
 	char	   *restore_command;
 	char	   *archive_dir;
 	int			keep_old_data;	/* KeepOldData */
+	bool		copy_in_place;
 	char	   *pcp_host;
 	int			pcp_port;
 	char	   *pcp_user;

@@ -427,6 +427,8 @@ read_mark(const char *mark)
 		return MARK_CHANGED;
 	if (strstr(mark, "phase=swapping"))
 		return MARK_HALF_SWAPPED;
+	if (strstr(mark, "phase=clearing"))
+		return MARK_CLEARED;
 	if (strstr(mark, "phase=recovering") || strstr(mark, "phase=stopped"))
 		return MARK_BEFORE_CHANGE;
 	return MARK_HALF_CHANGED;

@@ -127,7 +127,7 @@ history_fact(char *const *words, const char *name, const char *missing,
 }
 
 /*
- * (facts text) returns text: "method sqlstate (restart) (fork at ...): reason".  Facts are words
+ * (facts text) returns text: "method sqlstate (restart) (in place) (fork at ...): reason".  Facts are words
  * name=value; those left out are of a healthy cluster after a failover from
  * timeline 1 to timeline 2 at 0/3000000, whose node is a standby that has
  * received 0/3000000.
@@ -141,6 +141,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	PrimaryFacts primary = {0};
 	NodeFacts	node = {0};
 	JobPlan		plan;
+	RoomFacts	room;
 	const char *value;
 	RequestedMethod requested = REQUESTED_AUTO;
 
@@ -190,6 +191,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	value = fact(words, "mark", "none");
 	node.mark = strcmp(value, "before") == 0 ? MARK_BEFORE_CHANGE :
 		strcmp(value, "half") == 0 ? MARK_HALF_CHANGED :
+		strcmp(value, "cleared") == 0 ? MARK_CLEARED :
 		strcmp(value, "swapping") == 0 ? MARK_HALF_SWAPPED :
 		strcmp(value, "changed") == 0 ? MARK_CHANGED : MARK_NONE;
 	node.config_missing = YES("no_config", "no");
@@ -210,10 +212,15 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.replay_paused = YES("paused", "no");
 
 	plan_choose(&primary, &node, requested, YES("rejoin", "no"), &plan);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s: %s",
+	room.missing = (int64) INT("missing", "0") << 20;
+	room.missing_without_old = (int64) INT("missing_without_old", "0") << 20;
+	room.where = "(where)";
+	plan_for_room(&node, &room, YES("in_place", "no"), YES("keep", "no"), &plan);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s%s: %s",
 											  method_name(plan.method),
 											  plan.sqlstate ? psprintf(" %s", unpack_sql_state(plan.sqlstate)) : "",
 											  plan.restart ? " (restart)" : "",
+											  plan.in_place ? " (in place)" : "",
 											  plan.diverged ?
 											  psprintf(" (fork at %X/%X on %u)",
 													   (uint32) (plan.fork_lsn >> 32),

@@ -35,6 +35,7 @@
 
 #include "attach.h"
 #include "compat.h"
+#include "folders.h"
 #include "job.h"
 #include "method.h"
 #include "node.h"
@@ -344,6 +345,7 @@ make_plan(Job *job)
 	job_begin_step(job, "plan");
 	plan_choose(&job->primary, &job->node, request->method,
 				request->rejoin_when_down, plan);
+	folders_plan_room(job);
 	job_detail(job, "%s: %s", method_name(plan->method), plan->reason);
 	job_record_plan(job);
 	if (plan->method == METHOD_REFUSE)
@@ -353,6 +355,15 @@ make_plan(Job *job)
 				 errdetail("Nothing was changed, neither here nor on the node."),
 				 errhint("%s", plan->hint)));
 	job_end_step(job);
+}
+
+pg_noreturn static void
+fail_changing(const Job *job)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("node %s changes while it is worked on", node_name(job)),
+			 errhint("See what else is at work there, then call follow_primary() again.")));
 }
 
 /* A job from its row to its end. Raises what ends it otherwise. */
@@ -384,10 +395,7 @@ run(Job *job)
 		if (result != STEP_NEEDS_PLAN)
 			break;
 		if (plans == MAX_PLANS)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("node %s changes while it is worked on", node_name(job)),
-					 errhint("See what else is at work there, then call follow_primary() again.")));
+			fail_changing(job);
 	}
 	if (result == STEP_NEEDS_COPY)
 	{
@@ -398,9 +406,15 @@ run(Job *job)
 		job_begin_step(job, "survey");
 		survey(job);
 		job_end_step(job);
+		folders_plan_room(job);
+		if (plan->method == METHOD_REFUSE)
+			ereport(ERROR,
+					(errcode(plan->sqlstate), errmsg("%s", plan->reason),
+					 errhint("%s", plan->hint)));
 		job_record_plan(job);
 		job_notice(job, "a copy is made: %s", plan->reason);
-		run_steps(job, basebackup_steps);
+		if (run_steps(job, plan_steps(plan)) != STEP_DONE)
+			fail_changing(job);
 	}
 	job_finish(job, "succeeded");
 	job_notice(job, "node %s follows this server", node_name(job));

@@ -1,23 +1,23 @@
 #!/bin/sh
-# basebackup.sh - makes a verified copy of the primary beside the node's data.
+# basebackup.sh - makes a verified copy of the primary beside the node's data, or
+# in it where it is on a mount point (see folders.sh).
 #
 # usage: basebackup.sh PGDATA BIN_DIR CONNINFO PASSFILE SLOT JOB
 #                      SERVER_VERSION_NUM WALDIR [TABLESPACE LOCATION]...
 #   CONNINFO    without a password
 #   SLOT        '' = none, for the WAL is held otherwise
-#   WALDIR      the node's WAL folder if it is not in PGDATA, else ''
+#   WALDIR      the node's WAL folder if it is a folder or a mount point of its
+#               own, else ''
 #   TABLESPACE  where the primary has it, LOCATION where the node does
 #
-# The copy is PGDATA.follow_primary/new, WALDIR.follow_primary_new and
-# LOCATION.follow_primary_new (beside what WALDIR and LOCATION resolve to). It
-# is a standby from its first moment: nobody can start it as a primary.
+# The copy is a standby from its first moment: nobody can start it as a primary.
 # PGDATA.follow_primary/proven says when it is complete and verified; swap.sh
 # wants it. The output of pg_basebackup is passed on live.
 #
 # prints: bytes=      size of the copy
 #         verified=yes|no   no: before 13 there is no manifest
 # fails:  source_unreachable  no_space  permission  slot_in_use
-#         mount_point      something could not be renamed later
+#         mount_point      it could not take the place of what is there
 #         swap_unfinished  an earlier swap has to be completed first (swap.sh)
 #         tablespace_in_use  something else is in a LOCATION
 #         verify_failed    the copy is not what the primary sent
@@ -25,6 +25,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/folders.sh
+. "${0%/*}/folders.sh"
 
 pgdata=$1
 bin=$2
@@ -36,7 +38,7 @@ version=$7
 waldir=$8
 shift 8
 work=$pgdata.follow_primary
-new=$work/new
+major=${version%????}
 
 data_umask
 LC_ALL=C
@@ -45,14 +47,6 @@ if [ -n "$passfile" ]; then
     PGPASSFILE=$passfile
     export PGPASSFILE
 fi
-
-# beside PATH: where the copy of PATH is made.
-beside() {
-    if [ -e "$1" ]; then
-        set -- "$(readlink -f "$1")"
-    fi
-    printf '%s.follow_primary_new' "${1%/}"
-}
 
 # As in rewind.sh.
 logged() {
@@ -63,33 +57,20 @@ logged() {
     return "$rc"
 }
 
-# The tablespaces' locations on the node, a line each.
-locations=
-n=0
-for path in "$@"; do
-    n=$((n + 1))
-    [ $((n % 2)) -eq 1 ] || locations=$locations$path$nl
-done
-
-# Removes what an attempt made.
-remove_copy() {
-    rm -rf "$work/proven" "$new"
-    [ -z "$waldir" ] || rm -rf "$(beside "$waldir")"
-    printf '%s' "$locations" | while IFS= read -r location; do
-        rm -rf "$(beside "$location")"
-    done
-}
-
 # fail REASON TEXT: gives the room back first, and leaves nothing of this job.
 fail() {
-    remove_copy
+    remove_copies
     rm -f "$work/basebackup.log"
     rmdir "$work" 2>/dev/null
     die "$@"
 }
 
-# Does the node's data use the folder?
+# Does the node's data use the folder, or did it before clear.sh?
 is_own_tablespace() {
+    name=$(emit name "$1")
+    if sed -n 's/^tablespace\.[0-9]*=//p' "$work/layout" 2>/dev/null | grep -Fqx -e "${name#*=}"; then
+        return 0
+    fi
     for link in "$pgdata"/pg_tblspc/*; do
         # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
         if [ -h "$link" ] && [ "$link" -ef "$1" ]; then
@@ -113,49 +94,50 @@ reason() {
     fi
 }
 
-if [ -e "$work/swap.list" ]; then
-    die swap_unfinished "an interrupted swap has to be completed first: $work/swap.list"
-fi
-if [ "$waldir" = "$pgdata/pg_wal" ]; then
-    waldir=
-fi
-refuse_mount_point() {
-    path=$1
-    if [ -e "$path" ]; then
-        path=$(readlink -f "$path")
-    fi
-    if is_mount_point "$path"; then
-        die mount_point "$path is a mount point: a copy cannot be renamed into its place"
-    fi
+refuse_unfinished_swap
+make_work
+
+# know_locations TABLESPACE LOCATION...
+know_locations() {
+    n=$#
+    while [ "$n" -gt 0 ]; do
+        set -- "$@" "$2"
+        shift 2
+        n=$((n - 2))
+    done
+    know_folders "$@"
 }
-refuse_mount_point "$pgdata"
-[ -z "$waldir" ] || refuse_mount_point "$waldir"
+know_locations "$@"
+refuse_odd_mounts
 
 # As far as there is time for it: the next copy removes the rest. Nobody reads
 # what the shell itself has to say then.
 trap 'fail ended "the copy was ended"' TERM
 trap : PIPE
+remove_copies
 
 # From here on the arguments are pg_basebackup's.
+copies=
 n=$#
 while [ "$n" -gt 0 ]; do
-    refuse_mount_point "$2"
     # What the node does not use may be anybody's.
-    # shellcheck disable=SC2012 # only whether there is anything matters
-    if [ -e "$2" ] && ! is_own_tablespace "$2" && [ -n "$(ls -A "$2" | head -n 1)" ]; then
-        die tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
+    if [ -e "$2" ] && ! is_own_tablespace "$2" &&
+        [ -n "$(find "$2/" -mindepth 1 -maxdepth 1 -name "PG_${major}_*" | head -n 1)" ]; then
+        fail tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
     fi
-    from=$(printf '%s' "$1" | sed 's/=/\\=/g')
-    to=$(beside "$2" | sed 's/=/\\=/g')
-    set -- "$@" "-T$from=$to"
+    copy_place "$(real "$2")"
+    copies=$copies$new$nl
+    set -- "$@" "-T$(printf '%s=%s' "$(printf '%s' "$1" | sed 's/=/\\=/g')" "$(printf '%s' "$new" | sed 's/=/\\=/g')")"
     shift 2
     n=$((n - 2))
 done
-mkdir -p "$work" || die permission "could not make $work"
-remove_copy
 if [ -n "$waldir" ]; then
-    set -- "$@" --waldir="$(beside "$waldir")"
+    copy_place "$waldir"
+    copies=$copies$new$nl
+    set -- "$@" --waldir="$new"
 fi
+copy_place "$pgdata"
+copies=$copies$new
 if [ -n "$slot" ]; then
     set -- "$@" -S "$slot"
 else
@@ -190,8 +172,8 @@ if [ "$version" -ge 130000 ]; then
         set -- "$@" -P
     fi
     # by a relative name: it pastes the path between double quotes into a command
-    cd "$work" || fail copy_failed "could not change to $work"
-    logged basebackup.log "$@" new </dev/null || {
+    cd "${new%/*}" || fail copy_failed "could not change to ${new%/*}"
+    logged "$work/basebackup.log" "$@" "${new##*/}" </dev/null || {
         [ -z "$flusher" ] || wait "$flusher"
         fail verify_failed "pg_verifybackup found the copy at fault"
     }
@@ -201,6 +183,9 @@ if [ "$version" -ge 130000 ]; then
     fi
 fi
 
+# What jobs kept in the primary's data directory, on a mount point, is its own.
+rm -rf "$new"/.follow_primary_*
+
 # Without it a copy would come up as a second primary.
 if [ "$version" -ge 120000 ]; then
     touch "$new/standby.signal"
@@ -208,13 +193,7 @@ else
     printf "standby_mode = 'on'\n" >"$new/recovery.conf"
 fi || fail copy_failed "could not make the copy a standby"
 
-bytes=$({
-    printf '%s\n' "$new"
-    [ -z "$waldir" ] || printf '%s\n' "$(beside "$waldir")"
-    printf '%s' "$locations" | while IFS= read -r location; do
-        printf '%s\n' "$(beside "$location")"
-    done
-} | while IFS= read -r path; do
+bytes=$(printf '%s\n' "$copies" | while IFS= read -r path; do
     du -sk "$path" | sed 's/[[:space:]].*//'
 done | awk '{ kb += $1 } END { printf "%.0f", kb * 1024 }')
 

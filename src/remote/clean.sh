@@ -5,7 +5,8 @@
 # usage: clean.sh PGDATA KEEP JOB WALDIR [TABLESPACE_LOCATION...]
 #   KEEP    until_proven = the replaced data goes now; always = it is kept, its
 #           names ending in old-JOB
-#   WALDIR  the node's WAL folder if it is not in PGDATA, else ''
+#   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
+#           else ''
 #
 # The mark goes first: the node is whole, the rest is litter that the next call
 # takes away. PGDATA.follow_primary itself stays while it holds something that
@@ -16,6 +17,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/folders.sh
+. "${0%/*}/folders.sh"
 
 pgdata=$1
 keep=$2
@@ -35,7 +38,8 @@ remove() {
 # relink FROM TO: the replaced data's links follow a folder that was renamed.
 relink() {
     for link in "$work"/old/pg_wal "$work"/old/pg_tblspc/* \
-        "$work"/old.*/pg_wal "$work"/old.*/pg_tblspc/*; do
+        "$work"/old.*/pg_wal "$work"/old.*/pg_tblspc/* \
+        "$pgdata"/.follow_primary_old*/pg_wal "$pgdata"/.follow_primary_old*/pg_tblspc/*; do
         if [ -h "$link" ] && [ "$(readlink "$link")" = "$1" ]; then
             ln -sfn "$2" "$link"
         fi
@@ -62,27 +66,25 @@ replaced() {
     done
 }
 
-if [ "$waldir" = "$pgdata/pg_wal" ]; then
-    waldir=
-fi
 if [ -e "$work/mark" ]; then
     rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
 fi
 for path in "$waldir" "$@"; do
     [ -n "$path" ] || continue
-    if [ -e "$path" ]; then
-        path=$(readlink -f "$path")
-    fi
-    remove "${path%/}.follow_primary_new"
-    replaced "${path%/}.follow_primary_old"
+    path=$(real "$path")
+    remove "$path.follow_primary_new" "$path/.follow_primary_new"
+    replaced "$path.follow_primary_old"
+    replaced "$path/.follow_primary_old"
 done
+remove "$pgdata/.follow_primary_new"
+replaced "$pgdata/.follow_primary_old"
 replaced "$work/old"
 set -- "$pgdata"/*.fp_tmp
 for name in new repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
-    swap.list swap.list.tmp rewind.log recovery.log basebackup.log; do
+    swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"
 done
-remove "$@"
+remove "$@" "$work"/swap.away.*
 # not empty is no failure: something is kept
 rmdir "$work" 2>/dev/null
 emit kept "$kept"

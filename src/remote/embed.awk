@@ -1,8 +1,8 @@
 # embed.awk - turns the scripts named as arguments into C string constants.
 #
 # src/remote/rewind.sh becomes: static const char rewind_sh[] = "...";
-# The line that reads lib.sh is replaced by that file's text. Comment lines
-# are left out: they are for the reader of the file.
+# A line that reads lib.sh or folders.sh is replaced by that file's text. Comment
+# lines are left out: they are for the reader of the file.
 
 function put(line) {
     if (line ~ /^[ \t]*#/ || line ~ /^[ \t]*$/)
@@ -24,10 +24,13 @@ FNR == 1 {
     printf "\nstatic const char %s_sh[] =\n", name
 }
 
-$0 == ". \"${0%/*}/lib.sh\"" {
-    while ((getline line < (dir "lib.sh")) > 0)
+/^\. "\$\{0%\/\*\}\/[a-z]+\.sh"$/ {
+    shared = $0
+    sub(/.*\//, dir, shared)
+    sub(/"$/, "", shared)
+    while ((getline line < shared) > 0)
         put(line)
-    close(dir "lib.sh")
+    close(shared)
     next
 }
 

@@ -161,3 +161,26 @@ is_mount_point() {
     fi
     [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
 }
+
+# make_work: makes sure of $work, the folder that every job needs beside PGDATA.
+# shellcheck disable=SC2154 # the scripts'
+make_work() {
+    if ! mkdir -p "$work" 2>/dev/null || [ ! -w "$work" ]; then
+        die permission "$(id -un) cannot write $work, which is needed beside the data: as root," \
+            "make that directory and give it to $(id -un)"
+    fi
+}
+
+# emit_folders: where $pgdata has its WAL, if that is a folder or a mount point of
+# its own, and its tablespaces.
+# shellcheck disable=SC2154 # the scripts'
+emit_folders() {
+    if [ -L "$pgdata/pg_wal" ]; then
+        emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
+    elif is_mount_point "$pgdata/pg_wal"; then
+        emit waldir "$pgdata/pg_wal"
+    fi
+    for link in "$pgdata"/pg_tblspc/*; do
+        [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -f -- "$link")"
+    done
+}

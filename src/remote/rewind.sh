@@ -270,7 +270,8 @@ after_rewind() {
     exit 0
 }
 
-mkdir -p "$aside" || die permission "could not make $work"
+make_work
+mkdir -p "$aside" || die permission "could not make $aside"
 if server_pid; then
     give_up no running "the server of $pgdata runs, as process $pid"
 fi
@@ -336,6 +337,19 @@ recover_standby() {
     cluster_state && [ "$state" = 'shut down in recovery' ]
 }
 
+# pg_rewind reads all that is in PGDATA, and removes what the primary has not.
+for folder in "$pgdata" "$pgdata/pg_wal" "$pgdata"/pg_tblspc/*; do
+    if [ -d "$folder/lost+found" ] && [ ! -r "$folder/lost+found" ]; then
+        give_up no needs_copy "pg_rewind cannot work with $folder/lost+found, which it may not read"
+    fi
+    for kept in "$folder"/.follow_primary_*; do
+        case ${kept##*/} in
+            .follow_primary_new) rm -rf "$kept" ;;
+            *) [ ! -e "$kept" ] || give_up no needs_copy "pg_rewind would remove $kept, which holds replaced data" ;;
+        esac
+    done
+done
+
 # pg_rewind would write into the directory, whosever it is: on one machine it
 # may be the primary's own.
 while [ $# -ge 2 ]; do
@@ -346,7 +360,7 @@ while [ $# -ge 2 ]; do
                 give_up no needs_copy "$2 was made a tablespace anew after the fork: a rewind would mix up the old and the new one"
             fi
         done
-        if [ -n "$(find -H "$2" -mindepth 1 -maxdepth 1 2>/dev/null | head -n 1)" ]; then
+        if [ -n "$(find -H "$2" -mindepth 1 -maxdepth 1 ! -name lost+found 2>/dev/null | head -n 1)" ]; then
             give_up no tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
         fi
         mkdir -p "$2" 2>/dev/null

@@ -1,41 +1,70 @@
 #!/bin/sh
-# space.sh - tells how much room there is for a copy beside the node's data.
+# space.sh - tells how much room there is for a copy of the node's folders.
 #
-# usage: space.sh PGDATA [PATH...]
-#   PATH  the node's WAL folder or a tablespace location; '' is left out
+# usage: space.sh PGDATA SERVER_VERSION_NUM USED WALDIR [TABLESPACE_LOCATION...]
+#   USED    yes = used_N is wanted, which may take a while
+#   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
+#           else ''
 #
-# The copy of each goes into the folder that holds it: PGDATA.follow_primary/new,
-# PATH.follow_primary_new.
-#
-# prints, for PGDATA (N = 0) and each PATH in turn (N = 1, 2 ...):
-#         free_N=     bytes that this user may use
-#         device_N=   the same value where two share their room
-# fails:  not_there   no folder to put the copy into
+# prints, for PGDATA (N = 0), WALDIR (N = 1, unless it is '') and the locations
+# (N = 2, 3 ...):
+#         free_N=        bytes that this user may use
+#         unfinished_N=  bytes of a copy that an earlier job left
+#         used_N=        bytes of what is to be replaced
+#         device_N=      the same value where two share their room
+# fails:  not_there      no file system is known for one of them
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/folders.sh
+. "${0%/*}/folders.sh"
+
+pgdata=$1
+major=${2%????}
+want_used=$3
+waldir=$4
+shift 4
+work=$pgdata.follow_primary
 
 LC_ALL=C
 export LC_ALL
 
-n=0
-for path in "$@"; do
-    if [ -n "$path" ]; then
-        if [ -e "$path" ]; then
-            path=$(readlink -f "$path")
-        fi
-        # the nearest folder above that is there
-        parent=${path%/*}
-        while [ -n "$parent" ] && [ ! -d "$parent" ]; do
-            parent=${parent%/*}
-        done
-        kb=$(df -Pk "${parent:-/}" 2>/dev/null |
-            awk 'NR > 1 { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $(i - 1); exit } }')
-        [ -n "$kb" ] || die not_there "no room is known for a copy of $path"
-        emit "free_$n" "$((kb * 1024))"
-        emit "device_$n" "$(stat -c %d "${parent:-/}" 2>/dev/null ||
-            df -Pk "${parent:-/}" | awk 'NR > 1 { print $1 }')"
+# The bytes that those files and folders take up whose names come on stdin.
+bytes() {
+    du -sck --files0-from=- 2>/dev/null | awk 'END { printf "%.0f", $1 * 1024 }'
+}
+
+# room N FOLDER UNFINISHED...
+room() {
+    n=$1
+    folder=$2
+    shift 2
+    # the nearest folder above that is there
+    nearest=$folder
+    while [ -n "$nearest" ] && [ ! -d "$nearest" ]; do
+        nearest=${nearest%/*}
+    done
+    kb=$(df -Pk "${nearest:-/}" 2>/dev/null |
+        awk 'NR > 1 { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $(i - 1); exit } }')
+    [ -n "$kb" ] || die not_there "no room is known for a copy of $folder"
+    emit "free_$n" "$((kb * 1024))"
+    for unfinished in "$folder/.follow_primary_new" "$@"; do
+        [ ! -d "$unfinished" ] || emit "unfinished_$n" "$(printf '%s\0' "$unfinished" | bytes)"
+    done
+    emit "device_$n" "$(stat -c %d "${nearest:-/}" 2>/dev/null ||
+        df -Pk "${nearest:-/}" | awk 'NR > 1 { print $1 }')"
+    if [ "$want_used" = yes ] && [ -d "$folder" ]; then
+        emit "used_$n" "$(entries "$folder" "$folder" -print0 2>/dev/null | bytes)"
     fi
+}
+
+know_folders "$@"
+room 0 "$pgdata" "$work/new"
+[ -z "$waldir" ] || room 1 "$waldir" "$waldir.follow_primary_new"
+n=1
+for location in "$@"; do
+    location=$(real "$location")
     n=$((n + 1))
+    room "$n" "$location" "$location.follow_primary_new"
 done
 exit 0

@@ -7,7 +7,8 @@
 #   START_COMMAND  run by sh -c instead of pg_ctl when not empty; may return
 #                  before the server is up
 #   LOG_FILE       takes what the server and START_COMMAND write to stdout and
-#                  stderr; '' = PGDATA.follow_primary.log
+#                  stderr; '' = PGDATA.follow_primary.log, or if that cannot be
+#                  written, PGDATA.follow_primary/server.log
 #
 # A server that runs already is a success.  The server is detached from this
 # process group and from this script's files.
@@ -27,6 +28,9 @@ config=$3
 limit=$4
 command=$5
 log=${6:-$pgdata.follow_primary.log}
+if ! (umask 077 && : >>"$log") 2>/dev/null; then
+    log=$pgdata.follow_primary/server.log
+fi
 mark=$pgdata.follow_primary/mark
 
 # How long a START_COMMAND that returned 0 may leave us without a server.

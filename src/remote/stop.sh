@@ -12,7 +12,8 @@
 # prints: was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
 #         state=         pg_controldata's "Database cluster state" afterwards
-# fails:  timeout        still there after TIMEOUT_S
+# fails:  permission     PGDATA.follow_primary cannot be written
+#         timeout        still there after TIMEOUT_S
 #         stop_failed    the command failed and the server still runs
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -43,7 +44,8 @@ run_command() {
 if server_pid; then
     emit was_running yes
     if [ ! -e "$work/mark" ]; then
-        if ! { mkdir -p "$work" && printf 'job=%s\nphase=stopped\n' "$job" >"$work/mark.tmp" &&
+        make_work
+        if ! { printf 'job=%s\nphase=stopped\n' "$job" >"$work/mark.tmp" &&
             mv "$work/mark.tmp" "$work/mark"; }; then
             die stop_failed "could not write $work/mark"
         fi

@@ -164,20 +164,22 @@ fi
 leftovers=no
 for entry in "$work".lock "$work"/*; do
     case ${entry##*/} in
-        lost_wal-* | old-*) ;;
+        lost_wal-* | old-* | server.log) ;;
         *) [ ! -e "$entry" ] || leftovers=yes ;;
     esac
 done
 emit leftovers "$leftovers"
-if [ ! -e "$pgdata" ]; then
-    # Between the two renames of a swap there is none, and swap.list has the
-    # folders beside it.
+if [ ! -e "$pgdata" ] || { [ -e "$work/mark" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
+    # In the midst of a swap there is none, or none that is whole; nor when the
+    # old data had to make room. Then a file has the folders beside it.
     if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
     find_config_file
     if [ -r "$work/swap.list" ]; then
         while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
             [ "$live" = "$pgdata" ] || emit tablespace.0 "$live"
         done <"$work/swap.list"
+    elif [ -r "$work/layout" ]; then
+        cat "$work/layout"
     fi
     exit 0
 fi
@@ -190,9 +192,15 @@ if [ ! -r "$pgdata" ] || [ ! -x "$pgdata" ]; then
     exit 0
 fi
 emit pgdata_inode "${stats##*=}"
-if [ ! -f "$pgdata/PG_VERSION" ] &&
-    ! LC_ALL=C find "$pgdata" -mindepth 1 -maxdepth 1 ! -name lost+found | grep -q .; then
+# Is nothing in a folder, but for what a file system or a job of ours has there?
+is_empty() {
+    found=$(LC_ALL=C find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.follow_primary_*' -printf '%f\n')
+    [ "$found" = "${2:-}" ]
+}
+if [ ! -f "$pgdata/PG_VERSION" ] && { is_empty "$pgdata" ||
+    { is_mount_point "$pgdata/pg_wal" && is_empty "$pgdata" pg_wal && is_empty "$pgdata/pg_wal"; }; }; then
     emit pgdata_state empty
+    emit_folders
     find_config_file
     exit 0
 fi
@@ -223,10 +231,7 @@ done
 emit signal "$signal"
 emit controldata "$(LC_ALL=C TZ=UTC "$bin_dir/pg_controldata" "$pgdata" 2>&1)"
 
-[ ! -L "$pgdata/pg_wal" ] || emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
-for link in "$pgdata"/pg_tblspc/*; do
-    [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -f -- "$link")"
-done
+emit_folders
 for history in "$pgdata"/pg_wal/????????.history; do
     [ -f "$history" ] || continue
     name=${history##*/}

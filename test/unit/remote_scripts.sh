@@ -308,11 +308,24 @@ mkdir "$kill_bin"
 for tool in mv rm rmdir ln sync; do
     cat >"$kill_bin/$tool" <<'END'
 #!/bin/sh
+# mv -n -t FOLDER -- FILE...: file by file
+if [ "$1$2" = -n-t ] && [ $# -gt 5 ]; then
+    to=$3
+    shift 4
+    for file; do
+        "$0" -n -t "$to" -- "$file" || exit 1
+    done
+    exit 0
+fi
 calls=$(($(cat "$FP_TEST_CALLS") + 1))
 echo "$calls" >"$FP_TEST_CALLS"
 if [ "$calls" -eq "$FP_TEST_DIE_AT" ]; then
     [ "$FP_TEST_AFTER" = no ] || PATH=$FP_TEST_PATH "${0##*/}" "$@"
-    kill -9 "$PPID"
+    parent=$PPID
+    if ! grep -q swap.sh "/proc/$parent/cmdline"; then
+        parent=$(sed 's/.*) . //; s/ .*//' "/proc/$parent/stat")
+    fi
+    kill -9 "$parent"
     exit 1
 fi
 PATH=$FP_TEST_PATH exec "${0##*/}" "$@"
@@ -320,36 +333,64 @@ END
     chmod +x "$kill_bin/$tool"
 done
 
-# A node with its WAL and two tablespaces elsewhere, and a copy beside each.
+# lay_out [inside]: a node with its WAL and two tablespaces elsewhere, and a copy
+# of each, beside it or inside, where something of others is as well. The second
+# tablespace is one that the node did not have.
 lay_out() {
+    where=${1:-beside}
     rm -rf "$top/node"
     pgdata="$top/node/data $nasty"
     wal="$top/node/wal $nasty"
     space1="$top/node/space1 $nasty"
     space2="$top/node/space2"
     work=$pgdata.follow_primary
-    mkdir -p "$work"
-    for set in old new; do
-        if [ "$set" = old ]; then
-            data=$pgdata
-            suffix=
-        else
-            data=$work/new
-            suffix=.follow_primary_new
-        fi
-        mkdir -p "$data/pg_tblspc"
+    mkdir -p "$work" "$pgdata"
+    if [ "$where" = inside ]; then
+        suffix=/.follow_primary_new
+        copy=$pgdata$suffix
+        old_data=$pgdata/.follow_primary_old
+        old_wal=$wal/.follow_primary_old
+    else
+        suffix=.follow_primary_new
+        copy=$work/new
+        old_data=$work/old
+        old_wal=$wal.follow_primary_old
+    fi
+    fill old "$pgdata" ''
+    fill new "$copy" "$suffix"
+    echo only >"$pgdata/only of old"
+    rm "$pgdata/pg_tblspc/2"
+    if [ "$where" = inside ]; then
+        rm -r "$space2/PG_15_1"
+        mkdir "$pgdata/lost+found"
         for one in "$wal" "$space1" "$space2"; do
-            mkdir "$one$suffix"
-            echo "$set" >"$one$suffix/what"
+            echo theirs >"$one/others"
         done
-        echo "$set" >"$data/what"
-        ln -s "$wal$suffix" "$data/pg_wal"
-        ln -s "$space1$suffix" "$data/pg_tblspc/1"
-        ln -s "$space2$suffix" "$data/pg_tblspc/2"
-    done
-    # a tablespace that the node did not have
-    rm -rf "$space2" "$pgdata/pg_tblspc/2"
+    else
+        rm -r "$space2"
+    fi
     echo job=7 >"$work/proven"
+}
+
+# fill WHAT DATA SUFFIX: makes folders that hold WHAT.
+fill() {
+    mkdir -p "$2/pg_tblspc" "$2/base" "$wal$3" "$space1$3/PG_15_1" "$space2$3/PG_15_1"
+    echo 15 >"$2/PG_VERSION"
+    echo "$1" >"$2/what"
+    echo "$1" >"$2/base/what"
+    echo "$1" >"$wal$3/00000002.history"
+    echo "$1" >"$wal$3/000000010000000000000001"
+    echo "$1" >"$space1$3/PG_15_1/what"
+    echo "$1" >"$space2$3/PG_15_1/what"
+    ln -s "$wal$3" "$2/pg_wal"
+    ln -s "$space1$3" "$2/pg_tblspc/1"
+    ln -s "$space2$3" "$2/pg_tblspc/2"
+}
+
+# read_all DATA: what its folders hold.
+read_all() {
+    cat "$1/what" "$1/base/what" "$1/pg_wal/00000002.history" "$1/pg_wal/000000010000000000000001" \
+        "$1"/pg_tblspc/*/PG_15_1/what 2>&1 | tr '\n' ' '
 }
 
 swap() {
@@ -358,108 +399,157 @@ swap() {
 
 # The state that is wanted in the end.
 swapped() {
-    is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" "$pgdata/pg_tblspc/2/what" | tr '\n' ' ')" 'new new new new ' &&
+    is "$(read_all "$pgdata")" 'new new new new new new ' &&
         is "$(readlink "$pgdata/pg_wal")" "$wal" &&
         is "$(readlink "$pgdata/pg_tblspc/1")" "$space1" &&
-        is "$(cat "$work/old/what" "$work/old/pg_wal/what" "$work/old/pg_tblspc/1/what" | tr '\n' ' ')" 'old old old ' &&
-        is "$(readlink "$work/old/pg_wal")" "$wal.follow_primary_old" &&
-        is "$(find "$top/node" -name '*new*' | wc -l | tr -d ' ')" 0 &&
+        test ! -e "$pgdata/only of old" &&
+        is "$(read_all "$old_data")" 'old old old old old ' &&
+        test -e "$old_data/only of old" && test -e "$old_data/PG_VERSION" &&
+        is "$(readlink "$old_data/pg_wal")" "$old_wal" &&
+        is "$(find "$top/node" -name '*new*' -o -name '*swap*' -o -name '*tmp*' | wc -l | tr -d ' ')" 0 &&
         is "$(cat "$work/mark")" "job=7
 method=basebackup
-phase=ready"
+phase=ready" || return 1
+    if [ "$where" = inside ]; then
+        is "$(cat "$wal/others" "$space1/others" "$space2/others" | tr '\n' ' ')" 'theirs theirs theirs ' &&
+            test -d "$pgdata/lost+found"
+    fi
 }
 
 lay_out
 rm "$work/proven"
 swap
 ok 'swap: nothing without a proven copy' fails_with not_proven
-lay_out
-swap
-ok 'swap: runs' printed result=swapped
-ok 'swap: all is in place' swapped
-swap
-ok 'swap again: says so' printed result=already_swapped
-ok 'swap again: all is in place' swapped
+for place in beside inside; do
+    lay_out $place
+    swap
+    ok "swap, $place: runs" printed result=swapped
+    ok "swap, $place: all is in place" swapped
+    swap
+    ok "swap again, $place: says so" printed result=already_swapped
+    ok "swap again, $place: all is in place" swapped
+done
 
 FP_TEST_CALLS=$top/calls
 FP_TEST_PATH=$PATH
 export FP_TEST_CALLS FP_TEST_PATH FP_TEST_DIE_AT FP_TEST_AFTER
-for FP_TEST_AFTER in no yes; do
-    FP_TEST_DIE_AT=0
-    all_well=yes
-    while :; do
-        FP_TEST_DIE_AT=$((FP_TEST_DIE_AT + 1))
-        lay_out
-        echo 0 >"$FP_TEST_CALLS"
-        PATH=$kill_bin:$PATH
-        swap
-        died=$rc
-        PATH=$FP_TEST_PATH
-        [ "$died" -ne 0 ] || break
-        # what is at PGDATA is the old before all changes, nothing, or the whole copy
-        case $(cat "$pgdata/what" 2>/dev/null) in
-            old) [ ! -e "$work/old" ] || all_well="old data in both places at $FP_TEST_DIE_AT" ;;
-            new) is "$(cat "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" | tr '\n' ' ')" 'new new ' || all_well="half a copy at $FP_TEST_DIE_AT" ;;
-        esac
-        if [ -e "$work/old" ] && [ "$(cat "$pgdata/what" 2>/dev/null)" != new ] &&
-            ! grep -qx phase=swapping "$work/mark"; then
-            all_well="no mark at $FP_TEST_DIE_AT"
-        fi
-        swap
-        if [ "$rc" -ne 0 ] || ! swapped; then
-            all_well="not completed after a kill at $FP_TEST_DIE_AT"
-        fi
-        [ "$all_well" = yes ] || break
+# Can PGDATA be started as it is, as far as PostgreSQL can tell?
+startable() {
+    [ -e "$pgdata/PG_VERSION" ]
+}
+for place in beside inside; do
+    for FP_TEST_AFTER in no yes; do
+        FP_TEST_DIE_AT=0
+        all_well=yes
+        while :; do
+            FP_TEST_DIE_AT=$((FP_TEST_DIE_AT + 1))
+            lay_out $place
+            echo 0 >"$FP_TEST_CALLS"
+            PATH=$kill_bin:$PATH
+            swap
+            died=$rc
+            PATH=$FP_TEST_PATH
+            [ "$died" -ne 0 ] || break
+            # what is at PGDATA is the old before all changes, nothing that
+            # starts, or the whole copy
+            if startable; then
+                case $(read_all "$pgdata") in
+                    'old old old old old ' | 'new new new new new new ') ;;
+                    *) all_well="at $FP_TEST_DIE_AT could be started: $(read_all "$pgdata")" ;;
+                esac
+            elif ! grep -qx phase=swapping "$work/mark"; then
+                all_well="no mark at $FP_TEST_DIE_AT"
+            fi
+            swap
+            if [ "$rc" -ne 0 ] || ! swapped; then
+                all_well="not completed after a kill at $FP_TEST_DIE_AT"
+            fi
+            [ "$all_well" = yes ] || break
+        done
+        ok "swap, $place: killed at each of $((FP_TEST_DIE_AT - 1)) calls (after it: $FP_TEST_AFTER), it completes" is "$all_well" yes
     done
-    ok "swap: killed at each of $((FP_TEST_DIE_AT - 1)) calls (after it: $FP_TEST_AFTER), it completes" is "$all_well" yes
 done
 
 lay_out
 rm -rf "$pgdata" "$wal" "$space1"
 swap
-ok 'swap: onto nothing' is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" | tr '\n' ' ')" 'new new '
+ok 'swap: onto nothing' is "$(read_all "$pgdata")" 'new new new new new new '
 ok 'swap: onto nothing keeps nothing' test ! -e "$work/old"
 lay_out
 rm -rf "$pgdata"
 mkdir "$pgdata"
 swap
 ok 'swap: onto an empty folder' is "$(cat "$pgdata/what")" new
+lay_out inside
+find "$pgdata" -mindepth 1 -maxdepth 1 ! -name '.follow*' -exec rm -r '{}' +
+swap
+ok 'swap: into an empty folder' is "$(read_all "$pgdata")" 'new new new new new new '
+ok 'swap: into an empty folder keeps nothing' test ! -e "$old_data"
 lay_out
 mkdir "$work/old"
 echo older >"$work/old/what"
 swap
-ok "swap: an earlier job's old data stays" is "$(cat "$work/old/what" "$work/old.2/what" "$wal.follow_primary_old.2/what" | tr '\n' ' ')" 'older old old '
+ok "swap: an earlier job's old data stays" is "$(cat "$work/old/what" "$work/old.2/what" "$wal.follow_primary_old.2/00000002.history" | tr '\n' ' ')" 'older old old '
+lay_out inside
+mkdir "$pgdata/.follow_primary_old"
+echo older >"$pgdata/.follow_primary_old/what"
+swap
+ok "swap, inside: an earlier job's old data stays" is "$(cat "$pgdata/.follow_primary_old/what" "$pgdata/.follow_primary_old.2/what" "$wal/.follow_primary_old.2/00000002.history" | tr '\n' ' ')" 'older old old '
+
+for place in beside inside; do
+    lay_out $place
+    swap
+    mkdir "$work/lost_wal-7"
+    run clean.sh "$pgdata" always 7 "$wal" "$space1" "$space2"
+    ok "clean, keep always, $place: runs" is "$rc" 0
+    want=$(
+        # shellcheck source=src/remote/lib.sh
+        . "$scripts/lib.sh"
+        emit kept "$old_wal-7
+$space1${old_wal#"$wal"}-7
+$old_data-7"
+    )
+    ok "clean, keep always, $place: names what is kept" printed "$want"
+    ok "clean, keep always, $place: the old data is whole" is "$(read_all "$old_data-7")" 'old old old old old '
+    # shellcheck disable=SC2012
+    ok "clean, keep always, $place: nothing else is left" is "$(ls -d "$work"/* "$pgdata"/.follow_primary* 2>/dev/null | sed 's,.*/,,' | sort | tr '\n' ' ')" \
+        "$(printf '%s\n' lost_wal-7 "${old_data##*/}-7" | sort | tr '\n' ' ')"
+
+    lay_out $place
+    swap
+    run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
+    ok "clean, $place: nothing is left" is "$(find "$top/node" -name '*follow_primary*')" ''
+    ok "clean, $place: the node is whole" is "$(read_all "$pgdata")" 'new new new new new new '
+    run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
+    ok "clean again, $place: success" is "$rc" 0
+done
+
+### clear.sh, space.sh
+
+for place in beside inside; do
+    lay_out $place
+    rm -f "$work/proven"
+    run clear.sh "$pgdata" 7 150010 "$wal" "$space1"
+    ok "clear, $place: not without a saved configuration" fails_with not_saved
+    ok "clear, $place: nothing was changed" is "$(read_all "$pgdata")" 'old old old old old '
+    mkdir "$work/config"
+    echo 7 >"$work/config/complete"
+    run clear.sh "$pgdata" 7 150010 "$wal" "$space1"
+    ok "clear, $place: runs" printed was_there=yes
+    ok "clear, $place: the data is gone" is "$(find "$pgdata" "$wal" "$space1" ! -name lost+found ! -name others -mindepth 1)" ''
+    ok "clear, $place: marked" grep -qx phase=clearing "$work/mark"
+    ok "clear, $place: the WAL's and the tablespace's places are kept" is "$(grep -c '^waldir=\|^tablespace.1=' "$work/layout")" 2
+    run clear.sh "$pgdata" 8 150010 "$wal" "$space1"
+    ok "clear again, $place: success" printed was_there=no
+    ok "clear again, $place: the places are still known" grep -q '^waldir=' "$work/layout"
+done
 
 lay_out
-swap
-mkdir "$work/lost_wal-7"
-run clean.sh "$pgdata" always 7 "$wal" "$space1" "$space2"
-ok 'clean, keep always: runs' is "$rc" 0
-want=$(
-    # shellcheck source=src/remote/lib.sh
-    . "$scripts/lib.sh"
-    emit kept "$wal.follow_primary_old-7
-$space1.follow_primary_old-7
-$work/old-7"
-)
-ok 'clean, keep always: names what is kept' printed "$want"
-ok 'clean, keep always: the old data is whole' is "$(cat "$work/old-7/what" "$work/old-7/pg_wal/what" "$work/old-7/pg_tblspc/1/what" | tr '\n' ' ')" 'old old old '
-# shellcheck disable=SC2012
-ok 'clean, keep always: nothing else is left' is "$(ls "$work" | tr '\n' ' ')" 'lost_wal-7 old-7 '
-
-lay_out
-swap
-run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
-ok 'clean: nothing is left' is "$(find "$top/node" -name '*follow_primary*')" ''
-ok 'clean: the node is whole' is "$(cat "$pgdata/what" "$pgdata/pg_wal/what" "$pgdata/pg_tblspc/1/what" "$pgdata/pg_tblspc/2/what" | tr '\n' ' ')" 'new new new new '
-run clean.sh "$pgdata" until_proven 7 "$wal" "$space1" "$space2"
-ok 'clean again: success' is "$rc" 0
-
-### space.sh
-
-run space.sh "$pgdata" '' "$wal"
-ok 'space: of each folder that is named' is "$(sed 's/=.*//' "$top/out" | tr '\n' ' ')" 'free_0 device_0 free_2 device_2 '
+run space.sh "$pgdata" 150010 no '' "$wal"
+ok 'space: of each folder that is named' is "$(sed 's/=.*//' "$top/out" | tr '\n' ' ')" 'free_0 unfinished_0 device_0 free_2 unfinished_2 device_2 '
 ok 'space: a number of bytes' grep -Eqx 'free_0=[0-9]+' "$top/out"
+run space.sh "$pgdata" 150010 yes "$wal" "$space1"
+ok 'space: and of what is there' grep -Eqx 'used_2=[1-9][0-9]+' "$top/out"
 
 echo "1..$count"
 [ "$failures" -eq 0 ]

@@ -1,0 +1,231 @@
+/*
+ * folders.c
+ *		The folders that hold a node's data, and the room for a copy of them.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "folders.h"
+#include "node.h"
+#include "remote.h"
+#include "survey.h"
+
+#define NUMBER(n)			psprintf("%d", (int) (n))
+
+/* What a copy brings of WAL: the segment that it begins in, and one more. */
+#define WAL_OF_A_COPY		(2 * (int64) wal_segment_size)
+
+const char **
+folders_arguments(const Job *job, int nfixed, const char *const *fixed)
+{
+	const char **all = palloc0(sizeof(char *) * (nfixed + job->ntablespaces + 2));
+	int			n = 0;
+
+	while (n < nfixed)
+	{
+		all[n] = fixed[n];
+		n++;
+	}
+	all[n++] = job->waldir;
+	for (int i = 0; i < job->ntablespaces; i++)
+		all[n++] = job->tablespaces[i];
+	return all;
+}
+
+SqlResult *
+primary_tablespaces(void)
+{
+	return sql_run("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace "
+				   "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid", 0, NULL);
+}
+
+char *
+node_tablespace(const Job *job, Oid oid, char *here)
+{
+	for (int i = 0; i < job->ntablespaces; i++)
+		if (job->tablespace_oids[i] == oid)
+			return job->tablespaces[i];
+	return here;
+}
+
+/* From now on the node's folders are also those that only this server has. */
+static void
+add_new_tablespaces(Job *job)
+{
+	SqlResult  *rows = primary_tablespaces();
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+	int			capacity = job->ntablespaces + rows->nrows + 1;
+	char	  **locations = palloc0(sizeof(char *) * capacity);
+	Oid		   *oids = palloc0(sizeof(Oid) * capacity);
+	int			n = job->ntablespaces;
+
+	memcpy(locations, job->tablespaces, sizeof(char *) * n);
+	memcpy(oids, job->tablespace_oids, sizeof(Oid) * n);
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		Oid			oid = (Oid) strtoul(sql_value(rows, i, 0), NULL, 10);
+		char	   *here = sql_value(rows, i, 1);
+
+		if (node_tablespace(job, oid, here) == here)
+		{
+			oids[n] = oid;
+			locations[n++] = pstrdup(here);
+		}
+	}
+	job->tablespaces = locations;
+	job->tablespace_oids = oids;
+	job->ntablespaces = n;
+	MemoryContextSwitchTo(caller);
+}
+
+/* How space.sh numbers them. */
+enum
+{
+	FOLDER_PGDATA,
+	FOLDER_WAL,
+	FOLDER_TABLESPACE
+};
+
+/* What a copy will take up in each folder: the caller frees. */
+static int64 *
+needed_room(const Job *job)
+{
+	int64	   *needed = palloc0(sizeof(int64) * (FOLDER_TABLESPACE + job->ntablespaces));
+	SqlResult  *rows = sql_run("SELECT oid, pg_tablespace_size(oid), pg_tablespace_location(oid) LIKE '/%' "
+							   "FROM pg_tablespace", 0, NULL);
+
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		Oid			oid = (Oid) strtoul(sql_value(rows, i, 0), NULL, 10);
+		int64		size = sql_value(rows, i, 1) ? strtoll(sql_value(rows, i, 1), NULL, 10) : 0;
+
+		if (strcmp(sql_value(rows, i, 2), "t") != 0)
+			needed[FOLDER_PGDATA] += size;
+		else
+			for (int j = 0; j < job->ntablespaces; j++)
+				if (job->tablespace_oids[j] == oid)
+					needed[FOLDER_TABLESPACE + j] += size;
+	}
+	needed[job->waldir[0] ? FOLDER_WAL : FOLDER_PGDATA] += WAL_OF_A_COPY;
+	return needed;
+}
+
+/* Asks for the room; with used, also for what the old data takes up. */
+static void
+ask_for_room(Job *job, bool used, RemoteReply *reply)
+{
+	RemoteLimits limits = {.timeout_ms = job->request->settings->progress_timeout * 1000};
+
+	remote_run(job->ssh, &remote_space,
+			   WITH_FOLDERS(job, job->node.pgdata, NUMBER(job->primary.version_num),
+							used ? "yes" : "no"),
+			   &limits, reply);
+	if (!reply->ok || remote_get(reply, "free_0") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("the free space on node %s could not be found out", node_name(job)),
+				 reply->messages[0] ? errdetail("%s", reply->messages) : 0));
+}
+
+/*
+ * What is missing on the file systems together.  With where, tells it of each;
+ * if nothing is missing, what is needed and free.
+ */
+static int64
+missing_room(const Job *job, const RemoteReply *reply, const int64 *needed,
+			 StringInfo where)
+{
+	int64		all_needed = 0;
+	int64		all_room = 0;
+	int			n = FOLDER_TABLESPACE + job->ntablespaces;
+	int64		missing = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		const char *device = remote_get(reply, psprintf("device_%d", i));
+		int64		room = remote_number(reply, psprintf("free_%d", i));
+		int64		need = 0;
+		bool		first = true;
+
+		if (device == NULL)
+			continue;
+		for (int j = 0; j < n; j++)
+		{
+			const char *other = remote_get(reply, psprintf("device_%d", j));
+
+			if (other == NULL || strcmp(other, device) != 0)
+				continue;
+			first = first && j >= i;
+			need += needed[j];
+			room += remote_number(reply, psprintf("unfinished_%d", j)) +
+				remote_number(reply, psprintf("used_%d", j));
+		}
+		if (!first)
+			continue;
+		all_needed += need;
+		all_room += room;
+		if (room >= need)
+			continue;
+		missing += need - room;
+		if (where)
+			appendStringInfo(where, "%son the file system of \"%s\" about " INT64_FORMAT " MB are needed, " INT64_FORMAT " MB are free, " INT64_FORMAT " MB are missing",
+							 where->len > 0 ? "; " : "",
+							 i == FOLDER_PGDATA ? job->node.pgdata :
+							 i == FOLDER_WAL ? job->waldir :
+							 job->tablespaces[i - FOLDER_TABLESPACE],
+							 need >> 20, room >> 20, ((need - room - 1) >> 20) + 1);
+	}
+	if (where && missing == 0)
+		appendStringInfo(where, INT64_FORMAT " MB needed, " INT64_FORMAT " MB free",
+						 all_needed >> 20, all_room >> 20);
+	return missing;
+}
+
+void
+folders_look_for_room(Job *job, RoomFacts *room)
+{
+	RemoteReply reply;
+	int64	   *needed;
+	StringInfoData where;
+
+	memset(room, 0, sizeof(*room));
+	add_new_tablespaces(job);
+	needed = needed_room(job);
+	initStringInfo(&where);
+	ask_for_room(job, false, &reply);
+	room->missing = missing_room(job, &reply, needed, &where);
+	room->where = where.data;
+	if (room->missing > 0)
+	{
+		ask_for_room(job, true, &reply);
+		room->missing_without_old = missing_room(job, &reply, needed, NULL);
+	}
+}
+
+void
+folders_plan_room(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RoomFacts	room;
+
+	if (job->plan.method != METHOD_BASEBACKUP || job->plan.finish)
+		return;
+	folders_look_for_room(job, &room);
+	plan_for_room(&job->node, &room, settings->copy_in_place,
+				  settings->keep_old_data == KEEP_ALWAYS, &job->plan);
+}
+
+StepResult
+folders_check_space(Job *job)
+{
+	RoomFacts	room;
+
+	folders_look_for_room(job, &room);
+	job_detail(job, "%s", room.where);
+	if ((room.missing > 0) != job->plan.in_place)
+		return STEP_NEEDS_PLAN;
+	return STEP_DONE;
+}

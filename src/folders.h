@@ -1,0 +1,46 @@
+/*
+ * folders.h
+ *		The folders that hold a node's data, and the room for a copy of them.
+ *
+ * They are its data directory, its WAL directory where that is a folder or a
+ * mount point of its own, and its tablespaces.  How a copy takes their place is
+ * told in src/remote/folders.sh.
+ */
+#ifndef FOLLOW_PRIMARY_FOLDERS_H
+#define FOLLOW_PRIMARY_FOLDERS_H
+
+#include "method.h"
+#include "sql.h"
+
+/*
+ * Arguments of a script, ended by the WAL directory ("" = none of its own) and
+ * the tablespaces, as the scripts take them.
+ */
+#define WITH_FOLDERS(job, ...) \
+	folders_arguments(job, lengthof(((const char *[]) {__VA_ARGS__})), \
+					  (const char *[]) {__VA_ARGS__})
+extern const char **folders_arguments(const Job *job, int nfixed,
+									  const char *const *fixed);
+
+/* This server's tablespaces: OID, location. Those within PGDATA go with it. */
+extern SqlResult *primary_tablespaces(void);
+
+/*
+ * Where a tablespace of this server is, or is to be, on the node: where the
+ * node has it, else at the same place as here.
+ */
+extern char *node_tablespace(const Job *job, Oid oid, char *here);
+
+/*
+ * How much room a copy needs on the node, and what is missing.  From now on
+ * the job's folders are also those of tablespaces that only this server has.
+ */
+extern void folders_look_for_room(Job *job, RoomFacts *room);
+
+/* Lets the plan of a copy depend on the room for it. */
+extern void folders_plan_room(Job *job);
+
+/* The step: is there as much room as was planned with? Else STEP_NEEDS_PLAN. */
+extern StepResult folders_check_space(Job *job);
+
+#endif							/* FOLLOW_PRIMARY_FOLDERS_H */

@@ -1,0 +1,174 @@
+# A data directory, a WAL directory and a tablespace that are mount points, and
+# a tablespace within the data directory: none of them can be renamed, so a copy
+# is made in them and changes places with what is there. Only the kernel tells
+# what cannot be renamed, and only a server whether all is in its place.
+
+use File::Path qw(remove_tree);
+use FollowPrimary::Test;
+use FollowPrimary::Mounts;
+
+# The WAL directory is a mount point in the data directory; the third one is
+# shared with others.
+my $dir = FollowPrimary::Mounts::enter(<<'END');
+fs='mount -t tmpfs -o mode=0700,size=300m tmpfs'
+mkdir data space
+$fs data && mkdir data/pg_wal && $fs data/pg_wal && $fs space
+END
+plan(skip_all => FollowPrimary::Mounts::NONE) if !$dir;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
+my ($new, $mounted, $nested) = $cluster->nodes;
+
+sub row { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+sub detail
+{
+    my ($step) = @_;
+    return $new->safe_psql("SELECT detail FROM follow_primary_step
+        WHERE step = '$step' AND job_id = (SELECT max(id) FROM follow_primary_job)");
+}
+
+my $n = 0;
+sub follows_now
+{
+    my ($node, $what) = @_;
+    $n++;
+    $new->safe_psql("INSERT INTO t VALUES (-$n); INSERT INTO spaced VALUES (-$n)");
+    $new->wait_for_catchup($node);
+    for my $table (qw(t spaced))
+    {
+        my $rows = "SELECT count(*), sum(i) FROM $table";
+        is($node->safe_psql($rows), $new->safe_psql($rows), "$what has the primary's rows of $table");
+    }
+    is($node->safe_psql('SHOW work_mem'), '12345kB', "$what has its own configuration");
+    return;
+}
+
+sub tablespace_link { my ($node) = @_; return (glob($node->pgdata . '/pg_tblspc/*'))[0] }
+sub device { return (stat $_[0])[0] }
+
+# Everything of ours in and beside the node's folders.
+sub litter
+{
+    my ($node) = @_;
+    my @at = ($node->pgdata, readlink tablespace_link($node));
+    return join ' ', sort grep { !m{/lost_wal-|\.follow_primary\.log$} }
+        (map { glob("$_/.follow_primary*"), glob("$_.follow_primary_*") } @at, $node->pgdata . '/pg_wal'),
+        glob($node->pgdata . '.follow_primary/*');
+}
+
+# The primary with a tablespace; the standbys are laid out anew.
+$new->safe_psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
+mkdir $new->host->dir . '/space' or die;
+$new->safe_psql("CREATE TABLESPACE space LOCATION '" . $new->host->dir . "/space'");
+$new->safe_psql('CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 1000) AS i');
+my $copied = $mounted->host->dir . '/data';
+for my $node ($mounted, $nested)
+{
+    $node->stop;
+    remove_tree($node->pgdata);
+    $node->init_standby_from($new, slot => 1, basebackup => [ '-T', $new->host->dir . '/space=' . $node->host->dir . '/space' ]);
+    $node->set(work_mem => '12345kB');
+}
+
+run_ok([ 'sh', '-ec', <<'END', 'sh', $copied, $mounted->host->dir . '/space', $dir ]);
+cp -a "$1/." "$3/data/"
+cp -a "$2/." "$3/space/"
+ln -sfn "$3/space" "$3"/data/pg_tblspc/*
+rm -r "$1" "$2"
+mkdir "$3/space/lost+found" "$3/space/PG_9_1" "$3/data/lost+found"
+echo theirs >"$3/space/theirs"
+echo theirs >"$3/space/PG_9_1/theirs"
+END
+$mounted->{pgdata} = "$dir/data";
+$new->safe_psql("UPDATE follow_primary_node SET pgdata = '$dir/data' WHERE host = '" . $mounted->address . "'");
+chmod 0, "$dir/space/lost+found", "$dir/data/lost+found";
+
+my $within = $nested->pgdata . '/space';
+run_ok([ 'sh', '-ec', 'mv "$1" "$2"; ln -sfn "$2" "$3"', 'sh', $nested->host->dir . '/space', $within, tablespace_link($nested) ]);
+for my $node ($mounted, $nested)
+{
+    $node->start;
+    $node->wait_for_streaming($new);
+}
+
+# 1. A copy of a running standby, on three mount points.
+my $id = $new->safe_psql($new->follow_sql($mounted, method => 'basebackup', wait => 'false'));
+my $reads = 0;
+wait_until('the job ends', sub {
+    my $inside = -d "$dir/data/.follow_primary_new/base" && -d "$dir/space/.follow_primary_new";
+    $reads++ if $inside && ($mounted->psql('SELECT count(*) FROM spaced; SELECT pg_reload_conf()'))[0] == 0;
+    return $new->safe_psql("SELECT state FROM follow_primary_job WHERE id = $id") ne 'running';
+}, 60);
+is(row(q{state, coalesce(error, '')}), 'succeeded|', 'a node on mount points gets a copy');
+cmp_ok($reads, '>', 0, 'it answered queries while the copy lay in its data directory');
+follows_now($mounted, 'the copy');
+is(litter($mounted), '', 'nothing is left in them, nor beside them');
+is(readlink tablespace_link($mounted), "$dir/space", 'the tablespace is where it was');
+ok(!-l "$dir/data/pg_wal", 'pg_wal is the folder that it was');
+is(scalar(grep { device($_) != device($dir) } "$dir/data", "$dir/data/pg_wal", "$dir/space"), 3, 'on their own file systems');
+isnt(device("$dir/data/pg_wal"), device("$dir/data"), 'the WAL on one of its own');
+is((stat "$dir/$_/lost+found")[2] & 07777, 0, "lost+found of $_ is as it was") for qw(data space);
+is(slurp("$dir/space/theirs") . slurp("$dir/space/PG_9_1/theirs"), "theirs\ntheirs\n", "and so is what others have there");
+
+# 2. The replaced data is kept. It is whole, the job's row leads to it, and a
+# rewind, which would remove it, is not made.
+$id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($mounted, method => 'basebackup'));
+my @kept = map { "$dir/$_/.follow_primary_old-$id" } 'data/pg_wal', 'space', 'data';
+is(join(' ', sort split /\n/, detail('clean') =~ s/^the replaced data is kept in //r), join(' ', sort @kept), 'the kept folders are named');
+is(litter($mounted), join(' ', sort @kept), 'and are all that is there');
+is(readlink "$kept[2]/pg_wal", $kept[0], 'the kept data leads to the kept WAL');
+is((readlink((glob "$kept[2]/pg_tblspc/*")[0])), $kept[1], 'and to the kept tablespace');
+like((run_command([ $mounted->bin('pg_controldata'), $kept[2] ]))[1], qr/^Database cluster state: *shut down in recovery/m, 'and was shut down in order');
+follows_now($mounted, 'the copy of the copy');
+
+chmod 0700, "$dir/data/lost+found", "$dir/space/lost+found";
+$mounted->stop;
+my $r = $new->make_follow($mounted, method => 'rewind', when_down => 'rejoin');
+is($r->{sqlstate}, '55000', 'a rewind is refused while kept data is in the data directory') or diag($r->{err});
+like($r->{detail}, qr/pg_rewind would remove .*\.follow_primary_old-$id/, 'the detail says why');
+is(join(' ', grep { -d } @kept), "@kept", 'and it is still there');
+# As the README has it.
+run_ok([ 'rm', '-r', @kept ]);
+$r = $new->make_follow($mounted, method => 'rewind', when_down => 'rejoin');
+ok($r->{ok}, 'once it is removed the rewind succeeds') or diag($r->{err});
+follows_now($mounted, 'the rewound node');
+is(litter($mounted), '', 'and nothing is left');
+
+# 3. A tablespace in the data directory; the folder of both may not be written,
+# so nobody could rename the data directory, nor make anything beside it.
+my $beside = $nested->pgdata . '.follow_primary';
+run_ok([ 'sh', '-ec', 'mkdir "$1/closed"; mv "$1/data" "$1/closed/"; ln -sfn "$1/closed/data/space" "$1"/closed/data/pg_tblspc/*; chmod 0500 "$1/closed"',
+    'sh', $nested->host->dir ]) if $nested->stop || 1;
+$nested->{pgdata} = $nested->host->dir . '/closed/data';
+$new->safe_psql("UPDATE follow_primary_node SET pgdata = '" . $nested->pgdata . "' WHERE host = '" . $nested->address . "'");
+$nested->start;
+$nested->wait_for_streaming($new);
+$r = $new->make_follow($nested, method => 'basebackup');
+is($r->{sqlstate}, '42501', 'where nothing can be made beside the data, that is an error') or diag($r->{err});
+like($r->{detail}, qr/cannot write \S+data\.follow_primary, .* make that directory and give it to/, 'which says what root has to do');
+ok($nested->in_recovery, 'the standby was not even stopped');
+chmod 0700, $nested->host->dir . '/closed' or die;
+mkdir $nested->pgdata . '.follow_primary', 0700 or die;
+chmod 0500, $nested->host->dir . '/closed' or die;
+$r = $new->make_follow($nested, method => 'basebackup');
+ok($r->{ok}, 'once that is done, the copy is made') or diag($r->{err});
+follows_now($nested, 'the node with a tablespace in its data directory');
+is(readlink tablespace_link($nested), $nested->pgdata . '/space', 'which is where it was');
+is(litter($nested), $nested->pgdata . '.follow_primary/server.log', 'only the log of the start is left');
+chmod 0700, $nested->host->dir . '/closed';
+
+# 4. Emptied mount points are filled. Where the tablespace was is not known any more.
+$new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
+$new->wait_for_catchup($_) for $mounted, $nested;
+$new->safe_psql('DROP TABLESPACE space');
+$mounted->stop('immediate');
+run_ok([ 'sh', '-ec', 'cd "$1/data"; rm -rf pg_wal/* $(ls -A | grep -vxF pg_wal | grep -vxF lost+found); rm -rf ../space/PG_1*', 'sh', $dir ]);
+$r = $new->make_follow($mounted, when_down => 'rejoin');
+ok($r->{ok}, 'an empty mount point gets a copy') or diag($r->{err});
+is(row('method'), 'basebackup', 'without being asked');
+$mounted->set(work_mem => '12345kB');
+$mounted->reload;
+ok($mounted->poll_query_until('SHOW work_mem', '12345kB', 10), 'its lost configuration is set again');
+
+done_testing();
