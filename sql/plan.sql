@@ -137,7 +137,7 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (9, 'swapped, not yet proven', 'state=down mark=changed'),
     (10, 'swapped, and it follows', 'mark=changed streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/4000000 history=1@0/3000000'),
     (11, 'swapped, of another cluster', 'state=down mark=changed sysid=2'),
-    (12, 'swapped, a rewind asked for', 'state=down mark=changed asked=rewind'),
+    (12, 'swapped or rewound, a rewind asked for', 'state=down mark=changed asked=rewind'),
     (13, 'the old data removed to make room', 'state=down mark=cleared pgdata=empty tli=0'),
     (14, 'the same, a rewind asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=rewind'),
     (15, 'the same, a copy asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=basebackup')

@@ -328,11 +328,13 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 	}
 
 	if (node->state == NODE_DOWN &&
-		((requested == REQUESTED_AUTO && node->mark == MARK_CHANGED) ||
+		(((requested == REQUESTED_AUTO || requested == REQUESTED_REWIND) &&
+		  node->mark == MARK_CHANGED) ||
 		 ((requested == REQUESTED_AUTO || requested == REQUESTED_BASEBACKUP) &&
 		  node->mark == MARK_HALF_SWAPPED)))
 	{
-		choose(plan, METHOD_BASEBACKUP, "an interrupted job has brought the data already: only what was left is done");
+		choose(plan, requested == REQUESTED_REWIND ? METHOD_REWIND : METHOD_BASEBACKUP,
+			   "an interrupted job has brought the data already: only what was left is done");
 		plan->finish = true;
 		return;
 	}

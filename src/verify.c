@@ -61,7 +61,7 @@ sender_objection(const Job *job)
 static StepResult
 not_proven(Job *job, const char *detail)
 {
-	if (job->plan.finish)
+	if (job->plan.finish && job->request->method != REQUESTED_REWIND)
 	{
 		job_detail(job, "what an interrupted job brought does not follow: %s", detail);
 		return STEP_NEEDS_COPY;

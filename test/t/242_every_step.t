@@ -1,0 +1,114 @@
+# Whatever script a job is in the middle of on the node: the worker holds no
+# transaction and no snapshot meanwhile, a cancel ends the job and all its
+# processes there, and the next call goes on. And all of that where no commit
+# can be confirmed, for synchronous_standby_names names only dead nodes. The
+# steps are not named here: the n-th script that a job sends is held on its way
+# into the node's real shell, for every n there is.
+
+use FollowPrimary::Test;
+
+my $dir = scratch_dir('hold');
+mkdir "$dir/path" or die;
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, sshd_conf => "SetEnv PATH=$dir/path:/usr/bin:/bin\n");
+my ($primary, $node) = $cluster->nodes;
+
+# The head that reads a script's text for the shell of a session.
+spew("$dir/path/head", <<"END", 0755);
+#!/bin/sh
+if [ \$# = 2 ] && [ "\$1" = -c ]; then
+    read -r n <$dir/n
+    n=\$((n - 1))
+    echo "\$n" >$dir/n
+    if [ "\$n" = 0 ]; then
+        touch $dir/held
+        /usr/bin/head "\$@" | sed '0,/set -u/s//set -u; sleep 987654/'
+        exit
+    fi
+fi
+exec /usr/bin/head "\$@"
+END
+
+sub hold_at
+{
+    my ($n) = @_;
+    unlink "$dir/held";
+    spew("$dir/n", "$n\n");
+    return;
+}
+hold_at(0);
+
+# What runs in the node's sessions, and what is left of it without them.
+sub remote_processes
+{
+    my @left;
+    for my $pid (our_processes())
+    {
+        my $command = eval { slurp("/proc/$pid/cmdline") } // next;
+        $command =~ tr/\0/ /;
+        push @left, "$pid $command" if $command =~ m{^sleep 987654|^/bin/sh -c eval .* follow_primary $};
+    }
+    return @left;
+}
+sub held_processes { return grep { /sleep/ } remote_processes() }
+
+# Nobody confirms anything from here on; the test's own sessions do not wait.
+$primary->safe_psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
+$primary->wait_for_catchup($node);
+$primary->safe_psql("ALTER ROLE postgres SET synchronous_commit = local");
+$primary->set(synchronous_standby_names => 'FIRST 2 (dead1, dead2)');
+$primary->reload;
+$primary->poll_query_until("SHOW synchronous_standby_names", 'FIRST 2 (dead1, dead2)') or die;
+$primary->safe_psql('CREATE ROLE caller LOGIN SUPERUSER');
+
+my %held_at;
+my $previous = '';
+for my $call (
+    { name => 'a repoint', method => 'repoint' },
+    { name => 'a rewind', method => 'rewind', before => sub {
+        $node->safe_psql('SELECT pg_promote()');
+        $node->safe_psql('INSERT INTO t SELECT generate_series(1, 10)');
+        $node->kill9;
+    } },
+    { name => 'a copy', method => 'basebackup' })
+{
+    my ($name, $before) = delete @$call{qw(name before)};
+    my (@cancelled, @wrong);
+    $before->() if $before;
+    for my $n (1 .. 30)
+    {
+        hold_at($n);
+        # A caller who would wait for a confirmation as anybody does.
+        my $id = $primary->safe_psql($primary->follow_sql($node, %$call, wait => 'false', when_down => 'rejoin'),
+            user => 'caller', timeout => 20);
+        my $row = sub { $primary->safe_psql("SELECT $_[0] FROM follow_primary_job WHERE id = $id") };
+        wait_until("job $id is held, or ends", sub { -e "$dir/held" || $row->('state') ne 'running' }, 60);
+        if (!-e "$dir/held")
+        {
+            is($row->('state'), 'succeeded', "$name succeeds at last") or diag($row->('*'));
+            last;
+        }
+        wait_until('it sleeps', sub { held_processes() }, 10);
+        my $activity = $primary->safe_psql("SELECT backend_xmin IS NULL AND backend_xid IS NULL AND xact_start IS NULL, wait_event
+            FROM pg_stat_activity WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)");
+        push @wrong, $row->('step') . " holds a transaction: $activity" if $activity !~ /^t\|/;
+        my $step = $row->('step');
+        $primary->safe_psql("SELECT follow_primary_cancel($id)", user => 'caller', timeout => 20);
+        my $state = $primary->safe_psql("SELECT follow_primary_wait($id, '20 s')", user => 'caller', timeout => 40);
+        push @wrong, "$step: $state" if $state ne 'cancelled';
+        push @cancelled, $step;
+        push @wrong, "$step: left on the node: " . join ' ', held_processes()
+            if !eval { wait_until('it does not run on the node', sub { !held_processes() }, 10) };
+    }
+    ok(eval { wait_until('nothing runs on the node', sub { !remote_processes() }, 10) }, 'nothing runs on the node')
+        or diag(remote_processes());
+    is(join("\n", @wrong), '', "$name, cancelled at each of its scripts: @cancelled");
+    $held_at{$_} = 1 for @cancelled;
+    $primary->safe_psql('INSERT INTO t VALUES (0)');
+    $primary->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*) FROM t'), $primary->safe_psql('SELECT count(*) FROM t'), 'the node has what the primary has');
+}
+is(join(' ', grep { !$held_at{$_} } qw(survey lock connect repoint stop save_config save_wal rewind configure start verify clean space copy swap)),
+    '', 'every step that sends a script was among them');
+is($primary->safe_psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), 0, 'and nobody waits for a dead node');
+
+done_testing();
