@@ -165,6 +165,110 @@ sub _settings
     return \%conf;
 }
 
+# Makes several pgpools one watchdog cluster, before they start; the first is to
+# be the leader.  $delegate is an address of none of them, at which the leader's
+# control port answers: a forwarder that the leader starts stands in for an
+# address that moves.
+sub join_watchdog
+{
+    my ($delegate, @pgpools) = @_;
+    my %port = map { $_->{dir} => [ free_port($_->{address}), free_port($_->{address}) ] } @pgpools;
+    my $delegation = scratch_dir('delegate');
+    spew("$delegation/forward", <<'END');
+use IO::Socket::INET;
+use IO::Select;
+my ($listen, $port, $to) = @ARGV;
+$SIG{CHLD} = 'IGNORE';
+my $socket = IO::Socket::INET->new(LocalAddr => $listen, LocalPort => $port, Listen => 20, ReuseAddr => 1) or die $@;
+while (1)
+{
+    my $client = $socket->accept or next;
+    next if fork;
+    my $server = IO::Socket::INET->new(PeerAddr => $to, PeerPort => $port) or exit;
+    my $select = IO::Select->new($client, $server);
+    while (my @ready = $select->can_read)
+    {
+        for my $from (@ready)
+        {
+            sysread($from, my $bytes, 65536) or exit;
+            syswrite($from == $client ? $server : $client, $bytes);
+        }
+    }
+}
+END
+    for my $i (0 .. $#pgpools)
+    {
+        my $self = $pgpools[$i];
+        my $dir  = $self->{dir};
+        my ($wd_port, $heartbeat_port) = @{ $port{$dir} };
+        my %conf = (
+            use_watchdog                     => 'on',
+            wd_priority                      => @pgpools - $i,
+            wd_interval                      => 1,
+            wd_heartbeat_keepalive           => 1,
+            wd_heartbeat_deadtime            => 5,
+            wd_ipc_socket_dir                => $dir,
+            enable_consensus_with_half_votes => 'on',
+            wd_escalation_command            => "$dir/escalate",
+            wd_de_escalation_command         => "$dir/deescalate");
+        spew("$dir/escalate", "#!/bin/sh\nsetsid $^X $delegation/forward $delegate $self->{pcp_port} $self->{address} "
+            . "</dev/null >/dev/null 2>>$dir/forward.log &\necho \$! >$dir/forward.pid\n", 0700);
+        spew("$dir/deescalate", "#!/bin/sh\nkill \$(cat $dir/forward.pid)\n", 0700);
+        spew("$dir/pgpool_node_id", "$i\n");
+
+        my $n = 0;
+        for my $j (0 .. $#pgpools)
+        {
+            my $other = $pgpools[$j];
+            my ($other_wd_port, $other_heartbeat_port) = @{ $port{ $other->{dir} } };
+            if (version() >= 4.2)
+            {
+                %conf = (%conf,
+                    "hostname$j"           => $other->{address},
+                    "wd_port$j"            => $other_wd_port,
+                    "pgpool_port$j"        => $other->{port},
+                    "heartbeat_hostname$j" => $other->{address},
+                    "heartbeat_port$j"     => $other_heartbeat_port);
+            }
+            elsif ($j == $i)
+            {
+                %conf = (%conf, wd_hostname => $self->{address}, wd_port => $wd_port, wd_heartbeat_port => $heartbeat_port);
+            }
+            else
+            {
+                %conf = (%conf,
+                    "heartbeat_destination$n"      => $other->{address},
+                    "heartbeat_destination_port$n" => $other_heartbeat_port,
+                    "other_pgpool_hostname$n"      => $other->{address},
+                    "other_pgpool_port$n"          => $other->{port},
+                    "other_wd_port$n"              => $other_wd_port);
+                $n++;
+            }
+        }
+        $self->set(%conf);
+    }
+    return;
+}
+
+# LEADER, STANDBY, …; '' when it does not say.
+sub watchdog_state
+{
+    my ($self) = @_;
+    my (undef, $out) = $self->pcp('pcp_watchdog_info', '-v');
+    my ($state) = $out =~ /^Host Name\s*: \Q$self->{address}\E\n(?:.+\n)*?Status Name\s*: (\w+)/m;
+    return !defined $state ? '' : $state eq 'MASTER' ? 'LEADER' : $state;
+}
+
+# As if its machine lost its power.
+sub lose_machine
+{
+    my ($self) = @_;
+    $self->kill9;
+    my $file = "$self->{dir}/forward.pid";
+    kill_tree($1) if -e $file && slurp($file) =~ /^(\d+)$/;
+    return;
+}
+
 sub write_conf
 {
     my ($self) = @_;
@@ -195,8 +299,9 @@ sub log_content   { my ($self, $offset) = @_; return substr(-e $self->log_file ?
 sub running       { return $_[0]{process} && $_[0]{process}->running }
 sub pid           { return $_[0]{process}->pid }
 
-# Returns when it answers and knows every node.  It remembers from its last
-# life which nodes were down, but with discard_status => 1.
+# Returns when it answers and knows every node, with wait => 0 at once.  It
+# remembers from its last life which nodes were down, but with
+# discard_status => 1.
 sub start
 {
     my ($self, %opt) = @_;
@@ -208,6 +313,13 @@ sub start
         out => $self->log_file,
         cwd => $dir,
         env => { PGPASSFILE => $self->{cluster}->passfile, PCPPASSFILE => $self->pcp_pass_file });
+    $self->wait_ready if $opt{wait} // 1;
+    return;
+}
+
+sub wait_ready
+{
+    my ($self) = @_;
     if (!eval { wait_until('pgpool answers', sub {
         die "pgpool has ended\n" if !$self->running;
         my ($code) = $self->pcp('pcp_node_count');
