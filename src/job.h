@@ -37,6 +37,8 @@ typedef struct Job
 
 	char	   *keep_slots;		/* names of slots that a rewind must keep,
 								 * separated by spaces */
+	char	   *former_slot;	/* another slot of this server that the node
+								 * streamed through, or NULL */
 
 	/* What the steps did. */
 	bool		wal_lost;		/* the node has WAL behind the fork */

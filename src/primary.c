@@ -79,25 +79,24 @@ primary_ensure_slot(Job *job)
 	return STEP_DONE;
 }
 
-void
-primary_drop_made_slot(Job *job)
+/*
+ * Drops a slot when nobody streams through it, or soon stops to.  A client that
+ * is named is ended.  Never raises.
+ */
+static void
+drop_slot(const char *slot, const char *client)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char *slot[] = {job->request->slot_name};
-	const char *client[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
 
-	if (!job->slot_made)
-		return;
-	job->slot_made = false;
 	PG_TRY();
 	{
-		/* The server's end of an interrupted copy may not have noticed yet. */
-		sql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_replication "
-				"WHERE application_name = $1", 1, client);
+		if (client)
+			sql_run("SELECT pg_terminate_backend(pid) FROM pg_stat_replication "
+					"WHERE application_name = $1", 1, &client);
 		for (int waited = 0; waited < SLOT_RELEASE_MS; waited += SLOT_POLL_MS)
 		{
 			char	   *active = sql_scalar("SELECT active FROM pg_replication_slots WHERE slot_name = $1",
-											1, slot);
+											1, &slot);
 
 			if (active == NULL || strcmp(active, "f") == 0)
 				break;
@@ -106,11 +105,29 @@ primary_drop_made_slot(Job *job)
 			ResetLatch(MyLatch);
 		}
 		sql_run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-				"WHERE slot_name = $1 AND NOT active", 1, slot);
+				"WHERE slot_name = $1 AND NOT active", 1, &slot);
 	}
 	PG_CATCH();
 	{
 		(void) sql_recover(context);
 	}
 	PG_END_TRY();
+}
+
+void
+primary_drop_made_slot(Job *job)
+{
+	if (!job->slot_made)
+		return;
+	job->slot_made = false;
+
+	/* The server's end of an interrupted copy may not have noticed yet. */
+	drop_slot(job->request->slot_name, psprintf("follow_primary_job_" INT64_FORMAT, job->id));
+}
+
+void
+primary_drop_former_slot(Job *job)
+{
+	if (job->former_slot)
+		drop_slot(job->former_slot, NULL);
 }

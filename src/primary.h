@@ -23,4 +23,7 @@ extern StepResult primary_ensure_slot(Job *job);
 /* Drops the slot if this job made it and nobody streams from it. Never raises. */
 extern void primary_drop_made_slot(Job *job);
 
+/* Drops the slot here that the node has streamed through until now. Never raises. */
+extern void primary_drop_former_slot(Job *job);
+
 #endif							/* FOLLOW_PRIMARY_PRIMARY_H */

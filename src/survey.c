@@ -164,6 +164,27 @@ survey_primary_again(Job *job)
 	}
 }
 
+/*
+ * The slot of this server that the node streams through, if the job is to give
+ * it another one: nobody else would drop it, and it would hold WAL for ever.
+ */
+static void
+find_former_slot(Job *job, const RemoteReply *reply)
+{
+	const char *slot = remote_get(reply, "sql.receiver_slot");
+	const char *args[] = {slot, job->node.application_name};
+
+	if (job->former_slot || slot == NULL || slot[0] == '\0' ||
+		strcmp(slot, job->request->slot_name) == 0 ||
+		!job->node.receiver_streaming ||
+		job->node.receiver_timeline != job->primary.timeline)
+		return;
+	if (strcmp(sql_scalar("SELECT EXISTS (SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid "
+						  "WHERE s.slot_name = $1 AND s.slot_type = 'physical' AND r.application_name = coalesce($2, r.application_name))",
+						  lengthof(args), args), "t") == 0)
+		job->former_slot = pstrdup(slot);
+}
+
 /* The header of a WAL record; its checksum and the one before it are in it. */
 typedef struct RecordHeader
 {
@@ -884,6 +905,7 @@ survey(Job *job)
 
 	survey_read_node(job, &reply);
 	survey_primary_again(job);
+	find_former_slot(job, &reply);
 	job->node.is_this_server = is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
 	if (!job->node.is_this_server)

@@ -416,6 +416,7 @@ run(Job *job)
 		if (run_steps(job, plan_steps(plan)) != STEP_DONE)
 			fail_changing(job);
 	}
+	primary_drop_former_slot(job);
 	job_finish(job, "succeeded");
 	job_notice(job, "node %s follows this server", node_name(job));
 }

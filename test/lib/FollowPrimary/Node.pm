@@ -51,7 +51,7 @@ sub pg_major
 # Options: host; name (host's), port, id (pgpool's node id), pgdata, passfile,
 # superuser ("postgres"), password (the superuser's), config_dir (where its
 # postgresql.conf, pg_hba.conf and pg_ident.conf are: pgdata), debian (1: made
-# by pg_createcluster).
+# by pg_createcluster), slot_name (if not the one that is made of the host).
 sub new
 {
     my ($class, %opt) = @_;
@@ -65,6 +65,7 @@ sub new
         superuser => $opt{superuser} // 'postgres',
         password  => $opt{password} // 'superuser password',
         debian    => $opt{debian},
+        slot_name => $opt{slot_name},
     }, $class;
     $self->{pgdata} = $opt{pgdata} // $host->dir . '/' . ($self->{name} eq $host->name ? 'data' : "$self->{name}-data");
     $self->{log} = $host->dir . "/$self->{name}.log";
@@ -88,6 +89,7 @@ sub bin      { my ($self, $tool) = @_; return bindir() . "/$tool" }
 sub slot_name
 {
     my ($self) = @_;
+    return $self->{slot_name} if defined $self->{slot_name};
     my $slot = lc $self->address;
     $slot =~ s/[^a-z0-9]/_/g;
     return $slot;

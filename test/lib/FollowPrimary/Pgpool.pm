@@ -95,6 +95,14 @@ END
     return $self;
 }
 
+# One that somebody else has set up.  Options: cluster, dir (with a file pcppass),
+# address, port, pcp_port, user (of PCP).
+sub of_others
+{
+    my ($class, %opt) = @_;
+    return bless {%opt}, $class;
+}
+
 # The line of the README for pgpool.conf, with this PostgreSQL's psql.
 sub follow_command
 {
