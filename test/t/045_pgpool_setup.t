@@ -85,8 +85,9 @@ END
     $node->reload;
 }
 $node[0]->safe_psql('CREATE EXTENSION follow_primary; CREATE TABLE t (i int)');
-append_text("$dir/etc/pgpool.conf", join "\n", "@{[ $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command' ]} = '"
-    . $pgpool->follow_command . "'", (map { ("health_check_period$_ = 1", "health_check_max_retries$_ = 0") } 0 .. 2), '');
+(my $command = $pgpool->follow_command) =~ s/(?=wait => false)/when_down => \\\$\\\$rejoin\\\$\\\$, /;
+append_text("$dir/etc/pgpool.conf", join "\n", "@{[ $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command' ]} = '$command'",
+    (map { ("health_check_period$_ = 1", "health_check_max_retries$_ = 0") } 0 .. 2), '');
 run_ok([ "$sbin/pgpool", '-f', "$dir/etc/pgpool.conf", 'reload' ]);
 wait_until('pgpool has read it', sub { return ($pgpool->psql('PGPOOL SHOW health_check_period2'))[1] =~ /^1/m }, 20);
 
@@ -116,11 +117,10 @@ is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 is($node[1]->safe_psql('SELECT string_agg(slot_name, \' \' ORDER BY slot_name) FROM pg_replication_slots'), 'server0 server2',
     'no other slot is left on the primary');
 
-# 3. Unattended.
+# 3. Unattended, the crashed node included: the command says rejoin.
 $node[1]->kill9;
 $pgpool->wait_for_primary(0, 60);
-is($pgpool->untruths($node[0], $node[1]), '', 'the sibling follows the new primary');
-my $r = $node[0]->make_follow($node[1], when_down => 'rejoin');
-ok($r->{ok}, 'the crashed node rejoins') or diag($r->{err});
-is($pgpool->untruths($node[0]), '', 'all are up, and follow');
+is($pgpool->untruths($node[0]), '', 'all are up again, and follow the new primary') or diag($node[0]->safe_psql('TABLE follow_primary_job'));
+is($node[0]->safe_psql('SELECT string_agg(slot_name, \' \' ORDER BY slot_name) FROM pg_replication_slots WHERE active'), 'server1 server2',
+    'each through its own slot');
 done_testing();
