@@ -185,6 +185,39 @@ find_former_slot(Job *job, const RemoteReply *reply)
 		job->former_slot = pstrdup(slot);
 }
 
+/*
+ * The proof is a row that the rewind role sees on the node.  That it may see it
+ * is known here, before anything is touched.
+ */
+static void
+check_rewind_user(const Job *job)
+{
+	const char *role = job->request->settings->rewind_user;
+	const char *schema = job->request->schema;
+	const char *args[] = {
+		role,
+		psprintf("%s.follow_primary_step", schema),
+		schema
+	};
+	char	   *missing;
+
+	missing = sql_scalar("SELECT CASE "
+						 "WHEN to_regrole(quote_ident($1)) IS NULL THEN format('CREATE ROLE %I LOGIN', $1) "
+						 "WHEN NOT has_database_privilege($1, current_database(), 'CONNECT') "
+						 "THEN format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1) "
+						 "WHEN NOT has_schema_privilege($1, (parse_ident($3))[1], 'USAGE') "
+						 "THEN format('GRANT USAGE ON SCHEMA %s TO %I', $3, $1) "
+						 "WHEN NOT has_table_privilege($1, $2, 'SELECT') "
+						 "THEN format('GRANT pg_monitor TO %I', $1) END",
+						 lengthof(args), args);
+	if (missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" cannot read %s", role, args[1]),
+				 errdetail("By a row in it, as follow_primary.rewind_user sees it on the node, the node proves to follow this server."),
+				 errhint("%s", psprintf("Run on this server: %s", missing))));
+}
+
 /* The header of a WAL record; its checksum and the one before it are in it. */
 typedef struct RecordHeader
 {
@@ -855,6 +888,7 @@ survey(Job *job)
 		return;
 	}
 
+	check_rewind_user(job);
 	memset(&job->node, 0, sizeof(job->node));
 	job->ntablespaces = 0;
 	if (job->ssh == NULL && !connect_node(job))

@@ -1,0 +1,145 @@
+# A cluster as strict as it gets: TLS with sslmode=verify-full and passwords
+# everywhere, also by the Unix socket, a superuser of another name, a rewind
+# role with the rights of the README and no other, host names in any case,
+# several servers on one host, IPv6, hashed known_hosts. Each connection of a
+# job, of psql, pg_rewind, pg_basebackup and the WAL receiver, must come to
+# terms with all of it, and only real ones do.
+
+use FollowPrimary::Test;
+use IO::Socket::IP;
+
+plan(skip_all => 'this machine has no ::1') if !IO::Socket::IP->new(LocalHost => '::1', Listen => 1);
+plan(skip_all => 'openssl is not installed') if !grep { -x "$_/openssl" } split /:/, $ENV{PATH};
+
+# An authority, and a certificate for both names of this host.
+my $tls = scratch_dir('tls');
+spew("$tls/names", "subjectAltName=DNS:localhost,IP:::1\n");
+run_ok([ 'sh', '-c', <<"END" ]);
+cd '$tls' && exec 2>&1 &&
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -keyout ca.key -out ca.crt -days 30 &&
+openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr &&
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile names -out server.crt -days 30 &&
+chmod 600 server.key
+END
+
+# The SSH user's home, where ~/.pgpass is. libpq before 15 does not ask the
+# environment for it, and knows no addresses in certificates.
+my $home = scratch_dir('home');
+my $major = FollowPrimary::Node::pg_major();
+my $tls_options = "sslmode=verify-full sslrootcert=$tls/ca.crt";
+my $cluster = FollowPrimary::Cluster->new(
+    nodes     => 3,
+    addresses => [ 'localhost', 'localhost', '::1' ],
+    same_port => 0,
+    superuser => 'admin',
+    auth      => 'scram-sha-256',
+    conninfo  => $major >= 15 ? $tls_options : "sslmode=verify-ca sslrootcert=$tls/ca.crt",
+    sshd_conf => "SetEnv HOME=$home\n",
+    conf      => {
+        ssl => 'on', ssl_cert_file => "$tls/server.crt", ssl_key_file => "$tls/server.key",
+        password_encryption                  => 'scram-sha-256',
+        'follow_primary.rewind_user'         => 'rewind',
+        'follow_primary.replication_options' => $tls_options,
+        'follow_primary.primary_host'        => 'localhost',
+        'follow_primary.passfile'            => $major >= 15 ? '' : '~/.pgpass',
+        'follow_primary.verify_timeout'      => '20s' },
+    hba => <<'END');
+local   all         all                scram-sha-256
+hostssl all         all  127.0.0.0/8   scram-sha-256
+hostssl all         all  ::1/128       scram-sha-256
+hostssl replication all  127.0.0.0/8   scram-sha-256
+hostssl replication all  ::1/128       scram-sha-256
+END
+my ($old, $new, $six) = $cluster->nodes;
+my ($repl) = slurp($cluster->passfile) =~ /^(.*:repl:.*)$/m;
+spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
+run_ok([ 'ssh-keygen', '-q', '-H', '-f', $cluster->known_hosts ]);
+unlike(slurp($cluster->known_hosts), qr/localhost|::1/, 'known_hosts tells no names');
+
+# The README's own lines.
+my ($readme) = grep { -e } map { "$_/README.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
+my ($grants) = slurp($readme) =~ /^(GRANT EXECUTE ON FUNCTION pg_ls_dir.*?TO rewind;\nGRANT pg_monitor TO rewind;)$/ms
+    or BAIL_OUT('the README has no grants for the rewind role');
+# In a schema of its own, as many have it.
+$old->safe_psql(<<"END");
+CREATE ROLE rewind LOGIN PASSWORD 'a secret';
+$grants
+CREATE SCHEMA dba;
+GRANT USAGE ON SCHEMA dba TO rewind;
+CREATE EXTENSION follow_primary SCHEMA dba;
+ALTER DATABASE postgres SET search_path = dba, public;
+CREATE TABLE public.t AS SELECT generate_series(1, 1000) AS i;
+END
+for my $node ($cluster->nodes)
+{
+    $old->safe_psql(sprintf q{INSERT INTO follow_primary_node (host, port, pgdata, ssh_port) VALUES ('%s', %d, '%s', %d)},
+        $node->address, $node->port, $node->pgdata, $node->host->ssh_port);
+}
+$new->set(listen_addresses => 'localhost, ::1');
+$new->restart;
+$old->wait_for_catchup($_) for $new, $six;
+$old->kill9;
+$new->promote;
+
+sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+sub follows
+{
+    my ($node, $method, $what, %arguments) = @_;
+    my $r = $new->make_follow($node, %arguments);
+    ok($r->{ok}, "$what: it follows") or diag($r->{err});
+    is(job('method, state'), "$method|succeeded", "$what: $method");
+    $new->safe_psql('INSERT INTO t VALUES (0)');
+    $new->wait_for_catchup($node);
+    my $rows = 'SELECT count(*), sum(i) FROM t';
+    is($node->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows");
+    is($new->safe_psql('SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_stat_ssl s USING (pid) WHERE s.ssl IS NOT TRUE'),
+        '0', "$what: and streams by TLS");
+    return;
+}
+
+# 1. A standby that is reached by IPv6, and reaches the primary by it.
+my $pid = $six->pid;
+follows($six, 'repoint', 'repoint by IPv6', primary_host => '::1');
+is($six->pid, $pid, 'repoint by IPv6: by a reload');
+is($six->safe_psql('SELECT sender_host, slot_name FROM pg_stat_wal_receiver'), '::1|__1', 'repoint by IPv6: it streams from there');
+
+# 2. What cannot work is known before anything is touched.
+$old->start;
+$new->safe_psql('REVOKE USAGE ON SCHEMA dba FROM rewind');
+$pid = $old->pid;
+my $r = $new->make_follow($old);
+is($r->{sqlstate}, '42501', 'a rewind role that cannot see the proof is an error') or diag($r->{err});
+like($r->{message}, qr/at step survey: role "rewind" cannot read dba\.follow_primary_step/, 'at once');
+like($r->{hint}, qr/GRANT USAGE ON SCHEMA dba TO rewind/, 'the hint says what to do');
+$new->safe_psql('GRANT USAGE ON SCHEMA dba TO rewind');
+
+$r = $new->make_follow($old, primary_host => '127.0.0.1');
+is($r->{sqlstate}, '08006', "a name of the primary that its certificate does not have is an error") or diag($r->{err});
+like($r->{message}, qr/at step connect/, 'before the node is stopped');
+like($r->{detail}, qr/does not match host name "127\.0\.0\.1"/, "with libpq's words");
+
+spew("$home/.pgpass", "$repl\n*:*:*:rewind:wrong\n", 0600);
+$r = $new->make_follow($old);
+is($r->{sqlstate}, '08006', 'a wrong password is an error') or diag($r->{err});
+like($r->{detail}, qr/password authentication failed for user "rewind"/, 'with the words of the server');
+spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
+is($old->pid, $pid, 'the node has run all the time');
+
+# 3. The former primary, on the primary's own host, under its name in capitals.
+$old->safe_psql('INSERT INTO t VALUES (7777)');
+follows($old, 'rewind', 'rewind', node_host => 'LocalHOST');
+is(job('lost_transactions'), '1', 'rewind: the lost transaction is counted');
+is($old->safe_psql('SELECT slot_name FROM pg_stat_wal_receiver'), 'localhost', 'rewind: its slot is named in small letters');
+my $conninfo = $old->safe_psql('SHOW primary_conninfo');
+like($conninfo, qr/host=localhost .*sslmode=verify-full sslrootcert=\Q$tls\E/, 'rewind: it connects as it was told');
+unlike($conninfo, qr/password=/, 'rewind: with no password in it');
+
+# 4. Copies, by both names.
+follows($old, 'basebackup', 'copy', method => 'basebackup', node_host => 'LOCALHOST');
+follows($six, 'basebackup', 'copy by IPv6', method => 'basebackup', primary_host => $major >= 15 ? '::1' : 'localhost');
+
+is($new->safe_psql(q{SELECT string_agg(slot_name || active, ' ' ORDER BY slot_name) FROM pg_replication_slots}), '__1true localhosttrue',
+    'the primary has a slot for each');
+
+done_testing();
