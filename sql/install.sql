@@ -56,6 +56,11 @@ FULL JOIN (SELECT attname FROM pg_attribute
      ON s.name = 'follow_primary.' || a.attname
 WHERE s.name IS NULL OR a.attname IS NULL
 ORDER BY a.attname COLLATE "C";
+-- Its comment begins with the setting's description.
+SELECT attname AS undescribed, col_description(attrelid, attnum), short_desc
+FROM pg_attribute JOIN pg_settings ON name = 'follow_primary.' || attname
+WHERE attrelid = 'follow_primary_node'::regclass
+  AND NOT starts_with(lower(col_description(attrelid, attnum)), lower(rtrim(short_desc, '.')));
 
 -- Dropped, nothing is left; and it can be had again.
 DROP EXTENSION follow_primary;
