@@ -127,6 +127,8 @@ if [ -e "$pgdata/recovery.conf" ]; then
         die config_not_writable "could not move $pgdata/recovery.conf away"
 fi
 
+# a rewind removes a folder that the primary does not have
+make_folder "${recovery%/*}"
 put_text "$recovery" "$content"
 
 # The settings file's directory, before a symbolic link is followed, is what

@@ -99,6 +99,8 @@ work=$pgdata.follow_primary
 has_data() {
     data=$(sed -n "s/^[[:space:]]*data_directory[[:space:]=]*'\([^']*\(''[^']*\)*\)'.*/\1/p" "$1" 2>/dev/null |
         sed -n "s/''/'/g; \$p")
+    # one in a data directory is that one's
+    [ -n "$data" ] || [ ! -e "${1%/*}/PG_VERSION" ] || data=${1%/*}
     [ -n "$data" ] || return 2
     # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
     [ "$data" = "$asked" ] || [ "$data" = "$pgdata" ] || [ "$data" -ef "$pgdata" ]
