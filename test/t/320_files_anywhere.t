@@ -1,6 +1,7 @@
 # Everything where a DBA may have put it: a folder of configuration that names
 # the data directory, pg_hba.conf and pg_ident.conf in there, an include_dir, a
-# data directory that is a symbolic link, WAL and tablespaces elsewhere; a group that may read the data; small and large segments of
+# data directory that is a symbolic link, WAL elsewhere, a tablespace in the
+# folder of another; a group that may read the data; small and large segments of
 # WAL, with checksums and without. By whole jobs: which file is the one that
 # counts, and who may read it, only the server and PostgreSQL's tools decide.
 
@@ -39,7 +40,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums 
 my ($first, $second) = $cluster->nodes;
 
 # The second has its WAL and its tablespaces in places of its own.
-sub space { my ($node, $name) = @_; return $node->host->dir . "/$name" }
+sub space { my ($node, $name) = @_; return $node->host->dir . ($name eq 'outer' ? '/outer' : '/outer/inner') }
 $second->stop;
 remove_tree(real($second->pgdata), { keep_root => 1 });
 for my $name ('outer', 'inner')
