@@ -9,13 +9,13 @@ use FollowPrimary::Test;
 
 my $canary = scratch_dir('hostile') . '/canary';
 # A name cannot have the slashes of the file's, so the environment has it.
-$ENV{CANARY} = $canary;
+$ENV{C} = $canary;
 # Short, for in a backup a tablespace's path may have 99 bytes.
-my $words = q("a'$(>$CANARY)`>$CANARY`;>$CANARY|&{a,b}*?[!a]~#%p\\=<>) . "\xc3\xb6";
+my $words = q("a'$(>$C)`>$C`;>$C|&{a,b}*?[!a]~#%p\\=<>) . "\xc3\xb6";
 # CREATE TABLESPACE refuses single quotes.
 (my $location = "space $words") =~ tr/'//d;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, archive => 1, same_port => 0, sshd_conf => "SetEnv CANARY=$canary\n");
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, archive => 1, same_port => 0, sshd_conf => "SetEnv C=$canary\n");
 my ($primary, $node) = $cluster->nodes;
 my ($host, $dir) = ($node->address, $node->host->dir);
 
