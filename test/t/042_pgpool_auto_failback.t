@@ -58,8 +58,12 @@ $node[1]->kill9;
 $pgpool->wait_for_primary(0, 30);
 for my $id (2, 3)
 {
-    $pgpool->pcp('pcp_attach_node', '-n', $id);
-    $pgpool->wait_for_status($id => 'up', 30);
+    # A request that meets the PCP process being restarted is lost.
+    $pgpool->wait_for("pgpool shows node $id up", sub {
+        return 1 if grep { $_->{node_id} == $id && $_->{status} eq 'up' } @_;
+        $pgpool->pcp('pcp_attach_node', '-n', $id);
+        return 0;
+    }, 30);
 }
 spew($go, '');
 ok($node[0]->poll_query_until("SELECT node_id, state FROM follow_primary_job WHERE id > $jobs", '1|skipped', 30),
