@@ -43,6 +43,9 @@ SCRIPT(lock);
 
 #define NONCE_BYTES 8
 
+/* An error's detail to the caller may have 8 kB. */
+#define MESSAGES_TAIL 6144
+
 /* What a script that is to be held says last: see lib.sh's emit. */
 #define HOLD_AT		"\nheld=yes\n"
 
@@ -166,7 +169,10 @@ make_nonce(void)
 	return buf.data;
 }
 
-/* The script's own, for the account's start-up files may have written before. */
+/*
+ * The script's own, for the account's start-up files may have written before;
+ * the last of them, if they are too many for an error.
+ */
 static char *
 script_messages(const char *err, int len, const char *nonce)
 {
@@ -175,9 +181,22 @@ script_messages(const char *err, int len, const char *nonce)
 	char	   *begin = strstr(messages, marker);
 
 	if (begin == NULL)
-		return sql_text(messages);
-	begin += strlen(marker);
-	return sql_text(begin + strspn(begin, "\n"));
+		begin = messages;
+	else
+	{
+		begin += strlen(marker);
+		begin += strspn(begin, "\n");
+	}
+	if (strlen(begin) > MESSAGES_TAIL)
+	{
+		char	   *newline;
+
+		begin += strlen(begin) - MESSAGES_TAIL;
+		newline = strchr(begin, '\n');
+		if (newline != NULL)
+			begin = newline + 1;
+	}
+	return sql_text(begin);
 }
 
 static void

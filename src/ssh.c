@@ -31,6 +31,25 @@ static void ssh_handshake(SshSession *session, KnownHosts *known);
  * Sessions
  */
 
+/*
+ * recv() for libssh2, which goes on reading as long as there is something, for
+ * ever if the server so wishes: now and then it is told to wait, for the
+ * deadline and interrupts to be looked at.
+ */
+static
+LIBSSH2_RECV_FUNC(ssh_receive)
+{
+	SshSession *session = (SshSession *) *abstract;
+	ssize_t		rc;
+
+	if (++session->receives % SSH_RECEIVES_PER_CALL == 0)
+		return -EAGAIN;
+	rc = recv(socket, buffer, length, flags);
+	if (rc >= 0)
+		return rc;
+	return errno == EINTR || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
 SshSession *
 ssh_connect(const SshTarget *target)
 {
@@ -54,12 +73,14 @@ ssh_connect(const SshTarget *target)
 	{
 		KnownHosts *known = NULL;
 
-		session->handle = libssh2_session_init();
+		session->handle = libssh2_session_init_ex(NULL, NULL, NULL, session);
 		if (session->handle == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("could not start an SSH session: out of memory")));
 		libssh2_session_set_blocking(session->handle, 0);
+		libssh2_session_callback_set(session->handle, LIBSSH2_CALLBACK_RECV,
+									 (void *) ssh_receive);
 		libssh2_keepalive_config(session->handle, 1, SSH_KEEPALIVE_S);
 
 		if (target->host_key_checking != SSH_HOST_KEY_OFF)

@@ -21,6 +21,7 @@
 #ifndef FOLLOW_PRIMARY_SSH_PRIVATE_H
 #define FOLLOW_PRIMARY_SSH_PRIVATE_H
 
+#define LIBSSH2_DISABLE_DEPRECATION
 #include <libssh2.h>
 #include <netdb.h>
 
@@ -28,6 +29,7 @@
 
 #define SSH_DEFAULT_PORT		22
 #define SSH_KEEPALIVE_S			10
+#define SSH_RECEIVES_PER_CALL	1000
 
 struct SshSession
 {
@@ -38,6 +40,7 @@ struct SshSession
 	char	   *user;
 	int			connect_timeout_ms;
 	TimestampTz connect_deadline;
+	unsigned int receives;		/* calls of recv() so far */
 	bool		encrypted;		/* the handshake is done */
 	bool		lost;			/* broken, or in the middle of a call that
 								 * cannot be taken up again */

@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -443,17 +444,28 @@ clean_up(Job *job)
 	primary_drop_made_slot(job);
 }
 
+/* As much as there is room for, in whole characters. */
+static void
+put_text(char *to, const char *text)
+{
+	int			len = pg_mbcliplen(text, strlen(text), OUTCOME_TEXT - 1);
+
+	memcpy(to, text, len);
+	to[len] = '\0';
+}
+
 static void
 tell_outcome(Outcome *outcome, const Job *job, const ErrorData *error)
 {
 	if (error)
 	{
 		outcome->sqlerrcode = error->sqlerrcode;
-		snprintf(outcome->message, OUTCOME_TEXT, "job " INT64_FORMAT " for node %s failed%s%s: %s",
-				 job->id, node_name(job), job->step ? " at step " : "",
-				 job->step ? job->step : "", error->message);
-		strlcpy(outcome->detail, error->detail ? error->detail : "", OUTCOME_TEXT);
-		strlcpy(outcome->hint, error->hint ? error->hint : "", OUTCOME_TEXT);
+		put_text(outcome->message,
+				 psprintf("job " INT64_FORMAT " for node %s failed%s%s: %s",
+						  job->id, node_name(job), job->step ? " at step " : "",
+						  job->step ? job->step : "", error->message));
+		put_text(outcome->detail, error->detail ? error->detail : "");
+		put_text(outcome->hint, error->hint ? error->hint : "");
 	}
 	pg_memory_barrier();
 	outcome->ended = true;
