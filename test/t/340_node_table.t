@@ -7,9 +7,10 @@
 
 use FollowPrimary::Test;
 
-# column => true, once it has shown
+# column => true, once it has shown. The prototype lets a match that fails be
+# false, not nothing.
 my %shown;
-sub shows { my ($ok, $text, @columns) = @_; $shown{$_} = 1 for @columns; return ok($ok, $text) }
+sub shows($$@) { my ($ok, $text, @columns) = @_; $shown{$_} = 1 for @columns; return ok($ok, $text) }
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, archive => 1, auth => 'scram-sha-256');
 my ($old, $new) = $cluster->nodes;
