@@ -45,7 +45,8 @@ PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -I$(libpq_srcdir)
 # The library does not depend on the folder that it is built in.
 PG_CPPFLAGS += -ffile-prefix-map=$(CURDIR)=.
-SHLIB_LINK = $(libpq) -lssh2
+# libanl: getaddrinfo_a(), a part of libc since glibc 2.34
+SHLIB_LINK = $(libpq) -lssh2 -lanl
 EXTRA_CLEAN = src/remote_scripts.h
 
 # Where it is not installed yet, the targets that install it still work.
@@ -72,7 +73,7 @@ src/remote_scripts.h: src/remote/embed.awk $(REMOTE_LIBRARIES) $(REMOTE_SCRIPTS)
 
 # Each but deb does all of its set-up, packages included (test/install-packages).
 # exec, for a signal that ends make has to reach the script, not a shell before it.
-.PHONY: test demo bench check-style deb test-matrix test-faults
+.PHONY: test demo bench check-style deb test-matrix test-faults test-memory
 test:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/run $(PROVE_TESTS)
 
@@ -95,3 +96,6 @@ test-matrix:
 # FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
 test-faults:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/faults/run $(FAULTS)
+
+test-memory:
+	@exec env PG_CONFIG='$(PG_CONFIG)' test/memory/run $(PROVE_TESTS)

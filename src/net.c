@@ -2,10 +2,10 @@
  * net.c
  *		TCP connections that a worker can wait on without losing its latch.
  *
- * Nothing here blocks but the resolver: a connection is made non-blocking,
- * and every wait is for the socket, the latch and an absolute deadline
- * together, so that a cancel request is seen at once.  getaddrinfo() alone has
- * limits of its own (resolv.conf's), as it has everywhere else in the server.
+ * Nothing here blocks: a connection is made non-blocking, and every wait is for
+ * the socket, the latch and an absolute deadline together, so that a cancel
+ * request is seen at once.  A name is looked up by getaddrinfo_a(3), which has
+ * a thread of libc's own do it; no code of ours or PostgreSQL's runs there.
  *
  * A socket costs one external file descriptor in fd.c's account, taken before
  * socket() and given back by net_close(), also on ERROR.
@@ -20,6 +20,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,6 +44,8 @@
 /* A wait without a deadline still wakes up now and then. */
 #define NET_MAX_WAIT_MS				60000
 
+static int	net_resolve(const char *host, int port, TimestampTz deadline,
+						struct addrinfo **addresses);
 static pgsocket net_connect_address(const struct addrinfo *address,
 									TimestampTz deadline,
 									NetFailure *failure, int *error);
@@ -60,20 +63,18 @@ pgsocket
 net_try_connect(const char *host, int port, TimestampTz deadline,
 				NetFailure *failure, char **cause)
 {
-	struct addrinfo hints;
 	struct addrinfo *addresses = NULL;
 	volatile pgsocket sock = PGINVALID_SOCKET;
-	char		service[16];
 	StringInfoData causes;
 	int			rc;
 
-	memset(&hints, 0, sizeof(hints));
-	hints.ai_family = AF_UNSPEC;
-	hints.ai_socktype = SOCK_STREAM;
-	hints.ai_flags = AI_NUMERICSERV;
-	snprintf(service, sizeof(service), "%d", port);
-
-	rc = getaddrinfo(host, service, &hints, &addresses);
+	rc = net_resolve(host, port, deadline, &addresses);
+	if (rc == EAI_INPROGRESS)
+	{
+		*failure = NET_TIMED_OUT;
+		*cause = pstrdup("could not resolve the host name: no answer in time");
+		return PGINVALID_SOCKET;
+	}
 	if (rc != 0)
 	{
 		*failure = NET_UNKNOWN_HOST;
@@ -129,6 +130,98 @@ net_try_connect(const char *host, int port, TimestampTz deadline,
 	else
 		pfree(causes.data);
 	return sock;
+}
+
+/* A lookup under way. libc's thread may outlive who began it: it is malloc'd. */
+typedef struct NetLookup
+{
+	struct gaicb request;
+	struct addrinfo hints;
+	char		host[NI_MAXHOST];
+	char		service[16];
+} NetLookup;
+
+/* Gives the lookup up; one that goes on keeps its memory. */
+static void
+net_end_lookup(NetLookup *lookup)
+{
+	if (gai_error(&lookup->request) == EAI_INPROGRESS &&
+		gai_cancel(&lookup->request) != EAI_CANCELED)
+		return;
+	if (lookup->request.ar_result != NULL)
+		freeaddrinfo(lookup->request.ar_result);
+	free(lookup);
+}
+
+/*
+ * As getaddrinfo(), for TCP; EAI_INPROGRESS when the deadline has passed.  The
+ * caller frees the addresses.
+ */
+static int
+net_resolve(const char *host, int port, TimestampTz deadline,
+			struct addrinfo **addresses)
+{
+	NetLookup  *volatile lookup = calloc(1, sizeof(NetLookup));
+	struct gaicb *request;
+	sigset_t	all_signals;
+	sigset_t	mask;
+	volatile long pause_ms = 1;
+	volatile int rc;
+
+	if (lookup == NULL)
+		return EAI_MEMORY;
+	strlcpy(lookup->host, host, sizeof(lookup->host));
+	snprintf(lookup->service, sizeof(lookup->service), "%d", port);
+	lookup->hints.ai_family = AF_UNSPEC;
+	lookup->hints.ai_socktype = SOCK_STREAM;
+
+	/* An address needs no looking up. */
+	lookup->hints.ai_flags = AI_NUMERICSERV | AI_NUMERICHOST;
+	rc = getaddrinfo(lookup->host, lookup->service, &lookup->hints, addresses);
+	if (rc != EAI_NONAME)
+	{
+		free(lookup);
+		return rc;
+	}
+
+	lookup->hints.ai_flags = AI_NUMERICSERV;
+	lookup->request.ar_name = lookup->host;
+	lookup->request.ar_service = lookup->service;
+	lookup->request.ar_request = &lookup->hints;
+	request = &lookup->request;
+
+	/* The thread inherits the mask: signals are for this one. */
+	sigfillset(&all_signals);
+	(void) pthread_sigmask(SIG_SETMASK, &all_signals, &mask);
+	rc = getaddrinfo_a(GAI_NOWAIT, &request, 1, NULL);
+	(void) pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	if (rc != 0)
+	{
+		free(lookup);
+		return rc;
+	}
+
+	PG_TRY();
+	{
+		/* libc's ways to be told do not go with the latch. */
+		while ((rc = gai_error(&lookup->request)) == EAI_INPROGRESS &&
+			   net_wait(PGINVALID_SOCKET, 0, deadline, pause_ms))
+			pause_ms = Min(2 * pause_ms, 50);
+	}
+	PG_CATCH();
+	{
+		net_end_lookup(lookup);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (rc == 0)
+	{
+		*addresses = lookup->request.ar_result;
+		lookup->request.ar_result = NULL;
+	}
+	net_end_lookup(lookup);
+	return rc;
 }
 
 void

@@ -214,7 +214,7 @@ my $grown = '\\! grep VmRSS /proc/$PID/status; find /proc/$PID/fd -type l -print
 my $sql = "SELECT pg_backend_pid() AS pid \\gset\n\\setenv PID :pid\nSET client_min_messages = fatal;\n" . "$plan;\n" x 5;
 my @set = map { "BEGIN;\nUPDATE follow_primary_node SET $_ WHERE host = '$host';\n\\o /dev/null\n$plan;\n\\o\n\\echo state :SQLSTATE\nROLLBACK;\n" } @plans;
 # The first of each kind load what stays loaded.
-$sql .= join('', @set[ 0 .. 9, 60 .. 69, 100 .. 109 ]) . "SELECT 'grown';\n$grown\n" . join('', @set, @set[ 0 .. 49 ]) . "$grown\n";
+$sql .= join('', @set) . "$grown\n" . join('', @set[ grep { $_ % 2 } 0 .. $#set ]) . "$grown\n";
 my ($code, $out, $err) = $primary->psql($sql, timeout => 600, keep_going => 1);
 my %states;
 $states{$1}++ while $out =~ /^state (\S+)/mg;
@@ -223,6 +223,6 @@ is(scalar(@internal), 0, "known hosts, keys and programs: " . join ', ', map { "
 survives('plans');
 my ($rss, $fds, $rss_after, $fds_after) = $out =~ /VmRSS:\s*(\d+) kB\n(\d+)\n.*VmRSS:\s*(\d+) kB\n(\d+)\n/s;
 is($fds_after, $fds, 'the session has no more open files');
-cmp_ok($rss_after - $rss, '<', 1000, "nor much more memory, after plans that failed: $rss kB, $rss_after kB");
+cmp_ok($rss_after - $rss, '<', $ENV{FOLLOW_PRIMARY_VALGRIND} ? 100000 : 1000, "nor much more memory, after plans that failed: $rss kB, $rss_after kB");
 
 done_testing();

@@ -359,10 +359,24 @@ sub _pg_ctl
 sub start
 {
     my ($self, %opt) = @_;
+    return $self->_start_in_valgrind if $ENV{FOLLOW_PRIMARY_VALGRIND};
     my ($code, $out, $err) = $self->_pg_ctl('-l', $self->host->dir . "/$self->{name}.start.log", 'start');
     return 1 if $code == 0;
     return 0 if $opt{fail_ok};
     die "$self->{name} does not start\n$out$err" . $self->log_tail(20);
+}
+
+# For test/memory/run: what valgrind has to say of each process goes into a file
+# in the folder that FOLLOW_PRIMARY_VALGRIND names.
+sub _start_in_valgrind
+{
+    my ($self) = @_;
+    FollowPrimary::Process->start(
+        [ 'valgrind', '--quiet', '--leak-check=full', '--show-leak-kinds=definite', '--num-callers=30',
+            "--log-file=$ENV{FOLLOW_PRIMARY_VALGRIND}/%p.log", $self->bin('postgres'), '-D', $self->pgdata ],
+        out => $self->host->dir . "/$self->{name}.start.log");
+    wait_until("$self->{name} answers", sub { ($self->psql('SELECT 1'))[0] == 0 }, 120);
+    return 1;
 }
 
 # Modes: fast, smart, immediate.

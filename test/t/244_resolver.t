@@ -1,0 +1,64 @@
+# A name server that never answers does not hold a job longer than
+# follow_primary.connect_timeout, nor keep it from being cancelled; a name that
+# /etc/hosts knows works. libc has limits of its own for a lookup, of minutes with
+# some settings, and reads no file but /etc/resolv.conf: so the test gets a mount
+# and a network namespace of its own, with a name server that listens only.
+
+use IO::Socket::INET;
+use Time::HiRes qw(time);
+
+BEGIN
+{
+    if (!$ENV{RESOLVER_TEST} && $> != 0)
+    {
+        my ($gid) = split ' ', $(;
+        my $setup = 'mount -t tmpfs tmpfs /mnt && printf "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n" >/mnt/resolv.conf'
+            . ' && printf "127.0.0.1 localhost\n127.0.0.77 known.invalid\n" >/mnt/hosts && printf "hosts: files dns\npasswd: files\ngroup: files\n" >/mnt/nsswitch.conf'
+            . ' && for f in resolv.conf hosts nsswitch.conf; do mount --bind /mnt/$f "$(readlink -f /etc/$f)" || exit 1; done'
+            . ' && ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start'
+            . ' && exec unshare -U --map-user="$1" --map-group="$2" sh -c \'shift 2; exec "$@"\' sh "$@"';
+        my @unshare = ('unshare', '-Urmn', 'sh', '-c', $setup, 'sh', $<, $gid);
+        if (system('sh', '-c', 'exec "$@" >/dev/null 2>&1', 'sh', @unshare, 'true') == 0)
+        {
+            $ENV{RESOLVER_TEST} = 1;
+            exec @unshare, $^X, (map { "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
+        }
+    }
+}
+
+use FollowPrimary::Test;
+
+plan(skip_all => 'namespaces cannot be made here (unshare, ip)') if !$ENV{RESOLVER_TEST};
+my $name_server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 53, Proto => 'udp') or die "port 53: $!";
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
+my ($primary, $node) = $cluster->nodes;
+my $connections = $primary->connstr;
+
+# Who calls, and a worker.
+for my $call ([ 'a plan', 'SELECT * FROM follow_primary_plan' ], [ 'a job', 'SELECT follow_primary' ])
+{
+    my $start = time;
+    my $r = $primary->try_sql("SET follow_primary.connect_timeout = 2; $call->[1]('nobody.example.com', when_down => 'rejoin')", timeout => 60);
+    is($r->{sqlstate}, '08001', "$call->[0] gives up") or diag($r->{err});
+    like($r->{message}, qr/could not resolve the host name: no answer in time/, 'it says at what');
+    cmp_ok(time - $start, '<', 6, sprintf 'in time: %.1f s', time - $start);
+}
+my $start = time;
+my $job = $primary->safe_psql("SET follow_primary.connect_timeout = 60; SELECT follow_primary('nobody.example.com', wait => false)");
+$primary->poll_query_until("SELECT step FROM follow_primary_job WHERE id = $job", 'survey') or die;
+ok($name_server->recv(my $question, 512), 'the name server was asked');
+is($primary->safe_psql("SELECT follow_primary_cancel($job)"), 't', 'a job that waits for it is cancelled');
+is($primary->safe_psql("SELECT follow_primary_wait($job, '10 s')"), 'cancelled', 'and ends');
+cmp_ok(time - $start, '<', 10, 'at once');
+
+# In one session, whose lookups may still be under way.
+my $r = $primary->try_sql("SET follow_primary.connect_timeout = 1;
+    DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP BEGIN PERFORM follow_primary_plan('nobody' || i || '.example.com', when_down => 'rejoin');
+        EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN NULL; END; END LOOP; END \$\$;
+    SELECT method FROM follow_primary_plan('@{[ $node->address ]}', @{[ $node->port ]})", timeout => 60);
+is($r->{out}, 'none', 'a session goes on after lookups that it gave up') or diag($r->{err});
+$r = $primary->try_sql("SELECT follow_primary_plan('known.invalid', when_down => 'rejoin')");
+like($r->{message}, qr/127\.0\.0\.77: Connection refused/, 'a name of /etc/hosts is known') or diag($r->{err});
+
+done_testing();
