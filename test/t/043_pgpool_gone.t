@@ -62,8 +62,10 @@ my $held = job(@node[ 0, 2 ], 'id');
 $node[0]->kill9;
 # It lets no client in then; its control port tells.
 wait_until('pgpool has no node left', sub {
-    return 3 == grep { ($pgpool->pcp('pcp_node_info', '-n', $_))[1] =~ /^\S+ \d+ 3 .*\bdown\b/ } 0 .. 2;
-}, 30);
+    $pgpool->psql('SELECT 1');    # by which pgpool 4.1 notices
+    my @info = map { ($pgpool->pcp('pcp_node_info', '-n', $_))[1] } 0 .. 2;
+    return 3 == grep({ /^\S+ \d+ 3 .*\bdown\b/ } @info) || die @info;
+}, 40);
 $node[2]->promote;
 $pgpool->pcp('pcp_attach_node', '-n', 2);
 $pgpool->wait_for_primary(2, 30);

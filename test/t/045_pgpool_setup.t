@@ -21,8 +21,8 @@ plan(skip_all => 'no pgpool.conf.sample, which pgpool_setup needs') if !defined 
 # What it needs: ssh without a password, ports in a row, a prefix with bin and
 # sbin. Its copies pass through /tmp, which is everybody's.
 my $around = scratch_dir('around');
-run_ok([ 'ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', "$around/key" ]);
-my $host = FollowPrimary::Host->new(name => 'localhost', address => 'localhost', authorized_key => slurp("$around/key.pub"));
+my $host = FollowPrimary::Host->new(name => 'localhost', address => 'localhost',
+    authorized_key => FollowPrimary::Host::make_ssh_key("$around/key"));
 $host->ssh_start;
 spew("$around/known_hosts", $host->known_hosts_line);
 (my $sbin = $setup) =~ s{/[^/]+$}{};
@@ -65,6 +65,12 @@ my $pgpool = FollowPrimary::Pgpool->of_others(cluster => $cluster, dir => $dir, 
 run_ok([ "$bindir/psql", '-XAqtw', '-v', 'ON_ERROR_STOP=1', '-d', "host=localhost port=@{[ $base + 2 ]} user=$me dbname=postgres",
     '-c', 'CREATE ROLE postgres SUPERUSER LOGIN' ]) if $me ne 'postgres';
 is($pgpool->nodes, '0:primary:up 1:standby:up 2:standby:up', 'pgpool shows a primary and two standbys');
+if ($pgpool->pool_node(0)->{hostname} =~ m{^/})
+{
+  SKIP: { skip 'before pgpool 4.2, pgpool_setup names its nodes by the folder of their sockets, by which no machine is reached', 1 }
+    done_testing();
+    exit 0;
+}
 
 # The extension, as the README has it; what differs from node to node is not there yet.
 for my $node (@node)

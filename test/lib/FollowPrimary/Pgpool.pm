@@ -272,6 +272,7 @@ sub lose_machine
 {
     my ($self) = @_;
     $self->kill9;
+    unlink glob "$self->{dir}/.s.*";
     my $file = "$self->{dir}/forward.pid";
     kill_tree($1) if -e $file && slurp($file) =~ /^(\d+)$/;
     return;
