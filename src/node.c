@@ -126,6 +126,28 @@ expand_command(const Job *job, const char *command)
 	return buf.data;
 }
 
+/* The settings file's place on the node. */
+static char *
+recovery_file(const Job *job)
+{
+	const char *file = job->request->settings->recovery_file;
+
+	if (file[0] == '/')
+		return pstrdup(file);
+	return psprintf("%s/%s", job->node.pgdata, file);
+}
+
+/*
+ * The arguments of configure.sh, which writes the settings file, the include
+ * line and standby.signal.  A stopped server's effective values are read back;
+ * a running one proves them itself.  They last as long as the caller's block.
+ */
+#define CONFIGURE_ARGUMENTS(job, content, live) \
+	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
+			  (job)->config_file, recovery_file(job), \
+			  NUMBER((job)->primary.version_num), (content), (live), \
+			  job_primary_conninfo(job), (job)->request->slot_name)
+
 StepResult
 node_connect(Job *job)
 {
@@ -134,15 +156,22 @@ node_connect(Job *job)
 	RemoteReply reply;
 	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo &&
 		job->plan.method == METHOD_REWIND;
+	RemoteCall	calls[] = {
+		{&remote_configure, CONFIGURE_ARGUMENTS(job, "", "check")},
+		{&remote_connect,
+			ARGUMENTS(settings->node_bin_dir,
+					  settings->passfile[0] ? node_path(job, settings->passfile) : "",
+					  job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+					  keeps_conninfo ? "" :
+					  psprintf("%s replication=true",
+							   job_tool_conninfo(job, settings->replication_user, NULL)))}
+	};
 
-	remote_run(job->ssh, &remote_connect,
-			   ARGUMENTS(settings->node_bin_dir,
-						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
-						 keeps_conninfo ? "" :
-						 psprintf("%s replication=true",
-								  job_tool_conninfo(job, settings->replication_user, NULL))),
-			   &limits, &reply);
+	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (failed_for(&reply, "config_not_writable"))
+		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+			 psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'. Nothing was changed.",
+					  recovery_file(job)));
 	if (!reply.ok)
 		fail_commonly(job, &reply, "a connection to this server cannot be made");
 	return STEP_DONE;
@@ -577,28 +606,6 @@ node_swap(Job *job)
 		fail_commonly(job, &reply, "the copy could not be brought into place");
 	return STEP_DONE;
 }
-
-/* The settings file's place on the node. */
-static char *
-recovery_file(const Job *job)
-{
-	const char *file = job->request->settings->recovery_file;
-
-	if (file[0] == '/')
-		return pstrdup(file);
-	return psprintf("%s/%s", job->node.pgdata, file);
-}
-
-/*
- * The arguments of configure.sh, which writes the settings file, the include
- * line and standby.signal.  A stopped server's effective values are read back;
- * a running one proves them itself.  They last as long as the caller's block.
- */
-#define CONFIGURE_ARGUMENTS(job, content, live) \
-	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
-			  (job)->config_file, recovery_file(job), \
-			  NUMBER((job)->primary.version_num), (content), (live), \
-			  job_primary_conninfo(job), (job)->request->slot_name)
 
 static void
 check_configured(Job *job, const RemoteReply *reply)

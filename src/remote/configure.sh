@@ -11,6 +11,7 @@
 #   CONTENT        the text of the settings file
 #   LIVE           no = the server is stopped: read the effective values back
 #                  and compare them with the expected ones
+#                  check = change nothing, only tell what could not be written
 #
 # From 12 on CONFIG_FILE ends in exactly one include_if_exists of RECOVERY_FILE,
 # and postgresql.auto.conf, which would win over it, loses the settings that
@@ -61,7 +62,7 @@ put_text() {
 # edited FILE AWK_PROGRAM: puts the program's output into edit.tmp. Returns 1
 # when it ends with status 3, which says that FILE can stay as it is.
 edited() {
-    awk "$2" "$1" >"$work/edit.tmp"
+    awk "$2" "$1" >"$edit"
     case $? in
         0) return 0 ;;
         3) return 1 ;;
@@ -73,7 +74,9 @@ edited() {
 # where there is no other way, for a full disk would leave FILE empty.
 replace() {
     changed=yes
-    if [ -w "${1%/*}/" ]; then
+    if [ "$live" = check ]; then
+        [ -w "${1%/*}/" ] || [ -w "$1" ] || die config_not_writable "$1 is not the SSH user's to write"
+    elif [ -w "${1%/*}/" ]; then
         if ! { cp -p "$1" "$1.fp_tmp" && cat "$work/edit.tmp" >"$1.fp_tmp"; }; then
             rm -f "$1.fp_tmp"
             die config_not_writable "could not write $1.fp_tmp"
@@ -90,7 +93,13 @@ replace() {
 make_folder() {
     [ -d "$1" ] || mkdir -p "$1" || die config_not_writable "could not make $1"
 }
-make_folder "$work"
+if [ "$live" = check ]; then
+    [ "$version" -ge 120000 ] && [ -f "$config" ] || exit 0
+    edit=/dev/null
+else
+    make_folder "$work"
+    edit=$work/edit.tmp
+fi
 
 # The end: settings were all that a rewound node still needed.
 finish() {
@@ -117,19 +126,27 @@ if [ "$version" -lt 120000 ]; then
     finish
 fi
 
-# First of all: whoever starts this node from now on starts a standby.
-[ -e "$pgdata/standby.signal" ] || touch "$pgdata/standby.signal" ||
-    die config_not_writable "could not make $pgdata/standby.signal"
-[ ! -e "$pgdata/recovery.signal" ] || rm -f "$pgdata/recovery.signal"
-if [ -e "$pgdata/recovery.conf" ]; then
-    make_folder "$work/config"
-    mv -f "$pgdata/recovery.conf" "$work/config/recovery.conf.before" ||
-        die config_not_writable "could not move $pgdata/recovery.conf away"
-fi
+# become_standby: whoever starts this node from now on starts a standby.
+become_standby() {
+    [ -e "$pgdata/standby.signal" ] || touch "$pgdata/standby.signal" ||
+        die config_not_writable "could not make $pgdata/standby.signal"
+    [ ! -e "$pgdata/recovery.signal" ] || rm -f "$pgdata/recovery.signal"
+    if [ -e "$pgdata/recovery.conf" ]; then
+        make_folder "$work/config"
+        mv -f "$pgdata/recovery.conf" "$work/config/recovery.conf.before" ||
+            die config_not_writable "could not move $pgdata/recovery.conf away"
+    fi
+}
 
-# a rewind removes a folder that the primary does not have
-make_folder "${recovery%/*}"
-put_text "$recovery" "$content"
+if [ "$live" = check ]; then
+    [ ! -d "${recovery%/*}" ] || [ -w "${recovery%/*}/" ] ||
+        die config_not_writable "${recovery%/*} is not the SSH user's to write"
+else
+    become_standby
+    # a rewind removes a folder that the primary does not have
+    make_folder "${recovery%/*}"
+    put_text "$recovery" "$content"
+fi
 
 # The settings file's directory, before a symbolic link is followed, is what
 # relative names in it mean.
@@ -211,6 +228,7 @@ if edited "$config_target" '
     }'; then
     replace "$config_target"
 fi
+[ "$live" != check ] || exit 0
 
 auto=$pgdata/postgresql.auto.conf
 if [ -f "$auto" ]; then

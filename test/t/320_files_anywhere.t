@@ -121,6 +121,22 @@ $second->safe_psql('UPDATE follow_primary_node SET config_file = ' . FollowPrima
 follows($second, $first, 'rewind', 'config_file', when_down => 'rejoin');
 as_it_was($first, 'config_file');
 
+# A postgresql.conf that is not ours to write: enough if it ends in the line.
+my $conf = $first->config_dir . '/postgresql.conf';
+append_text($conf, "# the end\n");
+chmod 0400, $conf;
+chmod 0500, $first->config_dir;
+my $pid = $first->pid;
+$r = $second->make_follow($first, method => 'rewind');
+is($r->{sqlstate}, 'F0000', 'a configuration that cannot be written is an error') or diag($r->{err});
+like($r->{message}, qr/at step connect/, 'before anything is done');
+is($first->pid, $pid, 'the node runs on');
+my ($line) = $r->{hint} =~ /(include_if_exists = '.*')\. Nothing/ or diag($r->{hint});
+(my $text = slurp($conf)) =~ s/^include_if_exists.*\n//mg;
+chmod 0600, $conf;
+spew($conf, "$text$line\n", 0400);
+follows($second, $first, 'rewind', 'by the line of the hint', method => 'rewind');
+
 # 2. Segments of 64 MB, and checksums.
 $_->stop('immediate') for $first, $second;
 $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums => 1, initdb => ['--wal-segsize=64'],
