@@ -18,11 +18,13 @@ package Faults;
 #   end     it has run, and is not recorded yet
 #   middle  its remote process is at work (stop, rewind, copy)
 #   rename1, rename2 ...  one of the renames of the swap comes next
+#   remove1, remove2 ...  one of the folders is cleared next
 
 use strict;
 use warnings;
 
 use FollowPrimary::Cluster;
+use FollowPrimary::Mounts;
 use FollowPrimary::Pgpool;
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until slurp spew
     our_processes process_alive kill_tree);
@@ -40,7 +42,7 @@ use constant {
     CALL_S    => 60,    # more than any single call may take
 };
 
-my @methods = qw(none repoint restart rewind basebackup asked finish attached);
+my @methods = qw(none repoint restart rewind basebackup asked finish attached mounted in_place);
 
 # Those of the node that a method's cases use.
 my %node_of = (
@@ -51,7 +53,9 @@ my %node_of = (
     basebackup => 0,
     asked      => 3,
     finish     => 0,
-    attached   => 3);
+    attached   => 3,
+    mounted    => 0,
+    in_place   => 0);
 
 my %arguments_of = (
     asked    => { method => 'basebackup' },
@@ -65,7 +69,13 @@ my %middle = (
     rewind => { middle => \&_hold_rewind },
     copy   => { middle => \&_hold_copy },
     # PGDATA, WAL and tablespace, away and into place.
-    swap   => { map { my $n = $_; ("rename$n" => sub { $_[0]->_hold_swap($n) }) } 1 .. 6 });
+    swap   => { map { my $n = $_; ("rename$n" => sub { $_[0]->_hold_call($n) }) } 1 .. 8 },
+    clear  => { map { my $n = $_; ("remove$n" => sub { $_[0]->_hold_call($n) }) } 1 .. 3 });
+
+# How many renames there are. On mount points PG_VERSION has two of its own, and
+# what is in each folder is moved away and into place by one program each; where
+# the old data has made room, nothing is to be moved away.
+my %renames_of = (finish => 0, asked => 4, mounted => 8, in_place => 3);
 
 my @faults = qw(terminate kill immediate cut power freeze full failover demote);
 
@@ -76,37 +86,17 @@ sub faults  { return @faults }
 # Where the node's disk can be filled
 #
 
-# Runs the program again in a mount namespace where the folder that
-# FAULTS_DISK names is a small file system of its own, and exits as it does.
-# Returns when that is where we are, or when the kernel does not let an ordinary
-# account have it.
+# Runs the program again where there is a small file system, and mount points in
+# it: they are of one device, which only tells the kernel that nothing can be
+# renamed from one to the other. Returns when that is where we are, or when the
+# kernel does not let an ordinary account have it.
+my $mounts;
+
 sub enter_namespace
 {
-    return if defined $ENV{FAULTS_DISK};
-    my $dir = ($ENV{TMPDIR} // '/tmp') . "/fp-disk-$$";
-    mkdir $dir, 0700 or die "mkdir $dir: $!";
-    my $script = 'mount -t tmpfs -o mode=0700,size=' . DISK_MB . 'm tmpfs "$1" && '
-        . 'exec unshare -U --map-user="$2" --map-group="$3" sh -c \'shift 3; exec "$@"\' sh "$@"';
-    my ($gid) = split ' ', $(;
-    my @unshare = ('unshare', '-Urm', 'sh', '-c', $script, 'sh', $dir, $<, $gid);
-
-    if (system('sh', '-c', 'exec "$@" >/dev/null 2>&1', 'sh', @unshare, 'true') != 0)
-    {
-        rmdir $dir;
-        $ENV{FAULTS_DISK} = '';
-        return;
-    }
-    $ENV{FAULTS_DISK} = $dir;
-    my $child = fork // die "fork: $!";
-    if ($child == 0)
-    {
-        exec @unshare, $^X, (map { "-I$_" } @INC), $0, @ARGV or POSIX::_exit(127);
-    }
-    # The mount goes with its last process; the folder under it is ours.
-    local @SIG{qw(INT TERM)} = (sub { kill 'TERM', $child }) x 2;
-    1 while waitpid($child, 0) != $child;
-    rmdir $dir;
-    POSIX::_exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
+    $mounts = FollowPrimary::Mounts::enter('mkdir disk && mount -t tmpfs -o mode=0700,size=' . DISK_MB . 'm tmpfs disk && '
+        . 'for d in data wal ts; do mkdir -p -m 0700 disk/bound/$d disk/mounts/$d && mount --bind disk/bound/$d disk/mounts/$d; done');
+    return;
 }
 
 #
@@ -137,8 +127,8 @@ sub new
             'follow_primary.progress_timeout'   => 8 });
     my ($old, $new, $third, $sibling) = $cluster->nodes;
 
-    $self->{disk} = $ENV{FAULTS_DISK} || scratch_dir('disk');
-    $self->{can_fill} = $ENV{FAULTS_DISK} ? 1 : 0;
+    $self->{disk} = $mounts ? "$mounts/disk" : scratch_dir('disk');
+    $self->{can_fill} = $mounts ? 1 : 0;
 
     # Its own place for each: the node's data where the disk can be filled,
     # with a tablespace.
@@ -224,6 +214,7 @@ sub _move
     mkdir $home, 0700 or die "mkdir $home: $!";
     run_ok([ 'mv', $node->pgdata, "$home/data" ]);
     $node->{pgdata} = "$home/data";
+    $self->{homes}{ $node->name } = 1 if $node->name eq 'node0';
     return;
 }
 
@@ -250,10 +241,28 @@ sub _save
 sub _restore
 {
     my ($self, $name, $node) = @_;
-    my $home = $self->_home($node);
+    # An earlier case's server, wherever its data was.
     $node->kill9;
-    run_ok([ 'sh', '-c', 'cd "$1" && rm -rf data* wal* ts* && cp -a "$2"/* .', 'sh', $home, "$self->{snapshots}/$name" ]);
+    unlink "$self->{disk}/ballast";
+    $node->{pgdata} = $self->_home_of($name) . '/data' if $self->{homes}{ $node->name };
+    $node->kill9;
+    run_ok([ 'sh', '-ec', <<'END', 'sh', $self->_home($node), "$self->{snapshots}/$name" ]);
+cd "$1"
+for d in data* wal* ts*; do
+    if mountpoint -q "$d"; then find "$d" -mindepth 1 -delete; else rm -rf "$d"; fi
+done
+for d in "$2"/*; do
+    if mountpoint -q "${d##*/}"; then cp -a "$d/." "${d##*/}/"; else cp -a "$d" .; fi
+done
+END
     return;
+}
+
+# Where the cases of a method have node 0.
+sub _home_of
+{
+    my ($self, $method) = @_;
+    return $self->{disk} . ($method eq 'mounted' ? '/mounts' : '/node0');
 }
 
 # Primary and third, as they are now, running.
@@ -312,6 +321,12 @@ sub _make_snapshot
 {
     my ($self, $method) = @_;
     return if -d "$self->{snapshots}/$method";
+    if ($method eq 'mounted' || $method eq 'in_place')
+    {
+        run_ok([ 'sh', '-ec', 'cp -a "$1/basebackup" "$1/$2"; cd "$1/$2/data"; ln -sfn "$3/wal" pg_wal; ln -sfn "$3/ts" pg_tblspc/*',
+            'sh', $self->{snapshots}, $method, $self->_home_of($method) ]);
+        return;
+    }
     my (undef, $new) = $self->{cluster}->nodes;
     my $node = $self->{cluster}->node($node_of{$method});
     my $from = $method eq 'none' ? 'repoint' : 'basebackup';
@@ -421,7 +436,9 @@ sub cases
     my @cases;
     my $wanted = sub { my ($key, $value) = @_; return !defined $want{$key} || $value =~ /\A(?:$want{$key})\z/ };
 
-    for my $method (grep { $wanted->(method => $_) } @methods)
+    # Never fill a disk that is not ours.
+    my @possible = grep { $self->{can_fill} || !/^(?:mounted|in_place)$/ } @methods;
+    for my $method (grep { $wanted->(method => $_) } @possible)
     {
         my @steps = grep { $wanted->(step => $_) } $self->steps($method);
         for my $step (@steps)
@@ -443,6 +460,25 @@ sub _needs_filler
     return $case->{point} eq 'middle' && $case->{step} ne 'stop' ? 1 : 0;
 }
 
+# The call for a case of the method, on that server.
+sub _call
+{
+    my ($self, $server, $node, $method, %more) = @_;
+    my %arguments = (%{ $arguments_of{$method} // {} }, $method eq 'mounted' ? (node_pgdata => $node->pgdata) : (), %more);
+    return ($method eq 'in_place' ? 'SET follow_primary.copy_in_place = on; ' : '') . $server->follow_sql($node, %arguments);
+}
+
+# Room on the node's disk for a copy only if the old data goes.
+sub _leave_too_little
+{
+    my ($self) = @_;
+    my $needed = $self->_sql('SELECT sum(pg_tablespace_size(oid))::bigint FROM pg_tablespace') + 12 * 1024 * 1024;
+    my (undef, undef, undef, $free) = split ' ', (split /\n/, run_ok([ 'df', '-Pk', $self->{disk} ]))[1];
+    my $size = $free * 1024 - $needed;
+    run_ok([ 'fallocate', '-l', $size, "$self->{disk}/ballast" ]) if $size > 0;
+    return;
+}
+
 # What follow_primary_plan() says of the method, after survey and plan.
 sub steps
 {
@@ -457,9 +493,10 @@ sub steps
     $new->create_slot($node->slot_name) if $method eq 'none';
     $node->start if $method ne 'finish';
     $node->wait_for_streaming($new) if $method eq 'none';
-    my $r = $new->make_follow($node, function => 'follow_primary_plan', %{ $arguments_of{$method} // {} });
+    $self->_leave_too_little if $method eq 'in_place';
+    my $r = $new->try_sql($self->_call($new, $node, $method, function => 'follow_primary_plan'), timeout => CALL_S);
     my ($chosen, $reason, $steps) = split /\|/, $r->{out};
-    my %expected = (restart => 'repoint', asked => 'basebackup', finish => 'basebackup', attached => 'repoint');
+    my %expected = (restart => 'repoint', asked => 'basebackup', finish => 'basebackup', mounted => 'basebackup', in_place => 'basebackup', attached => 'repoint');
     die "the plan for \"$method\" is: $r->{out} $r->{err}" if !$r->{ok} || $chosen ne ($expected{$method} // $method);
     $steps =~ tr/{}"//d;
     $self->{steps}{$method} = [ grep { $_ eq ($only_step{$method} // $_) } 'survey', 'plan', split /,/, $steps ];
@@ -496,9 +533,10 @@ sub run
 {
     my ($self, $case) = @_;
     $case->{seconds} = 0;
-    return 'skip: no mount namespace for this account' if $case->{fault} eq 'full' && !$self->{can_fill};
+    return 'skip: no mount namespace for this account'
+        if !$self->{can_fill} && ($case->{fault} eq 'full' || $case->{method} =~ /^(?:mounted|in_place)$/);
     return 'skip: fewer folders are to be renamed'
-        if $case->{point} =~ /^rename(\d)/ && $1 > ({ finish => 0, asked => 4 }->{ $case->{method} } // 6);
+        if $case->{point} =~ /^rename(\d)/ && $1 > ($renames_of{ $case->{method} } // 6);
     my $begun = time;
     my $problem;
 
@@ -525,7 +563,6 @@ sub _run
     my ($method, $step, $point, $fault) = @{$case}{qw(method step point fault)};
     my (undef, $new, $third) = $self->{cluster}->nodes;
     my $node = $self->{cluster}->node($node_of{$method});
-    my %arguments = %{ $arguments_of{$method} // {} };
 
     # A known state.
     $self->_make_snapshot($method);
@@ -540,11 +577,12 @@ sub _run
     $node->wait_for_streaming($new) if $method eq 'none';
     my $old_rows = $method eq 'finish' ? '' : $node->safe_psql('SELECT count(*), sum(i) FROM t');
     my $old_log = $node->log_size;
+    $self->_leave_too_little if $method eq 'in_place';
 
     # To the point.
     my $middle = $middle{$step}{$point};
     $self->_hold($step, $middle ? 'begin' : $point);
-    my $call = $new->psql_start($new->follow_sql($node, %arguments));
+    my $call = $new->psql_start($self->_call($new, $node, $method));
     $self->_wait_until_held($call);
     my $job = $self->_sql('SELECT max(id) FROM follow_primary_job');
     $self->{node} = $node;
@@ -558,8 +596,8 @@ sub _run
     my $lift = $inject->($self, $node, $point, $job);
     my $primary = $self->{primary};
     $self->_release if $primary == $new && $fault !~ /^(?:kill|immediate)$/;
-    # One that is held before a rename goes on only if the job does.
-    $self->_thaw_held if $fault eq 'freeze' ? $point ne 'middle' : $point !~ /^rename/ || $fault eq 'full';
+    # One that is held before a rename, or a removal, goes on only if the job does.
+    $self->_thaw_held if $fault eq 'freeze' ? $point ne 'middle' : $point !~ /^re(?:name|move)/ || $fault eq 'full';
     my $code = $call->wait(CALL_S) // do { $call->stop; die "the call did not end\n" };
     my $said = $call->err;
     $call->forget;
@@ -580,7 +618,7 @@ sub _run
     }
 
     # Once more.
-    my $r = $primary->make_follow($node, %arguments);
+    my $r = $primary->try_sql($self->_call($primary, $node, $method), timeout => 2 * CALL_S);
     die "the second call fails: $r->{err}\n" if !$r->{ok};
     my $second = $primary->safe_psql('SELECT state FROM follow_primary_job ORDER BY id DESC LIMIT 1');
     die "the second job's state is $second: $r->{err}\n" if $second ne 'succeeded';
@@ -654,24 +692,28 @@ sub _hold_rewind
 sub _hold_copy
 {
     my ($self, $node) = @_;
-    my $new = $node->pgdata . '.follow_primary/new';
+    my @new = ($node->pgdata . '.follow_primary/new', $node->pgdata . '/.follow_primary_new');
     $self->_release;
     my $pid = _poll('pg_basebackup', sub { $self->_remote_process($node, qr{^\S*/pg_basebackup }) });
-    _poll('pg_basebackup copies', sub { -d "$new/base" || !process_alive($pid) });
+    _poll('pg_basebackup copies', sub { !process_alive($pid) || grep { -d "$_/base" } @new });
     kill 'STOP', $pid;
-    die "missed: pg_basebackup was faster\n" if !process_alive($pid) || -e "$new/global/pg_control";
+    die "missed: pg_basebackup was faster\n" if !process_alive($pid) || grep { -e "$_/global/pg_control" } @new;
     return $pid;
 }
 
-# Programs of the node that go before the system's: mv stops before the rename
-# whose number is in the file "hold".
+# Programs of the node that go before the system's: mv and rm stop before the
+# rename, or the removal, whose number is in the file "hold".
 sub _write_shims
 {
     my ($self) = @_;
     my $dir = $self->{shims} = scratch_dir('shims');
-    spew("$dir/mv", <<"END", 0755);
+    spew("$dir/$_", <<"END", 0755) for qw(mv rm);
 #!/bin/sh
-if [ "\$1" = -T ] && [ -e $dir/hold ]; then
+case "\${0##*/} \$1 \$2" in
+    'mv -T '* | 'mv -n '* | 'rm -rf --') counted=yes ;;
+    *) counted=no ;;
+esac
+if [ \$counted = yes ] && [ -e $dir/hold ]; then
     n=\$((\$(cat $dir/count) + 1))
     echo \$n >$dir/count
     if [ \$n = "\$(cat $dir/hold)" ]; then
@@ -682,12 +724,12 @@ if [ "\$1" = -T ] && [ -e $dir/hold ]; then
     fi
 fi
 PATH=/usr/bin:/bin
-exec mv "\$@"
+exec "\${0##*/}" "\$@"
 END
     return $dir;
 }
 
-sub _hold_swap
+sub _hold_call
 {
     my ($self, $n) = @_;
     my $dir = $self->{shims};
@@ -695,7 +737,7 @@ sub _hold_swap
     spew("$dir/count", '0');
     spew("$dir/hold", $n);
     $self->_release;
-    chomp(my $pid = _poll("rename $n", sub { -e "$dir/held" && slurp("$dir/held") }));
+    chomp(my $pid = _poll("call $n", sub { -e "$dir/held" && slurp("$dir/held") }));
     unlink "$dir/hold";
     wait_until('it is stopped', sub { slurp("/proc/$pid/stat") =~ /\) T / }, 5);
     return $pid;
@@ -928,7 +970,7 @@ sub _check_data
 
     if ($node->running)
     {
-        die "the node runs, and its mark says $phase\n" if $phase =~ /^(?:rewinding|swapping|unknown|recovering)$/;
+        die "the node runs, and its mark says $phase\n" if $phase =~ /^(?:rewinding|swapping|clearing|unknown|recovering)$/;
         my ($code, $out, $err) = $node->psql('SELECT count(*), sum(i) FROM t', timeout => 10);
         return if $code != 0 && $err =~ /shutting down|starting up/;
         die "the node cannot be asked: $err\n" if $code != 0;
@@ -1021,7 +1063,7 @@ sub _check_end
 
     my $home = $self->_home($node);
     my @litter = grep { !m{^(?:data|wal|ts)$} && !m{^data\.follow_primary(?:\.log|/lost_wal-[^/]+)?$} }
-        map { s{^\Q$home\E/}{}r } glob("$home/* $home/data.follow_primary/*");
+        map { s{^\Q$home\E/}{}r } glob("$home/* $home/data.follow_primary/* $home/{data,wal,ts}/.follow_primary_*");
     push @litter, split /\n/, run_ok([ 'find', "$home/data/", '(', '-name', '*fp_tmp*', '-o', '-name', 'backup_label',
         '-o', '-name', 'recovery.signal', ')' ]);
     die "left beside the data: @litter\n" if @litter;

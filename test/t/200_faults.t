@@ -19,6 +19,8 @@ for my $line (
     'rewind     stop      middle terminate',
     'rewind     configure end    immediate',
     'basebackup swap      end    kill',
+    'mounted    swap      rename6 power',
+    'in_place   clear     remove2 kill',
     'rewind     rewind    middle kill',
     'basebackup copy      middle cut',
     'basebackup copy      middle full')
