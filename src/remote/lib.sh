@@ -82,7 +82,8 @@ die() {
 # connect_with PASSFILE DATABASE: how psql and its kin connect: never asking
 # anybody, with that password file ('' = libpq's own default). The database is
 # in the environment, since psql takes a -d with "=" in it for a whole
-# connection string.
+# connection string. Its owner, who need not be a superuser as we are, could set
+# a search_path for it.
 connect_with() {
     case $1 in
         '') ;;
@@ -90,7 +91,8 @@ connect_with() {
         *) export PGPASSFILE="$1" ;;
     esac
     export PGDATABASE="$2"
-    export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary PGOPTIONS='-c statement_timeout=10s'
+    export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary \
+        PGOPTIONS='-c statement_timeout=10s -c search_path=pg_catalog'
 }
 
 # server_pid: sets pid to the process that serves $pgdata, or returns 1; sets

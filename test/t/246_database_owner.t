@@ -1,0 +1,52 @@
+# The owner of the database that the extension is in, who is no superuser, gets
+# no shell by it: a job asks the node, and this server, as a superuser, and the
+# owner chooses what names mean in that database. Only a whole job shows it, for
+# what would be hit is a session on the node in the middle of it.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 2);
+my ($primary, $node) = $cluster->nodes;
+my $canary = scratch_dir('owner') . '/canary';
+
+$primary->safe_psql('CREATE ROLE owner LOGIN');
+$primary->safe_psql('CREATE DATABASE theirs OWNER owner');
+my @their = (dbname => 'theirs', user => 'owner');
+$primary->safe_psql('CREATE EXTENSION follow_primary', dbname => 'theirs');
+$primary->safe_psql(sprintf("INSERT INTO follow_primary_node (host, port, ssh_port, rewind_database) VALUES ('%s', %d, %d, 'theirs')",
+    $node->address, $node->port, $node->host->ssh_port), dbname => 'theirs');
+
+# What a superuser's session would do for them.
+my @functions = split /\n/, $primary->safe_psql(q(SELECT p.proname || '|' || pg_get_function_arguments(p.oid) || '|' || p.prorettype::regtype
+    FROM pg_proc p WHERE p.proname ~ '^pg_(is_in_recovery|is_wal_replay_paused|last_wal|current_wal|walfile_name|wal_lsn_diff|create_physical|drop_repl|control_)'
+    AND NOT p.proretset AND p.pronargs < 3));
+my $evil = "CREATE SCHEMA evil;\n";
+for my $function (@functions)
+{
+    my ($name, $arguments, $returns) = split /\|/, $function, 3;
+    $arguments =~ s/\bOUT .*|DEFAULT [^,]*//g;
+    next if $returns =~ /^(?:record|void)$/;
+    $evil .= <<"END";
+CREATE FUNCTION evil.$name($arguments) RETURNS $returns LANGUAGE plpgsql AS \$\$
+BEGIN
+    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''touch $canary''';
+    RETURN NULL;
+END \$\$;
+END
+}
+$evil .= "ALTER DATABASE theirs SET search_path = evil, pg_catalog, public;\n";
+$primary->safe_psql($evil, @their);
+$primary->wait_for_catchup($node);
+is($primary->try_sql('SELECT pg_is_in_recovery()', @their)->{sqlstate}, '42501', 'the owner alone cannot run a program');
+$primary->safe_psql('SELECT pg_is_in_recovery()', dbname => 'theirs');
+ok(unlink($canary), 'with a superuser who asks there it could');
+
+for my $method (qw(repoint rewind basebackup))
+{
+    my $r = $primary->try_sql('SET follow_primary.verify_timeout = 5; SELECT public.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
+    ok($r->{ok}, "a $method in that database") or diag($r->{err});
+}
+$primary->safe_psql("SELECT * FROM public.follow_primary_progress", dbname => 'theirs');
+ok(!-e $canary, 'nothing was executed for the owner');
+
+done_testing();
