@@ -51,7 +51,14 @@ for my $name ('outer', 'inner')
 }
 $first->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $second->init_standby_from($first, slot => 1, basebackup => [ '--waldir', $second->host->dir . '/wal',
-    map { ('-T', space($first, $_) . '=' . space($second, $_)) } 'outer', 'inner' ]);
+    '-T', space($first, 'outer') . '=' . space($second, 'outer'), '-T', space($first, 'inner') . '=' . space($second, 'outer') . '.inner' ]);
+# pg_basebackup could make the one in the other only in the right order.
+rename space($second, 'outer') . '.inner', space($second, 'inner') or die;
+for my $link (grep { readlink($_) =~ /\.inner\z/ } glob($second->pgdata . '/pg_tblspc/*'))
+{
+    unlink $link;
+    symlink space($second, 'inner'), $link or die;
+}
 chmod 0640, $second->pgdata . "/$_" for 'myrecovery.conf', 'standby.signal';
 for my $node ($first, $second)
 {
