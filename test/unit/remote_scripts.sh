@@ -333,6 +333,13 @@ PATH=$FP_TEST_PATH exec "${0##*/}" "$@"
 END
     chmod +x "$kill_bin/$tool"
 done
+# Not in the order that this file system happens to have: PG_VERSION is the last.
+cat >"$kill_bin/find" <<'END'
+#!/bin/sh
+PATH=$FP_TEST_PATH
+find "$@" | sort -r
+END
+chmod +x "$kill_bin/find"
 
 # lay_out [inside]: a node with its WAL and two tablespaces elsewhere, and a copy
 # of each, beside it or inside, where something of others is as well. The second
