@@ -164,6 +164,18 @@ is_mount_point() {
     [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
 }
 
+# is_mounted FOLDER: the same for its resolved name, as far as the kernel's list
+# of mounts goes; starts no process.
+is_mounted() {
+    while read -r _ _ _ _ point _; do
+        case $point in
+            *\\*) point=$(printf '%b' "$point") ;;
+        esac
+        [ "$point" != "$1" ] || return 0
+    done 2>/dev/null </proc/self/mountinfo
+    return 1
+}
+
 # make_work: makes sure of $work, the folder that every job needs beside PGDATA.
 # shellcheck disable=SC2154 # the scripts'
 make_work() {
@@ -179,7 +191,7 @@ make_work() {
 emit_folders() {
     if [ -L "$pgdata/pg_wal" ]; then
         emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
-    elif is_mount_point "$pgdata/pg_wal"; then
+    elif is_mounted "$pgdata/pg_wal"; then
         emit waldir "$pgdata/pg_wal"
     fi
     for link in "$pgdata"/pg_tblspc/*; do
