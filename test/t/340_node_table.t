@@ -73,7 +73,7 @@ my $log = $new->log_size;
 my $r = call(q{, when_down => 'rejoin'});
 ok($r->{ok}, 'a node follows by what its row says') or diag($r->{err});
 shows(job('method, state') eq 'rewind|succeeded', 'a server that is down was found, by SSH', qw(pgdata ssh_user ssh_port ssh_key_file node_bin_dir));
-shows(slurp("$dir/known_hosts") =~ /ssh-ed25519/, 'its host key was taken in', qw(ssh_known_hosts_file ssh_host_key_checking));
+shows(slurp("$dir/known_hosts") =~ /(?:ssh|ecdsa)-\S+ AAAA/, 'its host key was taken in', qw(ssh_known_hosts_file ssh_host_key_checking));
 shows(-e "$dir/started", 'the start command was run', 'node_start_command');
 shows(-e "$data/row/standby.conf" && !-e "$data/wrong.conf", 'the settings are in their file', 'recovery_file');
 my %conninfo = $old->safe_psql('SHOW primary_conninfo') =~ /(\w+)=('(?:[^'\\]|\\.)*'|\S+)/g;
