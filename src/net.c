@@ -139,18 +139,41 @@ typedef struct NetLookup
 	struct addrinfo hints;
 	char		host[NI_MAXHOST];
 	char		service[16];
+	struct NetLookup *next;
 } NetLookup;
 
-/* Gives the lookup up; one that goes on keeps its memory. */
+/* Those that were given up and go on. */
+static NetLookup *given_up = NULL;
+
+/* One that goes on keeps its memory until a later call. */
 static void
 net_end_lookup(NetLookup *lookup)
 {
 	if (gai_error(&lookup->request) == EAI_INPROGRESS &&
 		gai_cancel(&lookup->request) != EAI_CANCELED)
+	{
+		lookup->next = given_up;
+		given_up = lookup;
 		return;
+	}
 	if (lookup->request.ar_result != NULL)
 		freeaddrinfo(lookup->request.ar_result);
 	free(lookup);
+}
+
+static void
+net_end_given_up(void)
+{
+	NetLookup  *lookups = given_up;
+
+	given_up = NULL;
+	while (lookups != NULL)
+	{
+		NetLookup  *lookup = lookups;
+
+		lookups = lookup->next;
+		net_end_lookup(lookup);
+	}
 }
 
 /*
@@ -168,6 +191,7 @@ net_resolve(const char *host, int port, TimestampTz deadline,
 	volatile long pause_ms = 1;
 	volatile int rc;
 
+	net_end_given_up();
 	if (lookup == NULL)
 		return EAI_MEMORY;
 	strlcpy(lookup->host, host, sizeof(lookup->host));

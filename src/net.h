@@ -28,7 +28,7 @@ typedef enum NetFailure
  * (give it back by net_close), or PGINVALID_SOCKET with *failure and *cause
  * set.  *cause is palloc'd in the current context: the reason as a phrase.
  * Raises ERROR on a cancel request, and when no file descriptor is left; it
- * leaks nothing then, but for the memory of a lookup that goes on.
+ * leaks nothing then.
  */
 extern pgsocket net_try_connect(const char *host, int port,
 								TimestampTz deadline,

@@ -373,6 +373,7 @@ sub _start_in_valgrind
     my ($self) = @_;
     FollowPrimary::Process->start(
         [ 'valgrind', '--quiet', '--leak-check=full', '--show-leak-kinds=definite', '--num-callers=30',
+            '--run-libc-freeres=no',
             "--log-file=$ENV{FOLLOW_PRIMARY_VALGRIND}/%p.log", $self->bin('postgres'), '-D', $self->pgdata ],
         out => $self->host->dir . "/$self->{name}.start.log");
     wait_until("$self->{name} answers", sub { ($self->psql('SELECT 1'))[0] == 0 }, 120);
