@@ -46,15 +46,17 @@ ok($r->{ok}, 'the crashed primary rejoins') or diag($r->{err});
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 
 # 3. A command that takes its time with one node: meanwhile the others can be
-# attached by what pgpool knew of them under the former primary (here they
-# certainly are), and are never visited.
+# attached by what pgpool knew of them under the former primary, and are never
+# visited. Here it is done for the health check: if that is so early that the
+# command does not run yet, pgpool itself waits for the command to end.
 my $go = $pgpool->dir . '/go';
 spew($pgpool->dir . '/wait', "#!/bin/sh\nfor i in \$(seq 600); do [ ! -e $go ] || break; sleep 0.1; done\n", 0700);
 my $setting = $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command';
-$pgpool->set($setting => $pgpool->dir . '/wait; ' . $pgpool->follow_command);
+$pgpool->set(auto_failback => 'off', $setting => $pgpool->dir . '/wait; ' . $pgpool->follow_command);
 wait_until('pgpool has read it', sub { return ($pgpool->psql("PGPOOL SHOW $setting"))[1] =~ m{/wait; } }, 20);
 my $jobs = $node[1]->safe_psql('SELECT max(id) FROM follow_primary_job');
 $node[1]->kill9;
+wait_until('the command runs', sub { return $pgpool->log_content =~ m{execute command: \S+/wait;} }, 30);
 $pgpool->wait_for_primary(0, 30);
 for my $id (2, 3)
 {
