@@ -23,6 +23,9 @@
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000
 
+/* For those that remove data, terabytes of it perhaps, without a word. */
+#define REMOVE_TIMEOUT_MS	(4 * 3600 * 1000)
+
 /* Beyond a script's own limit, for it to say what happened. */
 #define GRACE_MS			15000
 
@@ -555,7 +558,7 @@ node_copy(Job *job)
 StepResult
 node_clear(Job *job)
 {
-	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteLimits limits = {.timeout_ms = REMOVE_TIMEOUT_MS};
 	RemoteReply reply;
 	RoomFacts	room;
 
@@ -709,7 +712,7 @@ node_undo_repoint(Job *job)
 StepResult
 node_clean(Job *job)
 {
-	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteLimits limits = {.timeout_ms = REMOVE_TIMEOUT_MS};
 	RemoteReply reply;
 	const char *kept;
 
