@@ -72,7 +72,7 @@ is_own_tablespace() {
         return 0
     fi
     for link in "$pgdata"/pg_tblspc/*; do
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
         if [ -h "$link" ] && [ "$link" -ef "$1" ]; then
             return 0
         fi

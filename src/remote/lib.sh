@@ -110,7 +110,7 @@ server_pid() {
         '' | *[!0-9]*) pid= && return 1 ;;
     esac
     if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
         [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
     elif [ -n "${bin:-}" ]; then
         LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1

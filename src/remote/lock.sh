@@ -59,7 +59,7 @@ while :; do
         *) die lock_failed "could not lock $file" ;;
     esac
     # Whoever had the lock removed the file: is this the one that others see?
-    # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+    # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
     if [ "$file" -ef /proc/self/fd/9 ]; then
         break
     fi

@@ -355,7 +355,7 @@ done
 while [ $# -ge 2 ]; do
     if [ ! -e "$pgdata/pg_tblspc/$1" ] && [ ! -h "$pgdata/pg_tblspc/$1" ]; then
         for link in "$pgdata"/pg_tblspc/*; do
-            # shellcheck disable=SC3013 # as above
+            # shellcheck disable=SC2039,SC3013 # as above
             if [ -h "$link" ] && [ "$link" -ef "$2" ]; then
                 give_up no needs_copy "$2 was made a tablespace anew after the fork: a rewind would mix up the old and the new one"
             fi

@@ -102,7 +102,7 @@ has_data() {
     # one in a data directory is that one's
     [ -n "$data" ] || [ ! -e "${1%/*}/PG_VERSION" ] || data=${1%/*}
     [ -n "$data" ] || return 2
-    # shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+    # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
     [ "$data" = "$asked" ] || [ "$data" = "$pgdata" ] || [ "$data" -ef "$pgdata" ]
 }
 
@@ -149,7 +149,7 @@ find_config_file() {
             done
         fi
     fi
-    # shellcheck disable=SC3013 # as above
+    # shellcheck disable=SC2039,SC3013 # as above
     if [ "${config_file##*/}" = postgresql.conf ] && [ "${config_file%/*}" -ef "$pgdata" ]; then
         config_file=
     fi
@@ -217,7 +217,7 @@ emit version "$text"
 # Is it running? The lock file's lines: pid, directory, start time, port,
 # socket directory, listen address, shared memory, status.
 pid=
-# shellcheck disable=SC3013 # -ef is in dash and in POSIX.1-2024
+# shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
 if lock_file "$pgdata/postmaster.pid" &&
     [ "${lock_pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$lock_pid" 2>/dev/null &&
     [ "/proc/$lock_pid/cwd/." -ef "$pgdata/." ]; then
