@@ -60,6 +60,9 @@
 /* How often a job may find that the node is not what it planned for. */
 #define MAX_PLANS			3
 
+/* How often a job's end is tried to be recorded. */
+#define RECORD_TRIES		3
+
 /* What a message in the queue is, its first byte. */
 #define MESSAGE_JOB_ID		'J'
 #define MESSAGE_NOTICE		'N'
@@ -454,6 +457,31 @@ put_text(char *to, const char *text)
 	to[len] = '\0';
 }
 
+/* Another signal meanwhile is no reason not to write down why the job ended. */
+static void
+record_failure(Job *job, const char *state, const ErrorData *error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool written = false;
+
+	for (volatile int tries = 0; tries < RECORD_TRIES && !written; tries++)
+	{
+		QueryCancelPending = false;
+		PG_TRY();
+		{
+			job_fail(job, state, error);
+			written = true;
+		}
+		PG_CATCH();
+		{
+			(void) sql_recover(context);
+		}
+		PG_END_TRY();
+	}
+	if (!written)
+		proc_exit(1);			/* it is started again: see end_interrupted() */
+}
+
 static void
 tell_outcome(Outcome *outcome, const Job *job, const ErrorData *error)
 {
@@ -573,7 +601,7 @@ follow_primary_worker_main(Datum main_arg)
 		tell_outcome(&segment->outcome, job, error);
 		clean_up(job);
 		if (job->id != 0)
-			job_fail(job, state, error);
+			record_failure(job, state, error);
 	}
 	PG_END_TRY();
 
