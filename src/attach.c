@@ -11,11 +11,11 @@
 #include <sys/socket.h>
 
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 
 #include "attach.h"
 #include "compat.h"
+#include "net.h"
 #include "node.h"
 #include "pcp.h"
 
@@ -172,10 +172,7 @@ attach(Job *job, const PcpTarget *target)
 					 errdetail("pgpool took the request to attach it and still shows status %d.",
 							   info.status),
 					 errhint("See pgpool's log.")));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		net_pause(POLL_MS);
 	}
 	job_detail(job, "pgpool at %s:%d shows node %d up", target->host, target->port, node_id);
 }

@@ -11,7 +11,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -23,6 +22,7 @@
 #include "folders.h"
 #include "job.h"
 #include "method.h"
+#include "net.h"
 #include "request.h"
 #include "snapshot.h"
 #include "sql.h"
@@ -208,10 +208,7 @@ follow_primary_wait(PG_FUNCTION_ARGS)
 			result = cstring_to_text(state);
 			break;
 		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 WAIT_POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		net_pause(WAIT_POLL_MS);
 	}
 	MemoryContextDelete(scratch);
 	if (released)

@@ -10,11 +10,11 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "job.h"
+#include "net.h"
 #include "sql.h"
 
 #define PROGRESS_INTERVAL_MS 1000
@@ -118,10 +118,7 @@ job_lock_slot(Job *job)
 					 errdetail("Job %s is at work with it. Nothing was changed, neither here nor on the node.",
 							   sql_value(other, 0, 0)),
 					 errhint("%s", OWN_SLOT_HINT)));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 SLOT_POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		net_pause(SLOT_POLL_MS);
 	}
 }
 

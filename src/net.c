@@ -301,6 +301,12 @@ net_wait(pgsocket sock, int events, TimestampTz deadline, long max_wait_ms)
 		net_milliseconds_until(deadline) > 0;
 }
 
+void
+net_pause(long wait_ms)
+{
+	(void) net_wait(PGINVALID_SOCKET, 0, DT_NOEND, wait_ms);
+}
+
 /* Connects to one address; *error is an errno, 0 for our own deadline. */
 static pgsocket
 net_connect_address(const struct addrinfo *address, TimestampTz deadline,

@@ -46,4 +46,7 @@ extern void net_close(pgsocket sock);
 extern bool net_wait(pgsocket sock, int events, TimestampTz deadline,
 					 long max_wait_ms);
 
+/* Waits so long, or until the latch is set; checks for interrupts. */
+extern void net_pause(long wait_ms);
+
 #endif							/* FOLLOW_PRIMARY_NET_H */

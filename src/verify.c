@@ -18,10 +18,10 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "net.h"
 #include "node.h"
 #include "remote.h"
 #include "sql.h"
@@ -108,10 +108,7 @@ wait_for_sender(const Job *job, const char *lsn, TimestampTz deadline)
 		MemoryContextSwitchTo(caller);
 		if (objection == NULL || GetCurrentTimestamp() >= deadline)
 			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		net_pause(POLL_MS);
 	}
 	if (objection)
 		objection = pstrdup(objection);

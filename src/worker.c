@@ -39,6 +39,7 @@
 #include "folders.h"
 #include "job.h"
 #include "method.h"
+#include "net.h"
 #include "node.h"
 #include "primary.h"
 #include "sql.h"
@@ -163,10 +164,7 @@ listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
 							(errcode(ERRCODE_SYSTEM_ERROR),
 							 errmsg("the job's worker did not start within %d s", START_TIMEOUT_S),
 							 errhint("See the server log. Nothing was changed.")));
-				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 1000, PG_WAIT_EXTENSION);
-				ResetLatch(MyLatch);
-				CHECK_FOR_INTERRUPTS();
+				net_pause(1000);
 				break;
 		}
 	}
