@@ -45,7 +45,7 @@ job_record(Job *job)
 										  "INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
 										  "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline) "
 										  "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
-										  "('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint) "
+										  SQL_TIMELINE ") "
 										  "RETURNING id) "
 										  "SELECT id, pg_advisory_lock($10::int, (id %% 2147483648)::int) FROM job",
 										  request->schema),
@@ -64,8 +64,8 @@ job_lock_node(Job *job)
 		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id)
 	};
 
-	if (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
-						  lengthof(lock), lock), "t") != 0)
+	if (!sql_is_true("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
+					 lengthof(lock), lock))
 	{
 		SqlResult  *other = sql_run(psprintf("SELECT id, started_at, worker_pid FROM %s.follow_primary_job "
 											 "WHERE lower(node_host) = lower($1) AND node_port = $2::int "
@@ -101,8 +101,8 @@ job_lock_slot(Job *job)
 	const char *lock[] = {TEXT_INT64(SLOT_LOCK_CLASS), request->slot_name};
 	const char *slot[] = {request->slot_name, TEXT_INT64(job->id)};
 
-	while (strcmp(sql_scalar("SELECT pg_try_advisory_lock($1::int, hashtext($2))",
-							 lengthof(lock), lock), "t") != 0)
+	while (!sql_is_true("SELECT pg_try_advisory_lock($1::int, hashtext($2))",
+						lengthof(lock), lock))
 	{
 		SqlResult  *other = sql_run(psprintf("SELECT id, node_host || ':' || node_port FROM %s.follow_primary_job "
 											 "WHERE slot_name = $1 AND id <> $2::bigint AND state = 'running' "
@@ -125,14 +125,11 @@ job_lock_slot(Job *job)
 void
 job_sweep(const char *schema)
 {
-	const char *args[] = {TEXT_INT64(JOB_LOCK_CLASS), CALL_AGAIN};
+	const char *args[] = {CALL_AGAIN};
 
 	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
-					 "error_code = '57P01', error = 'its worker ended without a word', hint = $2 "
-					 "WHERE state = 'running' AND NOT EXISTS (SELECT FROM pg_locks l "
-					 "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 "
-					 "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-					 "AND l.classid = $1::oid AND l.objid::bigint = j.id %% 2147483648) "
+					 "error_code = '57P01', error = 'its worker ended without a word', hint = $1 "
+					 "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
 					 "RETURNING id) "
 					 "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
 					 "FROM job WHERE s.job_id = job.id AND s.state = 'running'",

@@ -112,4 +112,10 @@ extern void job_fail(Job *job, const char *state, const ErrorData *error);
 #define NODE_LOCK_CLASS	1718645616
 #define SLOT_LOCK_CLASS	1718645617
 
+/* SQL: the locks of live jobs; objid is the job's id, modulo 2^31. */
+#define JOB_LOCKS \
+	"pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 " \
+	"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) " \
+	"AND classid = " CppAsString2(JOB_LOCK_CLASS) "::oid"
+
 #endif							/* FOLLOW_PRIMARY_JOB_H */

@@ -23,8 +23,8 @@
 static bool
 control_file_is_current(void)
 {
-	return strcmp(sql_scalar("SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint "
-							 "FROM pg_control_checkpoint()", 0, NULL), "t") == 0;
+	return sql_is_true("SELECT timeline_id = " SQL_TIMELINE " FROM pg_control_checkpoint()",
+					   0, NULL);
 }
 
 StepResult

@@ -121,6 +121,14 @@ sql_scalar(const char *statement, int nargs, const char *const *args)
 	return result->nrows > 0 ? sql_value(result, 0, 0) : NULL;
 }
 
+bool
+sql_is_true(const char *statement, int nargs, const char *const *args)
+{
+	char	   *value = sql_scalar(statement, nargs, args);
+
+	return value != NULL && strcmp(value, "t") == 0;
+}
+
 char *
 sql_scalar_latest(const char *statement, int nargs, const char *const *args)
 {

@@ -37,8 +37,16 @@ extern SqlResult *sql_run(const char *statement, int nargs,
 extern char *sql_scalar(const char *statement, int nargs,
 						const char *const *args);
 
+/* Is that first value true? */
+extern bool sql_is_true(const char *statement, int nargs,
+						const char *const *args);
+
+/* SQL: the timeline that this server writes. */
+#define SQL_TIMELINE \
+	"('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint"
+
 /*
- * The same, with a snapshot of this moment: it sees what was committed since
+ * sql_scalar() with a snapshot of this moment: it sees what was committed since
  * the caller's transaction began, at every isolation level.  For queries.
  */
 extern char *sql_scalar_latest(const char *statement, int nargs,

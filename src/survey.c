@@ -179,9 +179,9 @@ find_former_slot(Job *job, const RemoteReply *reply)
 		!job->node.receiver_streaming ||
 		job->node.receiver_timeline != job->primary.timeline)
 		return;
-	if (strcmp(sql_scalar("SELECT EXISTS (SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid "
-						  "WHERE s.slot_name = $1 AND s.slot_type = 'physical' AND r.application_name = coalesce($2, r.application_name))",
-						  lengthof(args), args), "t") == 0)
+	if (sql_is_true("SELECT EXISTS (SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid "
+					"WHERE s.slot_name = $1 AND s.slot_type = 'physical' AND r.application_name = coalesce($2, r.application_name))",
+					lengthof(args), args))
 		job->former_slot = pstrdup(slot);
 }
 

@@ -78,11 +78,10 @@ static const char *
 replay_objection(const Job *job, const char *lsn)
 {
 	const char *args[] = {job->request->slot_name, lsn};
-	char	   *replayed = sql_scalar("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
-									  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
-									  "WHERE s.slot_name = $1", lengthof(args), args);
 
-	return replayed && strcmp(replayed, "t") == 0 ? NULL :
+	return sql_is_true("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
+					   "JOIN pg_stat_replication r ON r.pid = s.active_pid "
+					   "WHERE s.slot_name = $1", lengthof(args), args) ? NULL :
 		"the node does not replay what is written here";
 }
 

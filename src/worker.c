@@ -262,12 +262,9 @@ worker_run(const Request *request, bool wait)
 int
 worker_pid(int64 job_id)
 {
-	const char *args[] = {
-		psprintf("%d", JOB_LOCK_CLASS), psprintf(INT64_FORMAT, job_id % 2147483648)
-	};
-	char	   *pid = sql_scalar("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
-								 "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-								 "AND classid = $1::oid AND objid = $2::oid", lengthof(args), args);
+	const char *args[] = {psprintf(INT64_FORMAT, job_id % 2147483648)};
+	char	   *pid = sql_scalar("SELECT pid FROM " JOB_LOCKS " AND objid = $1::oid",
+								 lengthof(args), args);
 
 	return pid ? atoi(pid) : 0;
 }
