@@ -53,33 +53,27 @@ fail(const Job *job, const RemoteReply *reply, int sqlstate,
 			 errhint("%s", hint)));
 }
 
-static bool
-failed_for(const RemoteReply *reply, const char *reason)
-{
-	return reply->failed && strcmp(reply->failed, reason) == 0;
-}
-
 /* The SQLSTATE and hint of the reasons that several scripts share. */
 static int
 common_sqlstate(const RemoteReply *reply, const char **hint)
 {
-	if (failed_for(reply, "no_space"))
+	if (remote_failed_for(reply, "no_space"))
 	{
 		*hint = "Make room on the node, then call follow_primary() again.";
 		return ERRCODE_DISK_FULL;
 	}
-	if (failed_for(reply, "permission"))
+	if (remote_failed_for(reply, "permission"))
 	{
 		*hint = "Give the SSH user the right to write there, then call follow_primary() again.";
 		return ERRCODE_INSUFFICIENT_PRIVILEGE;
 	}
-	if (failed_for(reply, "source_unreachable"))
+	if (remote_failed_for(reply, "source_unreachable"))
 	{
 		*hint = "The node must be able to connect to this server: check pg_hba.conf and listen_addresses here, "
 			"the password file there, and follow_primary.primary_host, replication_user and rewind_user.";
 		return ERRCODE_CONNECTION_FAILURE;
 	}
-	if (failed_for(reply, "mount_point"))
+	if (remote_failed_for(reply, "mount_point"))
 	{
 		*hint = "What PostgreSQL keeps there has to be on the same file system as the rest. Move it, then call follow_primary() again.";
 		return ERRCODE_FEATURE_NOT_SUPPORTED;
@@ -171,7 +165,7 @@ node_connect(Job *job)
 	};
 
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
-	if (failed_for(&reply, "config_not_writable"))
+	if (remote_failed_for(&reply, "config_not_writable"))
 		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
 			 psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'. Nothing was changed.",
 					  recovery_file(job)));
@@ -207,11 +201,11 @@ node_lock(Job *job)
 	remote_hold(job->ssh, &remote_lock,
 				ARGUMENTS(job->node.pgdata, lock_owner(job), job->beside),
 				&limits, &reply);
-	if (failed_for(&reply, "locked"))
+	if (remote_failed_for(&reply, "locked"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
 			 "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
 			 "If that server should not be a primary, stop it first.");
-	if (failed_for(&reply, "no_flock"))
+	if (remote_failed_for(&reply, "no_flock"))
 		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
 	if (!reply.ok)
@@ -240,7 +234,7 @@ node_stop(Job *job)
 						 expand_command(job, settings->node_stop_command),
 						 psprintf(INT64_FORMAT, job->id)),
 			   &limits, &reply);
-	if (failed_for(&reply, "timeout"))
+	if (remote_failed_for(&reply, "timeout"))
 		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
 			 "Raise follow_primary.stop_timeout, or see what holds the server up, then call follow_primary() again.");
 	if (!reply.ok)
@@ -265,7 +259,7 @@ start(const Job *job)
 						 NUMBER(settings->start_timeout),
 						 expand_command(job, settings->node_start_command), ""),
 			   &limits, &reply);
-	if (failed_for(&reply, "timeout"))
+	if (remote_failed_for(&reply, "timeout"))
 		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not start in time",
 			 "See the server's log above. If it needs longer, raise follow_primary.start_timeout; then call follow_primary() again.");
 	if (!reply.ok)
@@ -415,9 +409,9 @@ node_rewind(Job *job)
 	RemoteReply reply;
 
 	remote_run(job->ssh, &remote_rewind, rewind_arguments(job), &limits, &reply);
-	if (failed_for(&reply, "tablespace_in_use"))
+	if (remote_failed_for(&reply, "tablespace_in_use"))
 		fail_for_tablespace(job, &reply);
-	if (failed_for(&reply, "needs_copy"))
+	if (remote_failed_for(&reply, "needs_copy"))
 	{
 		if (job->plan.copy_if_rewind_fails)
 		{
@@ -535,12 +529,12 @@ node_copy(Job *job)
 	RemoteReply reply;
 
 	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
-	if (failed_for(&reply, "tablespace_in_use"))
+	if (remote_failed_for(&reply, "tablespace_in_use"))
 		fail_for_tablespace(job, &reply);
-	if (failed_for(&reply, "slot_in_use"))
+	if (remote_failed_for(&reply, "slot_in_use"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "the replication slot is in use",
 			 "Another server streams through it: give this node another slot_name.");
-	if (failed_for(&reply, "verify_failed"))
+	if (remote_failed_for(&reply, "verify_failed"))
 		fail(job, &reply, ERRCODE_DATA_CORRUPTED, "the copy does not verify",
 			 job->plan.in_place ?
 			 "Look for disk errors on the node, then call follow_primary() again." :
@@ -613,7 +607,7 @@ node_swap(Job *job)
 static void
 check_configured(Job *job, const RemoteReply *reply)
 {
-	if (failed_for(reply, "overridden"))
+	if (remote_failed_for(reply, "overridden"))
 		fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "other settings win over those of a standby",
 			 "Remove the named settings from the node's configuration or its start command, then call follow_primary() again.");
 	if (!reply->ok)
@@ -651,7 +645,7 @@ node_configure(Job *job)
 	{
 		remote_run(job->ssh, &remote_restore_config, ARGUMENTS(job->node.pgdata),
 				   &limits, &reply);
-		if (failed_for(&reply, "not_saved") &&
+		if (remote_failed_for(&reply, "not_saved") &&
 			(job->node.pgdata_state != PGDATA_OK || job->plan.finish))
 			content = psprintf("%s%s", content, job_identity_conf(job));
 		else if (!reply.ok)
@@ -686,7 +680,7 @@ node_repoint(Job *job)
 	/* Puts back what was saved, and is content when nothing was. */
 	job->undo = node_undo_repoint;
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
-	if (failed_for(&reply, "save_failed") || failed_for(&reply, "reload_failed"))
+	if (remote_failed_for(&reply, "save_failed") || remote_failed_for(&reply, "reload_failed"))
 		fail_repoint(job, &reply);
 	check_configured(job, &reply);
 	return STEP_DONE;

@@ -101,6 +101,12 @@ remote_says(const RemoteReply *reply, const char *key, const char *value)
 	return found != NULL && strcmp(found, value) == 0;
 }
 
+bool
+remote_failed_for(const RemoteReply *reply, const char *reason)
+{
+	return reply->failed != NULL && strcmp(reply->failed, reason) == 0;
+}
+
 int64
 remote_number(const RemoteReply *reply, const char *key)
 {

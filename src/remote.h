@@ -104,6 +104,9 @@ extern const char *remote_get(const RemoteReply *reply, const char *key);
 extern bool remote_says(const RemoteReply *reply, const char *key,
 						const char *value);
 
+/* Has the script failed for this reason? */
+extern bool remote_failed_for(const RemoteReply *reply, const char *reason);
+
 /* A number by key; 0 if there is none. */
 extern int64 remote_number(const RemoteReply *reply, const char *key);
 

@@ -592,14 +592,12 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	node->version_major = major_of(remote_get(reply, "version"));
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->mark = read_mark(remote_get(reply, "mark"));
-	value = remote_get(reply, "leftovers");
-	node->leftovers = value && strcmp(value, "yes") == 0;
+	node->leftovers = remote_says(reply, "leftovers", "yes");
 	value = remote_get(reply, "home");
 	job->node_home = pstrdup(value ? value : "");
 	value = remote_get(reply, "config_file");
 	job->config_file = pstrdup(value ? value : "");
-	value = remote_get(reply, "config_missing");
-	node->config_missing = value && strcmp(value, "yes") == 0;
+	node->config_missing = remote_says(reply, "config_missing", "yes");
 	value = remote_get(reply, "waldir");
 	job->waldir = pstrdup(value ? value : "");
 	value = remote_get(reply, "port_owner");
@@ -924,7 +922,7 @@ survey(Job *job)
 			NULL
 	},
 			   &limits, &reply);
-	if (!reply.ok && reply.failed && strcmp(reply.failed, "foreign_config") == 0)
+	if (remote_failed_for(&reply, "foreign_config"))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("node %s:%d has another configuration file", request->node_host, request->node_port),

@@ -185,7 +185,7 @@ verify_follows(Job *job)
 		if (objection == NULL)
 			break;
 		if (GetCurrentTimestamp() >= deadline ||
-			(reply.failed && strcmp(reply.failed, "ended") == 0))
+			remote_failed_for(&reply, "ended"))
 			return not_proven(job, psprintf("After %d seconds: %s%s", settings->verify_timeout, objection,
 											job->node.replay_delayed ?
 											"; with recovery_min_apply_delay it connects only when what it has is replayed" : ""));
