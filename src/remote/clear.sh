@@ -36,14 +36,6 @@ umask 077
 LC_ALL=C
 export LC_ALL
 
-# put FILE: stdin becomes FILE, durably and in one step.
-put() {
-    cat >"$1.tmp" || die no_space "could not write $1.tmp"
-    sync "$1.tmp" 2>/dev/null
-    mv -f "$1.tmp" "$1" || die permission "could not write $1"
-    sync "${1%/*}" 2>/dev/null
-}
-
 server_pid && die running "a server runs on $pgdata, as process $pid"
 refuse_unfinished_swap
 know_folders "$@"

@@ -31,15 +31,10 @@ real() {
     printf '%s' "${1%/}"
 }
 
-# know_folders LOCATION...: sets folders, the resolved paths, and mounts, all
-# mount points of the machine, a line each; resolves waldir.
+# know_folders LOCATION...: sets folders, the resolved paths, and mounts; resolves
+# waldir.
 know_folders() {
-    mounts=$(awk '{
-        gsub(/\\040/, " ", $5)
-        gsub(/\\011/, "\t", $5)
-        gsub(/\\134/, "\\\\", $5)
-        print $5
-    }' /proc/self/mountinfo 2>/dev/null)
+    read_mounts
     folders=$pgdata
     if [ -n "$waldir" ]; then
         waldir=$(real "$waldir")

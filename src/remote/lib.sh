@@ -155,6 +155,16 @@ try() {
     esac
 }
 
+# put FILE: stdin becomes FILE, durably and in one step. Behind a pipe its death
+# is the caller's to follow: put FILE || exit 1. For other reasons than these the
+# script sets put_reason.
+put() {
+    cat >"$1.tmp" || die "${put_reason:-no_space}" "could not write $1.tmp"
+    sync "$1.tmp" 2>/dev/null
+    mv -f "$1.tmp" "$1" || die "${put_reason:-permission}" "could not write $1"
+    sync "${1%/*}" 2>/dev/null
+}
+
 # is_mount_point FOLDER
 is_mount_point() {
     [ -d "$1" ] || return 1
@@ -164,15 +174,25 @@ is_mount_point() {
     [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
 }
 
-# is_mounted FOLDER: the same for its resolved name, as far as the kernel's list
-# of mounts goes; starts no process.
-is_mounted() {
+# read_mounts: sets mounts to all mount points of the machine, a line each;
+# starts no process.
+read_mounts() {
+    mounts=
     while read -r _ _ _ _ point _; do
         case $point in
             *\\*) point=$(printf '%b' "$point") ;;
         esac
-        [ "$point" != "$1" ] || return 0
+        mounts=$mounts$point$nl
     done 2>/dev/null </proc/self/mountinfo
+}
+
+# is_mounted FOLDER: as is_mount_point for its resolved name, as far as the
+# kernel's list of mounts goes.
+is_mounted() {
+    read_mounts
+    case $nl$mounts in
+        *"$nl$1$nl"*) return 0 ;;
+    esac
     return 1
 }
 

@@ -36,6 +36,7 @@ shift 2
 work=$pgdata.follow_primary
 list=$work/swap.list
 major=
+put_reason=swap_failed
 
 umask 077
 LC_ALL=C
@@ -44,15 +45,6 @@ export LC_ALL
 rename() {
     mv -T "$1" "$2" || die swap_failed "could not rename $1 to $2"
     sync "${2%/*}" 2>/dev/null
-}
-
-# put FILE: stdin becomes FILE, durably and in one step. At the end of a pipe,
-# which is a subshell, it cannot end the script itself.
-put() {
-    cat >"$1.tmp" || die swap_failed "could not write $1.tmp"
-    sync "$1.tmp" 2>/dev/null
-    mv -f "$1.tmp" "$1" || die swap_failed "could not write $1"
-    sync "${1%/*}" 2>/dev/null
 }
 
 mark() {
