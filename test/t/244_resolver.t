@@ -7,28 +7,19 @@
 use IO::Socket::INET;
 use Time::HiRes qw(time);
 
-BEGIN
-{
-    if (!$ENV{RESOLVER_TEST} && $> != 0)
-    {
-        my ($gid) = split ' ', $(;
-        my $setup = 'mount -t tmpfs tmpfs /mnt && printf "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n" >/mnt/resolv.conf'
-            . ' && printf "127.0.0.1 localhost\n127.0.0.77 known.invalid\n" >/mnt/hosts && printf "hosts: files dns\npasswd: files\ngroup: files\n" >/mnt/nsswitch.conf'
-            . ' && for f in resolv.conf hosts nsswitch.conf; do mount --bind /mnt/$f "$(readlink -f /etc/$f)" || exit 1; done'
-            . ' && ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start'
-            . ' && exec unshare -U --map-user="$1" --map-group="$2" sh -c \'shift 2; exec "$@"\' sh "$@"';
-        my @unshare = ('unshare', '-Urmn', 'sh', '-c', $setup, 'sh', $<, $gid);
-        if (system('sh', '-c', 'exec "$@" >/dev/null 2>&1', 'sh', @unshare, 'true') == 0)
-        {
-            $ENV{RESOLVER_TEST} = 1;
-            exec @unshare, $^X, (map { "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
-        }
-    }
-}
-
 use FollowPrimary::Test;
+use FollowPrimary::Mounts;
 
-plan(skip_all => 'namespaces cannot be made here (unshare, ip)') if !$ENV{RESOLVER_TEST};
+my $made = FollowPrimary::Mounts::enter(<<'END', network => 1);
+printf 'nameserver 127.0.0.1\noptions timeout:30 attempts:5\n' >resolv.conf &&
+printf '127.0.0.1 localhost\n127.0.0.77 known.invalid\n' >hosts &&
+printf 'hosts: files dns\npasswd: files\ngroup: files\n' >nsswitch.conf &&
+for f in resolv.conf hosts nsswitch.conf; do mount --bind "$f" "$(readlink -f "/etc/$f")" || exit 1; done &&
+ip link set lo up &&
+echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
+END
+plan(skip_all => 'namespaces cannot be made here (unshare, ip)') if !$made;
+
 my $name_server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 53, Proto => 'udp') or die "port 53: $!";
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);

@@ -14,11 +14,12 @@ use POSIX ();
 use constant NONE => 'the kernel lets this account have no mount namespace (unshare -Urm)';
 
 # Runs the shell commands as the namespace's root in a new folder, and the
-# program again, as the account itself.  There it returns the folder; '' where
-# the kernel does not allow any of this.  Exits as the program does.
+# program again, as the account itself; with network => 1 in a network namespace
+# of its own, too.  There it returns the folder; '' where the kernel does not
+# allow any of this.  Exits as the program does.
 sub enter
 {
-    my ($commands) = @_;
+    my ($commands, %opt) = @_;
     return $ENV{FOLLOW_PRIMARY_MOUNTS} if defined $ENV{FOLLOW_PRIMARY_MOUNTS};
     my $dir = ($ENV{TMPDIR} // '/tmp') . "/fp-mounts-$$";
     mkdir $dir, 0700 or die "mkdir $dir: $!";
@@ -27,7 +28,7 @@ sub enter
     my $script = 'here=$PWD && cd "$1" && mount -t tmpfs -o mode=0700,size=10m tmpfs . && cd "$1" && { ' . $commands . '; } && cd "$here" && '
         . 'exec unshare -U --map-user="$2" --map-group="$3" sh -c \'shift 3; exec "$@"\' sh "$@"';
     my ($gid) = split ' ', $(;
-    my @unshare = ('unshare', '-Urm', 'sh', '-ec', $script, 'sh', $dir, $<, $gid);
+    my @unshare = ('unshare', $opt{network} ? '-Urmn' : '-Urm', 'sh', '-ec', $script, 'sh', $dir, $<, $gid);
 
     if (system('sh', '-c', 'exec "$@" >/dev/null 2>&1', 'sh', @unshare, 'true') != 0)
     {
