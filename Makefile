@@ -5,6 +5,7 @@ PGFILEDESC = "follow_primary - make a node follow the new primary after a failov
 
 OBJS = \
 	src/follow_primary.o \
+	src/divergence.o \
 	src/folders.o \
 	src/functions.o \
 	src/job.o \
@@ -32,6 +33,7 @@ OBJS = \
 	src/timeline.o \
 	src/unit.o \
 	src/verify.o \
+	src/wal.o \
 	src/worker.o
 
 REGRESS = install arguments privileges rendering plan

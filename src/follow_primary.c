@@ -8,7 +8,8 @@
  *	functions.c	the SQL-callable functions
  *	request.c	arguments, node row and settings become one value
  *	worker.c	a background worker takes it, and runs the job:
- *	survey.c	facts about this server and the node
+ *	survey.c	facts about this server and the node, with divergence.c (does
+ *				its WAL leave our history?) and wal.c (who has what it needs?)
  *	plan.c		facts to method, a pure function
  *	folders.c	where a node's data is, and the room for a copy
  *	method_*.c	the steps of each method, done by node.c, primary.c,

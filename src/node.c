@@ -19,6 +19,7 @@
 #include "remote.h"
 #include "sql.h"
 #include "survey.h"
+#include "wal.h"
 
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000
@@ -361,7 +362,7 @@ can_start_from(Job *job, const char *segment)
 		strspn(segment, "0123456789ABCDEF") != 24)
 		return true;
 	XLogFromFileName(segment, &tli, &number, wal_segment_size);
-	return survey_wal_is_available(job, number * wal_segment_size);
+	return wal_is_available(job, number * wal_segment_size);
 }
 
 /* The arguments of rewind.sh. */

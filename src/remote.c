@@ -115,6 +115,25 @@ remote_number(const RemoteReply *reply, const char *key)
 	return found != NULL ? strtoll(found, NULL, 10) : 0;
 }
 
+char *
+remote_control_value(const RemoteReply *reply, const char *label)
+{
+	size_t		len = strlen(label);
+
+	for (const char *line = remote_get(reply, "controldata"); line && *line;)
+	{
+		if (strncmp(line, label, len) == 0 && line[len] == ':')
+		{
+			line += len + 1;
+			line += strspn(line, " \t");
+			return pnstrdup(line, strcspn(line, "\n"));
+		}
+		line = strchr(line, '\n');
+		line = line ? line + 1 : NULL;
+	}
+	return NULL;
+}
+
 bool
 remote_parse(const char *out, const char *nonce, RemoteReply *reply)
 {

@@ -110,6 +110,12 @@ extern bool remote_failed_for(const RemoteReply *reply, const char *reason);
 /* A number by key; 0 if there is none. */
 extern int64 remote_number(const RemoteReply *reply, const char *key);
 
+/*
+ * The value of a line "label: value" of pg_controldata's output, which is the
+ * value of the key controldata, or NULL.
+ */
+extern char *remote_control_value(const RemoteReply *reply, const char *label);
+
 /* Parses a script's output; false if the closing marker is not there. */
 extern bool remote_parse(const char *out, const char *nonce,
 						 RemoteReply *reply);

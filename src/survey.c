@@ -9,47 +9,25 @@
 #include "postgres.h"
 
 #include "access/timeline.h"
-#include "access/transam.h"
 #include "access/xlog.h"
-#include "access/xlog_internal.h"
-#include "catalog/pg_control.h"
+#include "access/xlogrecord.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "storage/fd.h"
-#include "utils/pg_lsn.h"
 
-#include <ctype.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "compat.h"
+#include "divergence.h"
 #include "net.h"
 #include "recovery_conf.h"
 #include "sql.h"
 #include "survey.h"
+#include "wal.h"
 
 #define SURVEY_TIMEOUT_MS	60000
-#define ARCHIVE_TIMEOUT_MS	600000
-#define ARCHIVE_PROBES		16
-#define WAL_RECORD_HEADER	24	/* SizeOfXLogRecord */
-#define RAW_RECORD			64	/* with the longest page header; survey.sh
-								 * reads as much */
-#define OWN_RAW_RECORD		256 /* that with a checkpoint in it */
-
-static bool
-parse_lsn(const char *text, XLogRecPtr *lsn)
-{
-	unsigned int hi;
-	unsigned int lo;
-
-	if (text == NULL || sscanf(text, "%X/%X", &hi, &lo) != 2)
-		return false;
-	*lsn = ((uint64) hi << 32) | lo;
-	return true;
-}
 
 /* This server's history, as the backend reads it. */
 static void
@@ -73,31 +51,6 @@ read_own_history(TimeLineID timeline, History *history)
 	}
 }
 
-/*
- * Where the oldest segment in pg_wal begins that all later ones follow without
- * a gap, up to the end of WAL.
- */
-static XLogRecPtr
-oldest_wal(XLogRecPtr flush_lsn)
-{
-	SqlResult  *row = sql_run("SELECT right(name, 16) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' "
-							  "GROUP BY 1 ORDER BY 1 DESC", 0, NULL);
-	XLogRecPtr	oldest = 0;
-
-	for (int i = 0; i < row->nrows; i++)
-	{
-		uint64		hi = strtoul(pnstrdup(sql_value(row, i, 0), 8), NULL, 16);
-		uint64		lo = strtoul(sql_value(row, i, 0) + 8, NULL, 16);
-		XLogRecPtr	begin = (hi << 32) + lo * wal_segment_size;
-
-		/* Segments that are prepared for the future come first. */
-		if (oldest != 0 && begin + wal_segment_size != oldest && oldest <= flush_lsn)
-			break;
-		oldest = begin;
-	}
-	return oldest;
-}
-
 static void
 survey_primary(Job *job)
 {
@@ -113,9 +66,9 @@ survey_primary(Job *job)
 
 	row = sql_run("SELECT pg_walfile_name(pg_current_wal_insert_lsn()), pg_current_wal_flush_lsn()", 0, NULL);
 	facts->timeline = (TimeLineID) strtoul(pnstrdup(sql_value(row, 0, 0), 8), NULL, 16);
-	parse_lsn(sql_value(row, 0, 1), &facts->flush_lsn);
+	lsn_parse(sql_value(row, 0, 1), &facts->flush_lsn);
 	read_own_history(facts->timeline, &facts->history);
-	facts->oldest_wal = oldest_wal(facts->flush_lsn);
+	facts->oldest_wal = wal_oldest(facts->flush_lsn);
 }
 
 /*
@@ -133,7 +86,7 @@ survey_primary_again(Job *job)
 	row = sql_run("SELECT pg_current_wal_flush_lsn(), "
 				  "(SELECT count(*) FROM pg_replication_slots), "
 				  "(SELECT count(*) FROM pg_stat_get_wal_senders() WHERE pid IS NOT NULL)", 0, NULL);
-	parse_lsn(sql_value(row, 0, 0), &facts->flush_lsn);
+	lsn_parse(sql_value(row, 0, 0), &facts->flush_lsn);
 	facts->free_slots = max_replication_slots - atoi(sql_value(row, 0, 1));
 	facts->free_wal_senders = max_wal_senders - atoi(sql_value(row, 0, 2));
 
@@ -218,260 +171,6 @@ check_rewind_user(const Job *job)
 				 errhint("%s", psprintf("Run on this server: %s", missing))));
 }
 
-/* The header of a WAL record; its checksum and the one before it are in it. */
-typedef struct RecordHeader
-{
-	unsigned char bytes[WAL_RECORD_HEADER];
-} RecordHeader;
-
-/*
- * Picks the first n bytes of the record at lsn out of the len bytes that its
- * segment has from there on.  False if they are not all there.
- */
-static bool
-pick_record(const unsigned char *raw, int len, XLogRecPtr lsn,
-			unsigned char *record, int n)
-{
-	int			from = 0;
-	bool		written = false;
-
-	for (int i = 0; i < n; i++)
-	{
-		if ((lsn + from) % XLOG_BLCKSZ == 0)
-			from += XLogSegmentOffset(lsn + from, wal_segment_size) == 0 ?
-				SizeOfXLogLongPHD : SizeOfXLogShortPHD;
-		if (from >= len)
-			return false;
-		record[i] = raw[from++];
-		written = written || record[i] != 0;
-	}
-	return written;
-}
-
-/* The same from this server's own history, if its WAL is here. */
-static bool
-own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
-{
-	unsigned char raw[OWN_RAW_RECORD];
-	XLogSegNo	segment;
-
-	/* A segment in which timelines change is best found under the newest. */
-	XLByteToSeg(lsn, segment, wal_segment_size);
-	for (int i = history->length - 1; i >= 0; i--)
-	{
-		XLogSegNo	begin;
-		char		path[MAXPGPATH];
-		int			fd;
-		int			len;
-
-		XLByteToSeg(history->stretches[i].begin, begin, wal_segment_size);
-		if (segment < begin)
-			continue;
-		XLogFilePath(path, history->stretches[i].tli, segment, wal_segment_size);
-		fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-		if (fd < 0)
-			continue;
-		len = pg_pread(fd, raw, sizeof(raw), XLogSegmentOffset(lsn, wal_segment_size));
-		close(fd);
-		return pick_record(raw, len, lsn, record, n);
-	}
-	return false;
-}
-
-/* How survey.sh and its answer name a record. */
-static char *
-record_name(TimeLineID tli, XLogRecPtr lsn)
-{
-	return psprintf("%X/%X/%X", tli, (uint32) (lsn >> 32), (uint32) lsn);
-}
-
-/* The header of a record that the node was asked for, if it has one there. */
-static bool
-node_header(const RemoteReply *reply, TimeLineID tli, XLogRecPtr lsn,
-			RecordHeader *header)
-{
-	const char *value = remote_get(reply, psprintf("record.%s", record_name(tli, lsn)));
-	unsigned char raw[RAW_RECORD];
-	int			len = 0;
-
-	while (value && len < RAW_RECORD &&
-		   isxdigit((unsigned char) value[0]) && isxdigit((unsigned char) value[1]))
-	{
-		char		digits[] = {value[0], value[1], '\0'};
-
-		raw[len++] = (unsigned char) strtoul(digits, NULL, 16);
-		value += 2;
-	}
-	return len > 0 && pick_record(raw, len, lsn, header->bytes, WAL_RECORD_HEADER);
-}
-
-/*
- * Do both records follow the same one?  A place in a segment that was made for
- * future use holds old WAL, which follows another.
- */
-static bool
-same_predecessor(const RecordHeader *a, const RecordHeader *b)
-{
-	return memcmp(a->bytes + offsetof(XLogRecord, xl_prev),
-				  b->bytes + offsetof(XLogRecord, xl_prev), sizeof(XLogRecPtr)) == 0;
-}
-
-static bool
-same_record(const RecordHeader *a, const RecordHeader *b)
-{
-	return memcmp(a->bytes, b->bytes, WAL_RECORD_HEADER) == 0;
-}
-
-/* A line "label: value" of pg_controldata's output, or NULL. */
-static char *
-control_value(const char *controldata, const char *label)
-{
-	size_t		len = strlen(label);
-
-	for (const char *line = controldata; line && *line;)
-	{
-		if (strncmp(line, label, len) == 0 && line[len] == ':')
-		{
-			line += len + 1;
-			line += strspn(line, " \t");
-			return pnstrdup(line, strcspn(line, "\n"));
-		}
-		line = strchr(line, '\n');
-		line = line ? line + 1 : NULL;
-	}
-	return NULL;
-}
-
-/*
- * Does the node's history have this stretch too?  One of the same number that
- * begins elsewhere is another timeline, which the histories tell.
- */
-static bool
-shares(const NodeFacts *node, const Stretch *stretch)
-{
-	const Stretch *theirs;
-
-	if (!node->history_known)
-		return true;
-	theirs = history_find(&node->history, stretch->tli);
-	return theirs && theirs->begin == stretch->begin;
-}
-
-typedef enum Likeness
-{
-	LIKENESS_UNKNOWN,
-	LIKENESS_SAME,
-	LIKENESS_OTHER
-} Likeness;
-
-/*
- * Is the node's last checkpoint one of this server's history too?  Unlike its
- * WAL files, which a WAL receiver overwrites with what this server sends, the
- * control file tells what the node itself has been through.
- */
-static Likeness
-compare_checkpoint(const PrimaryFacts *primary, const NodeFacts *node,
-				   const char *control)
-{
-	const char *tli = control_value(control, "Latest checkpoint's TimeLineID");
-	const char *xid = control_value(control, "Latest checkpoint's NextXID");
-	const char *oid = control_value(control, "Latest checkpoint's NextOID");
-	const char *text = control_value(control, "Time of latest checkpoint");
-	unsigned int epoch;
-	unsigned int next_xid;
-	const Stretch *stretch;
-	XLogRecPtr	lsn;
-	XLogRecPtr	redo;
-	unsigned char record[SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort + sizeof(CheckPoint)];
-	XLogRecord	header;
-	CheckPoint	checkpoint;
-	time_t		when;
-	struct tm  *utc;
-	char		when_text[128];
-
-	/*
-	 * A standby's control file has the next XID of the latest checkpoint that
-	 * it has replayed (xlog_redo() in xlog.c), whose place it takes over only
-	 * at its next restartpoint: it may be later.
-	 */
-	if (tli == NULL || oid == NULL || text == NULL ||
-		xid == NULL || sscanf(xid, "%u:%u", &epoch, &next_xid) != 2 ||
-		!parse_lsn(control_value(control, "Latest checkpoint location"), &lsn) ||
-		!parse_lsn(control_value(control, "Latest checkpoint's REDO location"), &redo))
-		return LIKENESS_UNKNOWN;
-	stretch = history_find(&primary->history, (TimeLineID) strtoul(tli, NULL, 10));
-	if (stretch == NULL || !shares(node, stretch) || lsn < stretch->begin ||
-		(!XLogRecPtrIsInvalid(stretch->end) && lsn >= stretch->end) ||
-		lsn + sizeof(record) > primary->flush_lsn ||
-		!own_record(&primary->history, lsn, record, sizeof(record)))
-		return LIKENESS_UNKNOWN;
-
-	memcpy(&header, record, SizeOfXLogRecord);
-	memcpy(&checkpoint, record + SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort,
-		   sizeof(CheckPoint));
-	if (header.xl_rmid != RM_XLOG_ID ||
-		((header.xl_info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_SHUTDOWN &&
-		 (header.xl_info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_ONLINE))
-		return LIKENESS_OTHER;
-	when = (time_t) checkpoint.time;
-	utc = gmtime(&when);
-	if (utc == NULL ||
-		strftime(when_text, sizeof(when_text), "%a %b %e %H:%M:%S %Y", utc) == 0)
-		return LIKENESS_OTHER;
-	if (checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
-		CHECKPOINT_NEXT_XID(&checkpoint) <= ((uint64) epoch << 32 | next_xid) &&
-		strcmp(when_text, text) == 0)
-		return LIKENESS_SAME;
-	return LIKENESS_OTHER;
-}
-
-/*
- * Looks into the node's WAL where that of this server's history begins a
- * timeline, and at the node's last checkpoint.  The first record of a timeline
- * holds the time of the promotion, so a server that was promoted separately to
- * the same timeline has another one there.  And a node that is still on the
- * timeline before must have none there: if it has, it has WAL that this server
- * has not, replayed or not.
- */
-static void
-compare_wal(Job *job, const RemoteReply *reply)
-{
-	NodeFacts  *node = &job->node;
-	const History *history = &job->primary.history;
-	RecordHeader ours;
-	RecordHeader theirs;
-
-	for (int i = 1; i < history->length; i++)
-	{
-		XLogRecPtr	begin = history->stretches[i].begin;
-
-		if (!own_record(history, begin, ours.bytes, WAL_RECORD_HEADER))
-			continue;
-		if (node->timeline >= history->stretches[i].tli &&
-			shares(node, &history->stretches[i]) &&
-			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
-			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
-			node->forked_unseen = true;
-		if (node->timeline == history->stretches[i - 1].tli &&
-			node_header(reply, node->timeline, begin, &theirs) &&
-			same_predecessor(&ours, &theirs))
-			node->lsn = Max(node->lsn, begin + WAL_RECORD_HEADER);
-	}
-
-	switch (compare_checkpoint(&job->primary, node, remote_get(reply, "controldata")))
-	{
-		case LIKENESS_OTHER:
-			node->forked_unseen = true;
-			break;
-		case LIKENESS_SAME:
-			if (node->clean_shutdown)
-				node->was_primary = false;	/* a copy of this server */
-			break;
-		case LIKENESS_UNKNOWN:
-			break;
-	}
-}
-
 static NodeMark
 read_mark(const char *mark)
 {
@@ -524,15 +223,15 @@ read_running(Job *job, const RemoteReply *reply)
 	if (node->state == NODE_PRIMARY)
 	{
 		/* "000000020000000000000003 0/3000060" */
-		if (written && strlen(written) > 25 && parse_lsn(written + 25, &node->lsn))
+		if (written && strlen(written) > 25 && lsn_parse(written + 25, &node->lsn))
 			node->timeline = (TimeLineID) strtoul(pnstrdup(written, 8), NULL, 16);
 		return;
 	}
 
 	node->lsn = InvalidXLogRecPtr;
-	if (parse_lsn(remote_get(reply, "sql.replayed"), &lsn))
+	if (lsn_parse(remote_get(reply, "sql.replayed"), &lsn))
 		node->lsn = lsn;
-	if (parse_lsn(remote_get(reply, "sql.received"), &lsn))
+	if (lsn_parse(remote_get(reply, "sql.received"), &lsn))
 		node->lsn = Max(node->lsn, lsn);
 	value = remote_get(reply, "sql.recovery_timeline");
 	if (value)
@@ -566,7 +265,6 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	NodeFacts  *node = &job->node;
 	XLogRecPtr	end;
 	const char *state = remote_get(reply, "pgdata_state");
-	const char *control = remote_get(reply, "controldata");
 	const char *value;
 	char	   *key;
 
@@ -617,27 +315,27 @@ survey_read_node(Job *job, const RemoteReply *reply)
 			job->tablespaces[job->ntablespaces++] = pstrdup(reply->values[i].value);
 		}
 
-	if (control)
+	if (remote_get(reply, "controldata"))
 	{
 		node->system_id = 0;
-		if ((value = control_value(control, "Database system identifier")) != NULL)
+		if ((value = remote_control_value(reply, "Database system identifier")) != NULL)
 			node->system_id = strtoull(value, NULL, 10);
-		value = control_value(control, "Database cluster state");
+		value = remote_control_value(reply, "Database cluster state");
 		node->clean_shutdown = value && strncmp(value, "shut down", 9) == 0;
 		node->was_primary = value && strcmp(value, "in archive recovery") != 0 &&
 			strcmp(value, "shut down in recovery") != 0;
-		value = control_value(control, "wal_log_hints setting");
+		value = remote_control_value(reply, "wal_log_hints setting");
 		node->wal_log_hints = value && strcmp(value, "on") == 0;
-		value = control_value(control, "Data page checksum version");
+		value = remote_control_value(reply, "Data page checksum version");
 		node->checksums = value && atoi(value) > 0;
-		value = control_value(control, "Latest checkpoint's TimeLineID");
+		value = remote_control_value(reply, "Latest checkpoint's TimeLineID");
 		node->timeline = value ? (TimeLineID) strtoul(value, NULL, 10) : 0;
-		parse_lsn(control_value(control, "Latest checkpoint location"), &node->lsn);
+		lsn_parse(remote_control_value(reply, "Latest checkpoint location"), &node->lsn);
 		if (node->was_primary)
-			node->lsn += WAL_RECORD_HEADER; /* the checkpoint begins there */
-		else if (parse_lsn(control_value(control, "Minimum recovery ending location"), &end))
+			node->lsn += SizeOfXLogRecord; /* the checkpoint begins there */
+		else if (lsn_parse(remote_control_value(reply, "Minimum recovery ending location"), &end))
 			node->lsn = Max(node->lsn, end);
-		value = control_value(control, "Min recovery ending loc's timeline");
+		value = remote_control_value(reply, "Min recovery ending loc's timeline");
 		if (value && (TimeLineID) strtoul(value, NULL, 10) > node->timeline)
 			node->timeline = (TimeLineID) strtoul(value, NULL, 10);
 		value = remote_get(reply, "wal_timeline");
@@ -664,7 +362,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 			node->history_known = history_parse(value, node->timeline, &node->history);
 	}
 
-	compare_wal(job, reply);
+	divergence_find(&job->primary, node, reply);
 }
 
 /*
@@ -675,7 +373,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 static char *
 downstream_slots(const Job *job, const RemoteReply *reply)
 {
-	const char *state = control_value(remote_get(reply, "controldata"), "Database cluster state");
+	const char *state = remote_control_value(reply, "Database cluster state");
 	bool		is_standby = job->node.state == NODE_STANDBY ||
 		(job->node.state == NODE_DOWN && state && strstr(state, "recovery"));
 	StringInfoData names;
@@ -706,63 +404,6 @@ downstream_slots(const Job *job, const RemoteReply *reply)
 	return names.data;
 }
 
-/*
- * The file of a segment of this server's history: under the newest timeline in
- * it, for only that one is known to hold nothing else.
- */
-static char *
-segment_name(const History *history, XLogSegNo segment)
-{
-	char	   *name = palloc(MAXFNAMELEN);
-	int			i = history->length - 1;
-
-	while (i > 0 && history->stretches[i].begin / wal_segment_size > segment)
-		i--;
-	XLogFileName(name, history->stretches[i].tli, segment, wal_segment_size);
-	return name;
-}
-
-/*
- * Does the restore_command that the node is to have serve the WAL from lsn up
- * to what this server has?  Some of the segments are tried, the first and the
- * last among them.
- */
-static bool
-archive_serves(Job *job, XLogRecPtr lsn)
-{
-	char	   *command = job_restore_command(job);
-	XLogSegNo	first = lsn / wal_segment_size;
-	XLogSegNo	last = job->primary.oldest_wal / wal_segment_size - 1;
-	RemoteLimits limits = {.timeout_ms = ARCHIVE_TIMEOUT_MS};
-	RemoteReply reply;
-	const char *arguments[4 + ARCHIVE_PROBES + 1];
-	int			n = 0;
-
-	if (command == NULL)
-		return false;
-	arguments[n++] = job->node.pgdata;
-	arguments[n++] = job->request->settings->node_bin_dir;
-	arguments[n++] = command;
-	arguments[n++] = psprintf("%d", wal_segment_size);
-	for (int i = 0; i < ARCHIVE_PROBES; i++)
-	{
-		XLogSegNo	segment = first + (last - first) * i / (ARCHIVE_PROBES - 1);
-
-		if (i == 0 || segment > first + (last - first) * (i - 1) / (ARCHIVE_PROBES - 1))
-			arguments[n++] = segment_name(&job->primary.history, segment);
-	}
-	arguments[n] = NULL;
-	remote_run(job->ssh, &remote_archive, arguments, &limits, &reply);
-	return reply.ok && remote_says(&reply, "served", "yes");
-}
-
-bool
-survey_wal_is_available(Job *job, XLogRecPtr lsn)
-{
-	job->primary.oldest_wal = oldest_wal(job->primary.flush_lsn);
-	return lsn >= job->primary.oldest_wal || archive_serves(job, lsn);
-}
-
 /* If the WAL that the node needs next is gone from here, who has it? */
 static void
 survey_archive(Job *job)
@@ -773,7 +414,7 @@ survey_archive(Job *job)
 	if (node->pgdata_state != PGDATA_OK || XLogRecPtrIsInvalid(node->lsn) ||
 		node->lsn >= job->primary.oldest_wal)
 		return;
-	node->archive_serves = archive_serves(job, node->lsn);
+	node->archive_serves = wal_archive_serves(job, node->lsn);
 	node->archive_needs_restart = job->primary.version_num < 140000 && command &&
 		(node->restore_command == NULL || strcmp(node->restore_command, command) != 0);
 }
@@ -873,7 +514,6 @@ survey(Job *job)
 	MemoryContext caller = MemoryContextSwitchTo(job->context);
 	RemoteLimits limits = {.timeout_ms = SURVEY_TIMEOUT_MS};
 	RemoteReply reply;
-	StringInfoData records;
 
 	/* A server that a step has stopped cannot be asked again. */
 	const char *pgdata = request->node_pgdata ? request->node_pgdata : job->node.pgdata;
@@ -898,15 +538,6 @@ survey(Job *job)
 		return;
 	}
 
-	initStringInfo(&records);
-	for (int i = Max(1, job->primary.history.length - 4); i < job->primary.history.length; i++)
-	{
-		const Stretch *stretch = &job->primary.history.stretches[i];
-
-		appendStringInfo(&records, "%s %s ", record_name(stretch->tli, stretch->begin),
-						 record_name(stretch[-1].tli, stretch->begin));
-	}
-
 	remote_run(job->ssh, &remote_survey,
 			   (const char *[]) {
 		pgdata ? pgdata : "",
@@ -918,7 +549,7 @@ survey(Job *job)
 			settings->passfile,
 			psprintf("%d", wal_segment_size),
 			request->node_host,
-			records.data,
+			divergence_records(&job->primary.history),
 			NULL
 	},
 			   &limits, &reply);

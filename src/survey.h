@@ -19,10 +19,4 @@ extern void survey(Job *job);
 /* Reads the answer of survey.sh into facts; for tests as well. */
 extern void survey_read_node(Job *job, const RemoteReply *reply);
 
-/*
- * Can the node have the WAL from lsn on, of this server as it is now, or by
- * its restore_command, which is tried?
- */
-extern bool survey_wal_is_available(Job *job, XLogRecPtr lsn);
-
 #endif							/* FOLLOW_PRIMARY_SURVEY_H */

@@ -12,6 +12,18 @@
 #include "timeline.h"
 
 bool
+lsn_parse(const char *text, XLogRecPtr *lsn)
+{
+	unsigned int hi;
+	unsigned int lo;
+
+	if (text == NULL || sscanf(text, "%X/%X", &hi, &lo) != 2)
+		return false;
+	*lsn = ((uint64) hi << 32) | lo;
+	return true;
+}
+
+bool
 history_parse(const char *text, TimeLineID tli, History *history)
 {
 	int			capacity = 8;

@@ -96,11 +96,10 @@ fact(char *const *words, const char *name, const char *missing)
 static XLogRecPtr
 lsn_fact(char *const *words, const char *name, const char *missing)
 {
-	unsigned int hi = 0;
-	unsigned int lo = 0;
+	XLogRecPtr	lsn = InvalidXLogRecPtr;
 
-	sscanf(fact(words, name, missing), "%X/%X", &hi, &lo);
-	return ((uint64) hi << 32) | lo;
+	(void) lsn_parse(fact(words, name, missing), &lsn);
+	return lsn;
 }
 
 /* A history "1@0/3000000,2@0/5000000,3": ended stretches, then the last. */

@@ -1,0 +1,90 @@
+/*
+ * wal.c
+ *		Where the WAL can be had that the node needs: here, or in an archive.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+
+#include "compat.h"
+#include "recovery_conf.h"
+#include "remote.h"
+#include "sql.h"
+#include "wal.h"
+
+#define ARCHIVE_TIMEOUT_MS	600000
+#define ARCHIVE_PROBES		16
+
+XLogRecPtr
+wal_oldest(XLogRecPtr flush_lsn)
+{
+	SqlResult  *row = sql_run("SELECT right(name, 16) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' "
+							  "GROUP BY 1 ORDER BY 1 DESC", 0, NULL);
+	XLogRecPtr	oldest = 0;
+
+	for (int i = 0; i < row->nrows; i++)
+	{
+		uint64		hi = strtoul(pnstrdup(sql_value(row, i, 0), 8), NULL, 16);
+		uint64		lo = strtoul(sql_value(row, i, 0) + 8, NULL, 16);
+		XLogRecPtr	begin = (hi << 32) + lo * wal_segment_size;
+
+		/* Segments that are prepared for the future come first. */
+		if (oldest != 0 && begin + wal_segment_size != oldest && oldest <= flush_lsn)
+			break;
+		oldest = begin;
+	}
+	return oldest;
+}
+
+/*
+ * The file of a segment of this server's history: under the newest timeline in
+ * it, for only that one is known to hold nothing else.
+ */
+static char *
+segment_name(const History *history, XLogSegNo segment)
+{
+	char	   *name = palloc(MAXFNAMELEN);
+	int			i = history->length - 1;
+
+	while (i > 0 && history->stretches[i].begin / wal_segment_size > segment)
+		i--;
+	XLogFileName(name, history->stretches[i].tli, segment, wal_segment_size);
+	return name;
+}
+
+bool
+wal_archive_serves(Job *job, XLogRecPtr lsn)
+{
+	char	   *command = job_restore_command(job);
+	XLogSegNo	first = lsn / wal_segment_size;
+	XLogSegNo	last = job->primary.oldest_wal / wal_segment_size - 1;
+	RemoteLimits limits = {.timeout_ms = ARCHIVE_TIMEOUT_MS};
+	RemoteReply reply;
+	const char *arguments[4 + ARCHIVE_PROBES + 1];
+	int			n = 0;
+
+	if (command == NULL)
+		return false;
+	arguments[n++] = job->node.pgdata;
+	arguments[n++] = job->request->settings->node_bin_dir;
+	arguments[n++] = command;
+	arguments[n++] = psprintf("%d", wal_segment_size);
+	for (int i = 0; i < ARCHIVE_PROBES; i++)
+	{
+		XLogSegNo	segment = first + (last - first) * i / (ARCHIVE_PROBES - 1);
+
+		if (i == 0 || segment > first + (last - first) * (i - 1) / (ARCHIVE_PROBES - 1))
+			arguments[n++] = segment_name(&job->primary.history, segment);
+	}
+	arguments[n] = NULL;
+	remote_run(job->ssh, &remote_archive, arguments, &limits, &reply);
+	return reply.ok && remote_says(&reply, "served", "yes");
+}
+
+bool
+wal_is_available(Job *job, XLogRecPtr lsn)
+{
+	job->primary.oldest_wal = wal_oldest(job->primary.flush_lsn);
+	return lsn >= job->primary.oldest_wal || wal_archive_serves(job, lsn);
+}
