@@ -33,10 +33,11 @@ sub markdown
 
 Written by `make bench`: $facts->{postgres}, $facts->{cores} cores, all servers, sshds and clients on this one
 machine. Medians of $facts->{runs} runs, from the call to the proof: the node's WAL receiver streams the new primary's timeline,
-and a row inserted after that is visible on the node. The proof is the benchmark's own, and the same for all.
+and a row inserted after that is visible on the node. The proof is the benchmark's own, the same for all, and looked for
+from the start on; *returns* is when `follow_primary()` has proven it for itself, has removed what it put aside, and says so.
 
-| case | follow_primary | its runs | the script | times faster | by hand | times as long | by hand over SSH | times as long |
-|---|---|---|---|---|---|---|---|---|
+| case | follow_primary | its runs | returns | the script | times faster | by hand | times as long | by hand over SSH | times as long |
+|---|---|---|---|---|---|---|---|---|---|
 END
     for my $result (@$results)
     {
@@ -46,6 +47,7 @@ END
             $result->{title},
             _seconds($ours) . _verdict($ours, $result->{limit}{ours}),
             _range($result),
+            _seconds($result->{returned}),
             _seconds($peer),
             defined $peer ? sprintf('%.1f', $peer / $ours) . _verdict($peer / $ours, $result->{limit}{peer}) : '',
             _seconds($floor) . (defined $result->{one} ? ' (one sibling)' : ''),
@@ -78,14 +80,14 @@ What is compared:
   and copy checkpoint_timeout is $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.
   The write load is pgbench at $facts->{load_rate} transactions a second.
 - What a job does beyond the commands by hand: psql and a worker start, an SSH connection is made (about half of *survey*), both
-  servers are looked at, the node is locked, and the proof is made once by the job itself. That is a tenth or two of a second of
+  servers are looked at, and the node is locked, and after it the job makes a proof of its own. That is a tenth or two of a second of
   processor time, most of it spent in starting processes on the node: it weighs against a repoint, which is a signal, and little
   against a rewind or a copy. Jobs at once share the cores.
 END
     if (my @stepped = grep { $_->{steps} } @$results)
     {
         $text .= "\nWhere the time goes, in milliseconds (medians of the rows in `follow_primary_step`;"
-            . " *call* is psql, the worker's start and the job's row, *return* the answer and the benchmark's proof):\n\n"
+            . " *call* is psql, the worker's start and the job's row, *return* the way of the answer):\n\n"
             . "![Where the time goes](results.svg)\n\n";
         for my $result (@stepped)
         {

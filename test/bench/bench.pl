@@ -6,7 +6,8 @@
 # Each case starts from the same state and ends by the same proof, which is not
 # that of the extension: the node's WAL receiver streams the new primary's
 # timeline, and a row inserted after that is visible on the node; both are
-# looked for every 5 ms over connections that are open already. In between runs
+# looked for every 5 ms from the start on, over connections that stay, whether
+# or not the call has returned. In between runs
 #   hand   PostgreSQL's own commands, local to the node: the floor
 #   ssh    the same commands, over SSH from the new primary's host
 #   peer   peer.sh, the procedure that this extension replaces
@@ -24,7 +25,8 @@ use File::Basename qw(dirname);
 use FollowPrimary::Cluster;
 use FollowPrimary::Host;
 use FollowPrimary::Node;
-use FollowPrimary::Scratch qw(run_command run_ok wait_until slurp spew append_text);
+use FollowPrimary::Scratch qw(run_ok wait_until slurp spew append_text);
+use IPC::Open3 qw(open3);
 use Time::HiRes qw(sleep time);
 
 use lib dirname(__FILE__);
@@ -202,10 +204,20 @@ package Session
     }
 }
 
-# Until each of the nodes follows; returns when that is seen.
+# A server that takes connections, by the last line of its lock file: to look
+# there costs nothing while it stops, is rewound or copied, and starts.
+sub ready
+{
+    my ($node) = @_;
+    my $lines = eval { slurp($node->pgdata . '/postmaster.pid') } // return 0;
+    return $lines =~ /^(?:ready|standby)\s*\z/m;
+}
+
+# Until each of the nodes follows; returns when that is seen. Dies when the call
+# that is to bring it about has failed.
 sub prove
 {
-    my ($session, $primary, @nodes) = @_;
+    my ($call, $session, $primary, @nodes) = @_;
     my $timeline = $facts{timeline};
     my $deadline = time + 300;
     my $sender   = sprintf "host=%s port=%d", $primary->address, $primary->port;
@@ -218,11 +230,12 @@ sub prove
     while (@waiting)
     {
         die "no proof of @{[ map { $_->name } @waiting ]}\n" . $waiting[0]->log_tail(20) if time > $deadline;
+        $call->check;
         my @still;
         for my $node (@waiting)
         {
             my $id = $id{ $node->name };
-            my $answer = $session->{ $node->name }->ask(
+            my $answer = !ready($node) ? '' : $session->{ $node->name }->ask(
                 'SELECT status, received_tli, format(\'host=%s port=%s\', sender_host, sender_port), '
                 . "(SELECT count(*) FROM bench_proof WHERE id = $id) FROM pg_stat_wal_receiver") // '';
             if ($answer =~ /^streaming\|$timeline\|\Q$sender\E\|(\d)/)
@@ -243,14 +256,70 @@ sub prove
 }
 
 #
+# The call that is measured, beside the proof
+#
+
+package Call
+{
+    use IO::Select;
+    use POSIX ();
+    use Time::HiRes qw(time);
+
+    # Runs the code in a process of its own, which tells when it ended.
+    sub new
+    {
+        my ($class, $code) = @_;
+        pipe my $from, my $to or die "pipe: $!";
+        my $began = time;
+        my $pid = fork // die "fork: $!";
+        if (!$pid)
+        {
+            $SIG{$_} = 'DEFAULT' for qw(HUP INT TERM PIPE);
+            my $said = eval { $code->(); 1 } ? 'ended ' . time : $@;
+            syswrite $to, $said;
+            POSIX::_exit(0);
+        }
+        return bless { pid => $pid, from => $from, select => IO::Select->new($from), began => $began }, $class;
+    }
+
+    sub began { my ($self) = @_; return $self->{began} }
+
+    # When it ended, in this process's time.
+    sub ended
+    {
+        my ($self) = @_;
+        if (!defined $self->{ended})
+        {
+            my $said;
+            $said = 'it was ended' if !sysread $self->{from}, $said, 65536;
+            waitpid $self->{pid}, 0;
+            ($self->{ended}) = $said =~ /^ended ([\d.]+)$/ or die "the call failed: $said\n";
+        }
+        return $self->{ended};
+    }
+
+    # Dies if it has failed.
+    sub check
+    {
+        my ($self) = @_;
+        $self->ended if !defined $self->{ended} && $self->{select}->can_read(0);
+        return;
+    }
+}
+
+#
 # The three ways
 #
 
+# Not run_command(), which looks every few milliseconds whether it has ended.
 sub command
 {
     my (@command) = @_;
-    my ($code, $out, $err) = run_command([@command], timeout => 600);
-    die "exit code $code: @command\n$out$err" if $code != 0;
+    open my $null, '<', '/dev/null' or die "/dev/null: $!";
+    my $pid = open3('<&' . fileno $null, my $from, undef, @command);
+    my $out = do { local $/; readline $from };
+    waitpid $pid, 0;
+    die "exit code @{[ $? >> 8 ]}: @command\n$out" if $? != 0;
     return $out;
 }
 
@@ -338,13 +407,13 @@ sub pg_ctl
 # The steps of the last job, in milliseconds, with what is before and after.
 sub steps
 {
-    my ($primary, $began, $ended) = @_;
+    my ($primary, $call) = @_;
     my @rows = map { [ split /\|/ ] } split /\n/, $primary->safe_psql(<<'END');
 SELECT step, extract(epoch FROM started_at), extract(epoch FROM finished_at)
 FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job) ORDER BY seq
 END
     my @steps;
-    my $at = $began;
+    my $at = $call->began;
     for my $row (@rows)
     {
         my ($step, $start, $end) = @$row;
@@ -352,7 +421,7 @@ END
         push @steps, [ $step, ($end - $start) * 1000 ];
         $at = $end;
     }
-    push @steps, [ 'return', ($ended - $at) * 1000 ];
+    push @steps, [ 'return', ($call->ended - $at) * 1000 ];
     return \@steps;
 }
 
@@ -388,7 +457,7 @@ sub report
 sub measure
 {
     my (%case) = @_;
-    my (%times, @steps);
+    my (%times, %returns, @steps);
     my @ways = @{ $case{ways} };
 
     for my $round (1 .. $runs)
@@ -403,14 +472,14 @@ sub measure
             $session{$_}->ask('SELECT 1') for sort keys %session;
             settle($primary, @nodes);
 
-            my $began = time;
-            $code->();
-            my $ended = $case{no_proof} ? time : prove(\%session, $primary, @nodes);
-            push @{ $times{$way} }, $ended - $began;
-            push @steps, steps($primary, $began, $ended) if $way eq 'ours' && !$case{no_proof} && !$case{no_steps};
+            my $call = Call->new($code);
+            my $proved = $case{no_proof} ? $call->ended : prove($call, \%session, $primary, @nodes);
+            push @{ $times{$way} }, $proved - $call->began;
+            push @{ $returns{$way} }, $call->ended - $call->began;
+            push @steps, steps($primary, $call) if $way eq 'ours' && !$case{no_proof} && !$case{no_steps};
             $session{$_}->close for sort keys %session;
             $case{after}->($way) if $case{after};
-            note(sprintf '%s %d %s: %.3f s', $case{name}, $round, $way, $ended - $began);
+            note(sprintf '%s %d %s: %.3f s, returned after %.3f s', $case{name}, $round, $way, $times{$way}[-1], $returns{$way}[-1]);
         }
     }
     my %result = (
@@ -419,7 +488,11 @@ sub measure
         limit => $case{limit},
         runs  => \%times,
         map { $_ => median(@{ $times{$_} }) } keys %times);
-    $result{steps} = median_steps(@steps) if @steps;
+    if (@steps)
+    {
+        $result{steps}    = median_steps(@steps);
+        $result{returned} = median(@{ $returns{ours} });
+    }
     push @results, \%result;
     report();
     return;
