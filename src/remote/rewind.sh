@@ -85,10 +85,10 @@ marked() {
 
 # Puts back the signal files that crash recovery needed away.
 signals_back() {
-    if [ -e "$aside/made_recovery.signal" ]; then
-        rm -f "$pgdata/recovery.signal" "$aside/made_recovery.signal"
-    fi
     for signal in standby.signal recovery.signal; do
+        if [ -e "$aside/made_$signal" ]; then
+            rm -f "$pgdata/$signal" "$aside/made_$signal"
+        fi
         if [ -e "$aside/$signal" ]; then
             mv -f "$aside/$signal" "$pgdata/$signal"
         fi
@@ -326,14 +326,47 @@ recover_primary() {
 # as a standby, which would wait for ever for WAL that is not there.
 recover_standby() {
     touch "$aside/made_recovery.signal" "$pgdata/recovery.signal"
-    logged "$work/recovery.log" postgres -c recovery_target=immediate \
-        -c recovery_target_action=shutdown -c recovery_target_timeline=latest \
+    recovering_server -c recovery_target=immediate -c recovery_target_action=shutdown
+    rm -f "$pgdata/recovery.signal" "$aside/made_recovery.signal"
+    shut_down_in_recovery || recover_standby_to_the_end
+}
+
+# recover_standby_to_the_end: for a standby that becomes consistent with its very
+# last record. Unless that is a commit, recovery ends there without having seen
+# its target (recoveryStopsAfter() in PostgreSQL), and fails. But then a standby
+# would not wait for anything before it is consistent, and can be stopped.
+recover_standby_to_the_end() {
+    grep -q 'consistent recovery state reached' "$work/recovery.log" || return 1
+    rm -f "$work/recovery.log"
+    touch "$aside/made_standby.signal" "$pgdata/standby.signal"
+    recovering_server &
+    server=$!
+    while kill -0 "$server" 2>/dev/null; do
+        if grep -qs 'consistent recovery state reached' "$work/recovery.log" && server_pid; then
+            kill -INT "$pid"
+            break
+        fi
+        sleep 0.05 2>/dev/null || sleep 1
+    done
+    wait "$server"
+    rm -f "$pgdata/standby.signal" "$aside/made_standby.signal"
+    shut_down_in_recovery
+}
+
+# recovering_server OPTION...: one that nobody connects to, which says in English
+# how far it is.
+recovering_server() {
+    logged "$work/recovery.log" postgres "$@" -c recovery_target_timeline=latest \
         -c restore_command=false -c recovery_min_apply_delay=0 \
         -c archive_cleanup_command= -c recovery_end_command= \
         -c primary_conninfo= -c primary_slot_name= -c hot_standby=off \
         -c listen_addresses= -c unix_socket_directories=. -c unix_socket_permissions=0700 \
-        -c logging_collector=off -c log_destination=stderr </dev/null
-    rm -f "$pgdata"/.s.PGSQL.* "$pgdata/recovery.signal" "$aside/made_recovery.signal"
+        -c logging_collector=off -c log_destination=stderr -c log_min_messages=warning \
+        -c lc_messages=C </dev/null
+}
+
+shut_down_in_recovery() {
+    rm -f "$pgdata"/.s.PGSQL.*
     cluster_state && [ "$state" = 'shut down in recovery' ]
 }
 

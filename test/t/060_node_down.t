@@ -6,9 +6,9 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, conf => {
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, conf => {
     'follow_primary.connect_timeout' => 5 });
-my ($old, $new, $stopped, $crashed) = $cluster->nodes;
+my ($old, $new, $stopped, $crashed, $restarted) = $cluster->nodes;
 
 # The rows that the node shows are the primary's, and a new one arrives.
 my $n = 0;
@@ -32,7 +32,8 @@ sub job
 }
 
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
-$old->wait_for_catchup($_) for $new, $stopped, $crashed;
+$old->safe_psql('CHECKPOINT');
+$old->wait_for_catchup($_) for $new, $stopped, $crashed, $restarted;
 $old->kill9;
 $new->promote;
 
@@ -67,10 +68,18 @@ $r = $new->make_follow($crashed, when_down => 'rejoin');
 ok($r->{ok}, 'the killed standby comes back') or diag($r->{err});
 follows_now($crashed, 'it');
 
+# One that was restarted when its primary was gone already: the last record of its
+# WAL, which is no commit, is where its data is consistent.
+$restarted->restart;
+$restarted->kill9;
+$r = $new->make_follow($restarted, when_down => 'rejoin');
+ok($r->{ok}, 'a standby that was restarted without its primary, and killed, comes back') or diag($r->{err});
+follows_now($restarted, 'it');
+
 # A former primary that was shut down in good order: its last record, the
 # shutdown checkpoint, reached the standby that was promoted.
 $new->safe_psql('INSERT INTO t SELECT generate_series(1001, 1100)');
-$new->wait_for_catchup($_) for $old, $stopped, $crashed;
+$new->wait_for_catchup($_) for $old, $stopped, $crashed, $restarted;
 $new->stop('fast');
 ($old, $new) = ($new, $old);
 $new->promote;
@@ -80,6 +89,17 @@ is(job('coalesce(lost_transactions, 0)'), 0, 'and has lost nothing');
 $r = $new->make_follow($stopped);
 ok($r->{ok}, 'its sibling follows') or diag($r->{err});
 follows_now($old, 'the former primary');
+
+# Nothing to be replayed: the last record is the shutdown checkpoint, and the
+# standby has made it its own.
+$restarted->poll_query_until('SELECT pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()', 't') or die;
+$restarted->safe_psql('CHECKPOINT');
+$restarted->kill9;
+is($restarted->controldata("Latest checkpoint's REDO location"), $restarted->controldata('Latest checkpoint location'),
+    'a standby is killed whose WAL ends in a shutdown checkpoint');
+$r = $new->make_follow($restarted, when_down => 'rejoin');
+ok($r->{ok}, 'it comes back') or diag($r->{err});
+follows_now($restarted, 'it');
 
 # Neither sshd nor PostgreSQL answers: a dead host is a node that is down.
 $crashed->kill9;
