@@ -222,6 +222,19 @@ node_lock(Job *job)
 	return STEP_DONE;
 }
 
+/*
+ * The node was a standby when it was surveyed, before a copy of hours perhaps,
+ * and has been promoted since: whose primary it is, and what it has written, is
+ * for a new plan.
+ */
+static StepResult
+look_at_promoted(Job *job)
+{
+	survey(job);
+	job_detail(job, "the node has been promoted meanwhile");
+	return STEP_NEEDS_PLAN;
+}
+
 StepResult
 node_stop(Job *job)
 {
@@ -233,7 +246,8 @@ node_stop(Job *job)
 			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
 						 NUMBER(settings->stop_timeout),
 						 expand_command(job, settings->node_stop_command),
-						 psprintf(INT64_FORMAT, job->id)),
+						 psprintf(INT64_FORMAT, job->id),
+						 job->node.state == NODE_STANDBY ? "yes" : "no"),
 			   &limits, &reply);
 	if (remote_failed_for(&reply, "timeout"))
 		fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
@@ -242,6 +256,8 @@ node_stop(Job *job)
 		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
 	if (job->node.state == NODE_STANDBY)
 		job->undo = node_undo_stop;
+	if (remote_says(&reply, "promoted", "yes"))
+		return look_at_promoted(job);
 	job_detail(job, "%s", remote_says(&reply, "was_running", "yes") ?
 			   "stopped" : "was not running");
 	return STEP_DONE;
@@ -681,6 +697,8 @@ node_repoint(Job *job)
 	/* Puts back what was saved, and is content when nothing was. */
 	job->undo = node_undo_repoint;
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (remote_failed_for(&reply, "promoted"))
+		return look_at_promoted(job);
 	if (remote_failed_for(&reply, "save_failed") || remote_failed_for(&reply, "reload_failed"))
 		fail_repoint(job, &reply);
 	check_configured(job, &reply);

@@ -11,6 +11,7 @@
 #   CONTENT        the text of the settings file
 #   LIVE           no = the server is stopped: read the effective values back
 #                  and compare them with the expected ones
+#                  yes = it is a running standby, or nothing is done
 #                  check = change nothing, only tell what could not be written
 #
 # From 12 on CONFIG_FILE ends in exactly one include_if_exists of RECOVERY_FILE,
@@ -21,7 +22,8 @@
 # backup_label is never touched: a fresh copy needs it.
 #
 # prints: changed=yes|no     whether CONFIG_FILE or postgresql.auto.conf was
-# fails:  overridden         something wins over CONTENT; the names are on stderr
+# fails:  promoted           LIVE is yes, and the server is a primary
+#         overridden         something wins over CONTENT; the names are on stderr
 #         config_unreadable  the server cannot read its configuration
 #         config_not_writable
 set -u
@@ -97,6 +99,11 @@ if [ "$live" = check ]; then
     [ "$version" -ge 120000 ] && [ -f "$config" ] || exit 0
     edit=/dev/null
 else
+    # a promotion removes that file, and nobody wants it back
+    if [ "$live" = yes ] && [ "$version" -ge 120000 ] && [ ! -e "$pgdata/standby.signal" ] &&
+        "$bin/pg_controldata" "$pgdata" 2>/dev/null | grep -q '^Database cluster state: *in production'; then
+        die promoted "the server of $pgdata is a primary by now"
+    fi
     make_folder "$work"
     edit=$work/edit.tmp
 fi

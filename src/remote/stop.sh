@@ -1,15 +1,18 @@
 #!/bin/sh
 # stop.sh - stops the server of a data directory.
 #
-# usage: stop.sh PGDATA BIN_DIR TIMEOUT_S STOP_COMMAND JOB
+# usage: stop.sh PGDATA BIN_DIR TIMEOUT_S STOP_COMMAND JOB STANDBY
 #   STOP_COMMAND  run by sh -c instead of pg_ctl when not empty; may return
 #                 before the server has ended
+#   STANDBY       yes = what the caller knows is a standby: a server that is a
+#                 primary by now is not stopped
 #
 # A server that does not run is a success, whatever postmaster.pid says. One that
 # is stopped here gets the mark PGDATA.follow_primary/mark with phase=stopped: if
 # the job ends now, the next call knows that the node is not down by itself.
 #
-# prints: was_running=yes|no
+# prints: promoted=yes   it was, or is, a primary that was to be a standby
+#         was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
 #         state=         pg_controldata's "Database cluster state" afterwards
 # fails:  permission     PGDATA.follow_primary cannot be written
@@ -24,6 +27,7 @@ bin=$2
 limit=$3
 command=$4
 job=$5
+standby=${6:-no}
 work=$pgdata.follow_primary
 
 umask 077
@@ -41,8 +45,16 @@ run_command() {
     fi
 }
 
+cluster_state() {
+    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n 's/^Database cluster state: *//p'
+}
+
 if server_pid; then
     emit was_running yes
+    if [ "$standby" = yes ] && [ "$(cluster_state)" = 'in production' ]; then
+        emit promoted yes
+        exit 0
+    fi
     if [ ! -e "$work/mark" ]; then
         make_work
         if ! { printf 'job=%s\nphase=stopped\n' "$job" >"$work/mark.tmp" &&
@@ -84,6 +96,9 @@ else
     emit was_running no
 fi
 
-emit state "$(LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null |
-    sed -n 's/^Database cluster state: *//p')"
+state=$(cluster_state)
+emit state "$state"
+if [ "$standby" = yes ] && [ "$state" = 'shut down' ]; then
+    emit promoted yes
+fi
 exit 0

@@ -1,0 +1,66 @@
+# A job knows a node as a standby, and somebody promotes it: while the job copies
+# for hours, just before its settings change or it is stopped, or when the job
+# was interrupted and has left its mark. The node may be the newer primary then,
+# with commits that nobody else has. Needs real promotions between two steps of
+# real jobs: nothing smaller has a control file that changes under the job.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, hold => 1,
+    conf => { 'follow_primary.verify_timeout' => '20s' });
+my ($old, $copied, $repointed, $rewound) = $cluster->nodes;
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $copied, $repointed, $rewound;
+
+sub last_job { return $_[0]->safe_psql("SELECT $_[1] FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+
+for my $case ([ $repointed, 'repoint', 'repoint' ], [ $rewound, 'rewind', 'stop' ], [ $copied, 'basebackup', 'stop' ])
+{
+    my ($node, $method, $step) = @$case;
+
+    $old->hold_step($step);
+    my $call = $old->psql_start($old->follow_sql($node, method => $method));
+    $old->wait_held(1, 60);
+    $node->promote;
+    $node->safe_psql('INSERT INTO t SELECT 2');
+    my $pid = $node->pid;
+    $old->release_step;
+    is($call->wait(60), 3, "$method: the call fails");
+    like($call->err, qr/the node runs as a primary on timeline 2, above this server's 1: it may be the newer primary/,
+        "$method: for the node has become a primary") or diag($call->err);
+    is(last_job($old, 'state, error_code, method, lost_wal_bytes'), 'failed|55000|refuse|', "$method: its row says so");
+    is($node->pid, $pid, "$method: the node was not stopped");
+    is($node->safe_psql('SELECT count(*), pg_is_in_recovery() FROM t'), '2|f', "$method: it has what was committed there");
+    $node->restart;
+    ok(!$node->in_recovery, "$method: and starts as a primary again");
+}
+
+# A job is interrupted before it could prove what it has brought, and takes no
+# mark away; its node becomes the primary, and is lost in its turn.
+my ($lost, $new) = ($copied, $repointed);
+$lost->stop;
+$old->hold_step('verify');
+my $call = $old->psql_start($old->follow_sql($lost, method => 'basebackup', when_down => 'rejoin'));
+$old->wait_held(1, 60);
+$old->safe_psql('SELECT pg_terminate_backend(worker_pid) FROM follow_primary_job ORDER BY id DESC LIMIT 1');
+$call->wait(60);
+$old->release_step;
+is(last_job($old, 'state'), 'interrupted', 'a job is interrupted after the swap');
+like(slurp($lost->pgdata . '.follow_primary/mark'), qr/^phase=ready$/m, 'its mark says that the data was brought');
+$lost->promote;
+my $r = $lost->make_follow($new);
+ok($r->{ok}, 'its node is promoted, and followed by another') or diag($r->{err});
+$new->stop;
+$lost->safe_psql('INSERT INTO t SELECT 3');
+$lost->kill9;
+$new->start;
+$new->promote;
+
+$r = $new->make_follow($lost);
+ok($r->{ok}, 'it is lost, and the other promoted') or diag($r->{err});
+is(last_job($new, 'state, reason'), 'skipped|the node is down', 'it is down by itself now, and left alone');
+$r = $new->make_follow($lost, when_down => 'rejoin');
+ok($r->{ok}, 'it is asked back') or diag($r->{err});
+is(last_job($new, 'method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
+
+done_testing();
