@@ -140,7 +140,16 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (12, 'swapped or rewound, a rewind asked for', 'state=down mark=changed asked=rewind'),
     (13, 'the old data removed to make room', 'state=down mark=cleared pgdata=empty tli=0'),
     (14, 'the same, a rewind asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=rewind'),
-    (15, 'the same, a copy asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=basebackup')
+    (15, 'the same, a copy asked for', 'state=down mark=cleared pgdata=empty tli=0 asked=basebackup'),
+    (16, 'swapped or rewound, then a primary itself, which is down: an old mark', 'state=down mark=changed was_primary=yes lsn=0/3000100'),
+    (17, 'the same, to be brought back', 'state=down rejoin=yes mark=changed was_primary=yes lsn=0/3000100'),
+    (18, 'the same, on a higher timeline', 'state=down rejoin=yes mark=changed was_primary=yes tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (19, 'stopped, then started and promoted by somebody, and down', 'state=down mark=before was_primary=yes tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (20, 'stopped or swapped, then the standby of a newer primary', 'mark=changed tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000'),
+    (21, 'the same, and it is said that this is the right primary', 'mark=changed tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000 asked=rewind'),
+    (22, 'swapped by the job of a primary that is lost', 'state=down mark=changed lsn=0/3000100'),
+    (23, 'the same, a rewind asked for', 'state=down mark=changed lsn=0/3000100 asked=rewind'),
+    (24, 'half swapped, the old data still in place', 'state=down mark=swapping lsn=0/3000100')
 ) t(n, what, facts) ORDER BY n;
 
 -- A copy for which there is no room

@@ -146,6 +146,17 @@ forked_unseen(const PrimaryFacts *primary, const NodeFacts *node)
 		  node->lsn > primary->flush_lsn));
 }
 
+/*
+ * Is there something that an interrupted job left to be done?  Data that it
+ * brought is a standby's: if it has been a primary since, the mark is old.
+ */
+static bool
+is_unfinished(const NodeFacts *node)
+{
+	return node->mark != MARK_NONE &&
+		!(node->mark == MARK_CHANGED && node->was_primary);
+}
+
 /* Where does the node's WAL part from the primary's, if it does? */
 static WalRelation
 relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
@@ -304,7 +315,7 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 
 	/* A node that a job of ours stopped is not down by itself. */
-	if (node->state == NODE_DOWN && !rejoin_when_down && node->mark == MARK_NONE)
+	if (node->state == NODE_DOWN && !rejoin_when_down && !is_unfinished(node))
 	{
 		choose(plan, METHOD_SKIP, "the node is down");
 		plan->hint = "Pass when_down => 'rejoin' to have it started as a standby.";
@@ -319,7 +330,7 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 	}
 
 	if (node->config_missing && node->pgdata_state == PGDATA_OK &&
-		node->mark == MARK_NONE)
+		!is_unfinished(node))
 	{
 		refuse(plan, ERRCODE_CONFIG_FILE_ERROR,
 			   "the node's postgresql.conf is not known, or not there",
@@ -327,9 +338,13 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
+	relation = relate(primary, node, plan);
+	plan->diverged = relation == REL_DIVERGED;
+
+	/* What was brought may be of another primary's history by now. */
 	if (node->state == NODE_DOWN &&
 		(((requested == REQUESTED_AUTO || requested == REQUESTED_REWIND) &&
-		  node->mark == MARK_CHANGED) ||
+		  node->mark == MARK_CHANGED && relation != REL_DIVERGED && is_unfinished(node)) ||
 		 ((requested == REQUESTED_AUTO || requested == REQUESTED_BASEBACKUP) &&
 		  node->mark == MARK_HALF_SWAPPED)))
 	{
@@ -338,9 +353,6 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		plan->finish = true;
 		return;
 	}
-
-	relation = relate(primary, node, plan);
-	plan->diverged = relation == REL_DIVERGED;
 
 	/* Does it follow already? The proof comes with the verify step. */
 	if (requested == REQUESTED_AUTO && node->state == NODE_STANDBY &&
@@ -353,21 +365,15 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		return;
 	}
 
-	if (node->state != NODE_DOWN && node->timeline > primary->timeline &&
-		requested == REQUESTED_AUTO && node->mark == MARK_NONE)
+	/* Of half-changed data the timeline tells nothing. */
+	if (requested == REQUESTED_AUTO && node->timeline > primary->timeline &&
+		(node->state != NODE_DOWN || node->pgdata_state == PGDATA_OK) &&
+		(node->mark == MARK_NONE || node->mark == MARK_BEFORE_CHANGE || node->mark == MARK_CHANGED))
 	{
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-			   psprintf("the node is on timeline %u, above this server's %u",
-						node->timeline, primary->timeline),
-			   "Make sure which server is the right primary. If it is this one, ask for method => 'rewind' or 'basebackup'.");
-		return;
-	}
-	if (node->state == NODE_DOWN && node->pgdata_state == PGDATA_OK &&
-		node->timeline > primary->timeline &&
-		requested == REQUESTED_AUTO && node->mark == MARK_NONE)
-	{
-		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-			   psprintf("the node's data is on timeline %u, above this server's %u: it may have been the newer primary",
+			   psprintf(node->state != NODE_DOWN ?
+						"the node is on timeline %u, above this server's %u" :
+						"the node's data is on timeline %u, above this server's %u: it may have been the newer primary",
 						node->timeline, primary->timeline),
 			   "Make sure which server is the right primary. If it is this one, ask for method => 'rewind' or 'basebackup'.");
 		return;
@@ -388,6 +394,9 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 	if (no_repoint == NULL)
 		no_repoint = no_wal;
 	no_rewind = rewind_objection(primary, node);
+	if (no_rewind == NULL && node->state == NODE_DOWN && plan->diverged &&
+		node->mark == MARK_CHANGED && is_unfinished(node))
+		no_rewind = "what an interrupted job brought is not of this server's history";
 	if (no_rewind == NULL)
 		no_rewind = no_wal;
 	if (no_rewind == NULL)
