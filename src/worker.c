@@ -95,6 +95,17 @@ typedef struct WorkerExtra
 	dsm_handle	handle;
 } WorkerExtra;
 
+/* What the configuration or the database may set otherwise. */
+static const char *const session_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	/* No commit may wait for the standby that is being made. */
+	{"synchronous_commit", "local"}
+};
+
 static shm_mq_handle *queue = NULL; /* the worker's end */
 static volatile sig_atomic_t terminated = false;
 
@@ -529,11 +540,9 @@ follow_primary_worker_main(Datum main_arg)
 	memcpy(&extra, MyBgworkerEntry->bgw_extra, sizeof(extra));
 	BackgroundWorkerInitializeConnectionByOid(extra.database, InvalidOid, 0);
 
-	/* No commit may wait for the standby that is being made. */
-	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	for (int i = 0; i < lengthof(session_settings); i++)
+		SetConfigOption(session_settings[i][0], session_settings[i][1],
+						PGC_USERSET, PGC_S_OVERRIDE);
 
 	/* The segment is to outlive the transaction that attaches it. */
 	StartTransactionCommand();

@@ -92,7 +92,7 @@ connect_with() {
     esac
     export PGDATABASE="$2"
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary \
-        PGOPTIONS='-c statement_timeout=10s -c search_path=pg_catalog'
+        PGOPTIONS='-c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
 }
 
 # server_pid: sets pid to the process that serves $pgdata, or returns 1; sets

@@ -1,7 +1,8 @@
 # The owner of the database that the extension is in, who is no superuser, gets
 # no shell by it: a job asks the node, and this server, as a superuser, and the
 # owner chooses what names mean in that database. Only a whole job shows it, for
-# what would be hit is a session on the node in the middle of it.
+# what would be hit is a session on the node in the middle of it. Nor do other
+# settings of the database keep a job from its work.
 
 use FollowPrimary::Test;
 
@@ -34,7 +35,9 @@ BEGIN
 END \$\$;
 END
 }
-$evil .= "ALTER DATABASE theirs SET search_path = evil, pg_catalog, public;\n";
+$evil .= "ALTER DATABASE theirs SET search_path = evil, pg_catalog, public;
+ALTER DATABASE theirs SET default_transaction_isolation = serializable;
+ALTER DATABASE theirs SET default_transaction_read_only = on;\n";
 $primary->safe_psql($evil, @their);
 $primary->wait_for_catchup($node);
 is($primary->try_sql('SELECT pg_is_in_recovery()', @their)->{sqlstate}, '42501', 'the owner alone cannot run a program');
@@ -43,7 +46,7 @@ ok(unlink($canary), 'with a superuser who asks there it could');
 
 for my $method (qw(repoint rewind basebackup))
 {
-    my $r = $primary->try_sql('SET follow_primary.verify_timeout = 5; SELECT public.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
+    my $r = $primary->try_sql('SET default_transaction_read_only = off; SET follow_primary.verify_timeout = 5; SELECT public.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
     ok($r->{ok}, "a $method in that database") or diag($r->{err});
 }
 $primary->safe_psql("SELECT * FROM public.follow_primary_progress", dbname => 'theirs');
