@@ -59,7 +59,7 @@ COMMENT ON COLUMN @extschema@.follow_primary_job.hint IS 'what to do about it';
 COMMENT ON COLUMN @extschema@.follow_primary_job.timeline IS 'the timeline of the primary that the node was to follow';
 COMMENT ON COLUMN @extschema@.follow_primary_job.fork_lsn IS 'where the node''s history parted from the primary''s, when it did';
 COMMENT ON COLUMN @extschema@.follow_primary_job.lost_wal_bytes IS 'bytes of WAL after the fork that only the node had';
-COMMENT ON COLUMN @extschema@.follow_primary_job.lost_transactions IS 'transactions committed in that WAL';
+COMMENT ON COLUMN @extschema@.follow_primary_job.lost_transactions IS 'transactions committed in that WAL; null where not all of it was there to be counted';
 COMMENT ON COLUMN @extschema@.follow_primary_job.lost_wal_dir IS 'the directory on the node where that WAL is kept';
 COMMENT ON COLUMN @extschema@.follow_primary_job.bytes_done IS 'bytes copied so far by a rewind or a base backup';
 COMMENT ON COLUMN @extschema@.follow_primary_job.bytes_total IS 'bytes to copy, as estimated by the tool that copies';

@@ -326,11 +326,17 @@ node_save_wal(Job *job)
 	const char *bytes;
 	const char *transactions;
 	const char *dir;
+	bool		complete;
 
 	if (job->node.pgdata_state != PGDATA_OK || job->plan.fork_timeline == 0 ||
 		XLogRecPtrIsInvalid(job->plan.fork_lsn))
 	{
-		job_detail(job, "the node has no WAL that this server lacks");
+		bool		unknown = job->node.pgdata_state == PGDATA_OK &&
+			(job->plan.fork_timeline == 0 ? job->node.mark != MARK_CHANGED : job->plan.diverged);
+
+		job_detail(job, unknown ?
+				   "it is not known which WAL of the node this server lacks: none is saved" :
+				   "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_wal,
@@ -348,10 +354,14 @@ node_save_wal(Job *job)
 	transactions = remote_get(&reply, "lost_transactions");
 	dir = remote_get(&reply, "lost_wal_dir");
 	job->wal_lost = bytes && strcmp(bytes, "0") != 0;
-	job_record_lost_wal(job, bytes, transactions, dir);
-	job_detail(job, "%s bytes of WAL with %s transactions%s%s",
-			   bytes ? bytes : "0", transactions ? transactions : "0",
-			   dir && dir[0] ? ", kept in " : "", dir && dir[0] ? dir : "");
+
+	/* Where WAL is missing there may be more transactions than were counted. */
+	complete = remote_says(&reply, "complete", "yes");
+	job_record_lost_wal(job, bytes, complete ? transactions : NULL, dir);
+	job_detail(job, "%s bytes of WAL with %s%s transactions%s%s%s",
+			   bytes ? bytes : "0", complete ? "" : "at least ", transactions ? transactions : "0",
+			   dir && dir[0] ? ", kept in " : "", dir && dir[0] ? dir : "",
+			   complete ? "" : "; not all of it is on the node any more");
 	return STEP_DONE;
 }
 

@@ -56,6 +56,10 @@ sub follows
 diverge($first, $second, 2);
 follows($second, $first, 'rewind', 'with the archive');
 is($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'and a real rewind it was');
+is($second->safe_psql('SELECT lost_wal_bytes > 0, lost_transactions FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 't|',
+    'what it committed is in WAL that it has no more: how much is not known, and not said to be nothing');
+like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal'}),
+    qr/ with at least 0 transactions, kept in .*; not all of it is on the node any more$/, 'nor is it all saved');
 ok(!-e $first->pgdata . '.follow_primary/rewind.conf', 'the configuration that pg_rewind was given is gone');
 
 # The other way round, but the archive has lost a segment.
