@@ -191,7 +191,7 @@ verify_follows(Job *job)
 											"; with recovery_min_apply_delay it connects only when what it has is replayed" : ""));
 		if (repointed && was_overtaken(job))
 			return STEP_NEEDS_PLAN;
-		seconds = Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1);
+		seconds = Max(1, Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
 	}
 
 	/* That the sender streams is looked at once more, in any case. */
