@@ -60,6 +60,11 @@
 #define CHECKPOINT_FAST			CHECKPOINT_IMMEDIATE
 #endif
 
+#if PG_VERSION_NUM < 140000
+#define pg_md5_hash(buff, len, hexsum, errstr) \
+	(*(errstr) = "out of memory", pg_md5_hash(buff, len, hexsum))
+#endif
+
 #if PG_VERSION_NUM < 150000
 #define shm_mq_send(mqh, nbytes, data, nowait, force_flush) \
 	shm_mq_send(mqh, nbytes, data, nowait)

@@ -60,11 +60,6 @@
 #define PCP_MD5_HEX_BYTES		32
 #define PCP_RETRY_MS			200
 
-#if PG_VERSION_NUM < 140000
-#define pg_md5_hash(buff, len, hexsum, errstr) \
-	(*(errstr) = "out of memory", pg_md5_hash(buff, len, hexsum))
-#endif
-
 typedef struct PcpMessage
 {
 	char		type;

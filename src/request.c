@@ -433,7 +433,6 @@ receive_text(StringInfo buf)
 void
 request_send(StringInfo buf, const Request *request)
 {
-	pq_sendint64(buf, request->job_id);
 	send_text(buf, request->schema);
 	send_text(buf, request->node_host);
 	pq_sendint32(buf, request->node_port);
@@ -455,7 +454,6 @@ request_receive(StringInfo buf)
 {
 	Request    *request = palloc0(sizeof(Request));
 
-	request->job_id = pq_getmsgint64(buf);
 	request->schema = receive_text(buf);
 	request->node_host = receive_text(buf);
 	request->node_port = pq_getmsgint(buf, 4);

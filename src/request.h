@@ -17,7 +17,6 @@
  */
 typedef struct Request
 {
-	int64		job_id;			/* 0 for a plan */
 	char	   *schema;			/* of the extension */
 	char	   *node_host;
 	int			node_port;
@@ -25,7 +24,7 @@ typedef struct Request
 	char	   *config_file;	/* NULL: in the data directory, or where the
 								 * node says */
 	int			node_id;		/* -1: nothing to attach */
-	char	   *primary_host;	/* NULL: see primary_host_for_node() */
+	char	   *primary_host;	/* NULL: the survey finds one */
 	int			primary_port;
 	RequestedMethod method;
 	bool		rejoin_when_down;

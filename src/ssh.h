@@ -80,12 +80,11 @@ typedef struct SshCommand
 	void		(*on_stderr_line) (void *arg, const char *line);
 
 	/*
-	 * Called about every tick_ms (0 = 1000) while the command runs; returns
-	 * true if it saw progress from elsewhere. May run SQL in a transaction
-	 * of its own. May be NULL.
+	 * Called about once a second while the command runs; returns true if it
+	 * saw progress from elsewhere. May run SQL in a transaction of its own.
+	 * May be NULL.
 	 */
 	bool		(*on_tick) (void *arg);
-	int			tick_ms;
 	void	   *arg;
 } SshCommand;
 

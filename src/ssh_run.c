@@ -35,7 +35,7 @@
 #define SSH_CLOSE_MS			5000	/* after the remote end has closed */
 #define SSH_ABANDON_MS			2000
 #define SSH_RELEASE_MS			1000
-#define SSH_DEFAULT_TICK_MS		1000
+#define SSH_TICK_MS				1000
 
 #define SSH_READ_SIZE			32768
 #define SSH_READS_PER_TURN		32
@@ -532,8 +532,7 @@ run_check_limits(SshRun *run)
 				run->last_progress = GetCurrentTimestamp();
 			MemoryContextSwitchTo(run->context);
 		}
-		run->next_tick = ssh_after(command->tick_ms > 0 ? command->tick_ms :
-								   SSH_DEFAULT_TICK_MS);
+		run->next_tick = ssh_after(SSH_TICK_MS);
 		now = GetCurrentTimestamp();
 	}
 
@@ -559,7 +558,7 @@ run_sleep(SshRun *run)
 													   run->command->progress_timeout_ms + 1));
 	(void) net_wait(run->session->sock,
 					run->half_sent ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE,
-					until, SSH_DEFAULT_TICK_MS);
+					until, SSH_TICK_MS);
 }
 
 static void
