@@ -95,7 +95,8 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (19, 'its recovery is paused', 'paused=yes'),
     (20, 'it cannot be asked', 'sql=no'),
     (21, 'it cannot be asked, a repoint asked for', 'sql=no asked=repoint'),
-    (22, 'how far it is, is not known', 'tli=0')
+    (22, 'how far it is, is not known', 'tli=0'),
+    (23, 'streams from a standby by a slot of that name', 'from_us=no tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes')
 ) t(n, what, facts) ORDER BY n;
 
 -- A node with WAL that this server lacks

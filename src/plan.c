@@ -359,7 +359,7 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
 		node->receiver_streaming &&
 		node->receiver_timeline == primary->timeline &&
-		primary->slot_active && node->uses_slot)
+		primary->slot_active && node->uses_slot && node->receives_from_us)
 	{
 		choose(plan, METHOD_NONE, "the node follows this server already");
 		return;

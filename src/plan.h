@@ -121,7 +121,10 @@ typedef struct NodeFacts
 	/* Of a standby. */
 	bool		receiver_streaming;
 	TimeLineID	receiver_timeline;
-	bool		uses_slot;		/* its receiver streams through the job's slot */
+	bool		uses_slot;		/* its receiver streams through a slot of the
+								 * job's name, which standbys may have, too */
+	bool		receives_from_us;	/* from the host and port that the job gives
+									 * it for this server */
 	char	   *conninfo;		/* primary_conninfo in force */
 	char	   *application_name;	/* in it, or NULL */
 	bool		conninfo_reloadable;	/* 13 and later */

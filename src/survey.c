@@ -582,6 +582,8 @@ survey(Job *job)
 		job->primary_host = pstrdup(remote_get(&reply, "ssh_client"));
 	if (job->primary_host == NULL)
 		job->primary_host = pstrdup(ssh_local_address(job->ssh));
+	job->node.receives_from_us = remote_says(&reply, "sql.receiver_from",
+											 psprintf("%s:%d", job->primary_host, request->primary_port));
 
 	job_detail(job, "the node %s; timeline %u, WAL up to %X/%X",
 			   job->node.state == NODE_PRIMARY ? "runs as a primary" :

@@ -203,6 +203,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.receiver_streaming = YES("streaming", "no");
 	node.receiver_timeline = INT("receiver_tli", "0");
 	node.uses_slot = YES("uses_slot", "no");
+	node.receives_from_us = YES("from_us", "yes");
 	node.conninfo_reloadable = YES("reloadable", "yes");
 	node.target_timeline_latest = YES("latest", "yes");
 	node.restore_command = YES("archive", "no") ? "cp" : NULL;

@@ -294,6 +294,7 @@ FROM (
     UNION ALL SELECT 'sql.receiver', (SELECT status FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.receiver_timeline', (SELECT received_tli::text FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.receiver_slot', (SELECT slot_name FROM pg_stat_wal_receiver)
+    UNION ALL SELECT 'sql.receiver_from', (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.recovery_timeline', (SELECT min_recovery_end_timeline::text FROM pg_control_recovery())
     UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
         FROM pg_replication_slots

@@ -73,4 +73,24 @@ is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->addre
 is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
 arrives($old, $leaf, 'new rows arrive');
 
+# It is the middle one's again, by a slot of the name that its slot on the
+# primary has, which somebody else uses meanwhile.
+my $slot = $leaf->slot_name;
+$leaf->stop;
+$middle->create_slot($slot);
+$leaf->follow($middle, slot => 1);
+$leaf->start;
+$leaf->wait_for_streaming($middle);
+my $archiver = FollowPrimary::Process->start(
+    [ $old->bin('pg_receivewal'), '-w', '-d', $old->connstr(undef, 'repl'), '-S', $slot, '-D', scratch_dir('archive') ],
+    env => { PGPASSFILE => $cluster->passfile });
+ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 't'), 'its slot is in use');
+$old->safe_psql('DELETE FROM follow_primary_job');    # which knew whose the slot is
+like($old->safe_psql($old->follow_sql($leaf, function => 'follow_primary_plan')), qr/^repoint\|/, 'that is not taken for its own');
+$archiver->stop;
+ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 'f'), 'its slot is free');
+$r = $old->make_follow($leaf);
+ok($r->{ok}, 'it is made to follow') or diag($r->{err});
+is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary again');
+
 done_testing();
