@@ -39,7 +39,7 @@ OBJS = \
 REGRESS = install arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = src/remote/lib.sh src/remote/folders.sh
+REMOTE_LIBRARIES = src/remote/lib.sh src/remote/folders.sh src/remote/recovery.sh
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

@@ -124,17 +124,6 @@ expand_command(const Job *job, const char *command)
 	return buf.data;
 }
 
-/* The settings file's place on the node. */
-static char *
-recovery_file(const Job *job)
-{
-	const char *file = job->request->settings->recovery_file;
-
-	if (file[0] == '/')
-		return pstrdup(file);
-	return psprintf("%s/%s", job->node.pgdata, file);
-}
-
 /*
  * The arguments of configure.sh, which writes the settings file, the include
  * line and standby.signal.  A stopped server's effective values are read back;
@@ -142,7 +131,7 @@ recovery_file(const Job *job)
  */
 #define CONFIGURE_ARGUMENTS(job, content, live) \
 	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
-			  (job)->config_file, recovery_file(job), \
+			  (job)->config_file, job_recovery_file(job), \
 			  NUMBER((job)->primary.version_num), (content), (live), \
 			  job_primary_conninfo(job), (job)->request->slot_name)
 
@@ -169,7 +158,7 @@ node_connect(Job *job)
 	if (remote_failed_for(&reply, "config_not_writable"))
 		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
 			 psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'. Nothing was changed.",
-					  recovery_file(job)));
+					  job_recovery_file(job)));
 	if (!reply.ok)
 		fail_commonly(job, &reply, "a connection to this server cannot be made");
 	return STEP_DONE;
@@ -640,7 +629,7 @@ check_configured(Job *job, const RemoteReply *reply)
 	if (!reply->ok)
 		fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
 			 "Remove the cause, then call follow_primary() again. If the configuration is outside the data directory, set config_file in the node's row of follow_primary_node.");
-	job_detail(job, "%s", recovery_file(job));
+	job_detail(job, "%s", job_recovery_file(job));
 }
 
 pg_noreturn static void
@@ -681,7 +670,7 @@ node_configure(Job *job)
 	if (job->plan.method == METHOD_REPOINT)
 	{
 		run_repoint(job, ARGUMENTS("save", job->node.pgdata, job->request->settings->node_bin_dir,
-								   job->config_file, recovery_file(job)));
+								   job->config_file, job_recovery_file(job)));
 		job->undo = node_undo_restart;
 	}
 	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, content, "no"),
@@ -696,7 +685,7 @@ node_repoint(Job *job)
 	const Settings *settings = job->request->settings;
 	RemoteCall	calls[] = {
 		{&remote_repoint, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
-									job->config_file, recovery_file(job))},
+									job->config_file, job_recovery_file(job))},
 		{&remote_configure, CONFIGURE_ARGUMENTS(job, job_recovery_conf(job), "yes")},
 		{&remote_repoint, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
 									expand_command(job, settings->node_reload_command))}

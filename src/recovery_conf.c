@@ -265,6 +265,18 @@ job_recovery_conf(const Job *job)
 }
 
 char *
+job_recovery_file(const Job *job)
+{
+	const char *file = job->request->settings->recovery_file;
+
+	if (job->primary.version_num < 120000)
+		file = "recovery.conf";
+	if (file[0] == '/')
+		return pstrdup(file);
+	return psprintf("%s/%s", job->node.pgdata, file);
+}
+
+char *
 job_identity_conf(const Job *job)
 {
 	StringInfoData buf;

@@ -39,6 +39,9 @@ extern char *restore_command_guard(const char *command);
 extern char *job_primary_conninfo(const Job *job);
 extern char *job_recovery_conf(const Job *job);
 
+/* Where on the node that text goes. */
+extern char *job_recovery_file(const Job *job);
+
 /* The restore_command in it: the job's setting, else the node's; or NULL. */
 extern char *job_restore_command(const Job *job);
 

@@ -213,8 +213,8 @@ read_running(Job *job, const RemoteReply *reply)
 		value = remote_get(reply, "sql_error");
 		node->sql_error = value ? sql_text(value) : NULL;
 		node->hot_standby = status == NULL || strncmp(status, "standby", 7) != 0;
-		node->state = (signal && strstr(signal, "standby.signal")) || !node->hot_standby ?
-			NODE_STANDBY : NODE_PRIMARY;
+		node->state = (signal && (strstr(signal, "standby.signal") || strstr(signal, "recovery.conf"))) ||
+			!node->hot_standby ? NODE_STANDBY : NODE_PRIMARY;
 		return;
 	}
 

@@ -27,6 +27,8 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
+# shellcheck source=src/remote/recovery.sh
+. "${0%/*}/recovery.sh"
 
 pgdata=$1
 bin=$2
@@ -187,11 +189,7 @@ fi
 rm -rf "$new"/.follow_primary_*
 
 # Without it a copy would come up as a second primary.
-if [ "$version" -ge 120000 ]; then
-    touch "$new/standby.signal"
-else
-    printf "standby_mode = 'on'\n" >"$new/recovery.conf"
-fi || fail copy_failed "could not make the copy a standby"
+make_standby "$new" "$version" || fail copy_failed "could not make the copy a standby"
 
 bytes=$(printf '%s\n' "$copies" | while IFS= read -r path; do
     du -sk "$path" | sed 's/[[:space:]].*//'

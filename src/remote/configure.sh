@@ -6,8 +6,9 @@
 #                     [EXPECT_CONNINFO EXPECT_SLOT [EXPECT_RESTORE]]
 #   CONFIG_FILE    '' = PGDATA/postgresql.conf
 #   RECOVERY_FILE  where CONTENT goes (absolute); before 12 it is
-#                  PGDATA/recovery.conf whatever this says, and a port and
-#                  listen_addresses in CONTENT go to CONFIG_FILE
+#                  PGDATA/recovery.conf whatever this says, which keeps its
+#                  other settings, and a port and listen_addresses in CONTENT
+#                  go to CONFIG_FILE
 #   CONTENT        the text of the settings file
 #   LIVE           no = the server is stopped: read the effective values back
 #                  and compare them with the expected ones
@@ -120,6 +121,23 @@ finish() {
     exit 0
 }
 
+# Which settings decide whom a standby follows and how far it recovers.
+FP_RESTORE=no
+case $nl$content in
+    *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
+esac
+export FP_RESTORE
+# shellcheck disable=SC2016 # awk's dollars
+decides='
+    function decides(line,    name) {
+        name = tolower(line)
+        sub(/^[ \t]*/, "", name)
+        sub(/[^a-z0-9_.].*$/, "", name)
+        return name ~ /^(standby_mode|primary_conninfo|primary_slot_name)$/ ||
+            name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
+            (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes")
+    }'
+
 if [ "$version" -lt 120000 ]; then
     # It knows no settings of the server: those go to the end of CONFIG_FILE.
     own=$(printf '%s\n' "$content" | grep -E '^(port|listen_addresses) = ')
@@ -128,6 +146,12 @@ if [ "$version" -lt 120000 ]; then
         { cat "$config" && printf '%s\n' "$own"; } >"$work/edit.tmp" ||
             die config_not_writable "could not read $config"
         replace "$config"
+    fi
+    # Its others can be nowhere else: a delay, an archive_cleanup_command.
+    if [ -f "$pgdata/recovery.conf" ]; then
+        others=$(awk "$decides"'!decides($0) && !/^# Written by follow_primary/' "$pgdata/recovery.conf") ||
+            die config_not_writable "could not read $pgdata/recovery.conf"
+        content=${content%"$nl"}${others:+$nl$others}
     fi
     put_text "$pgdata/recovery.conf" "$content"
     finish
@@ -239,23 +263,9 @@ fi
 
 auto=$pgdata/postgresql.auto.conf
 if [ -f "$auto" ]; then
-    FP_RESTORE=no
-    case $nl$content in
-        *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
-    esac
-    export FP_RESTORE
     # shellcheck disable=SC2016 # awk's dollars
-    if edited "$auto" '
-        {
-            name = tolower($0)
-            sub(/^[ \t]*/, "", name)
-            sub(/[^a-z0-9_.].*$/, "", name)
-            if (name ~ /^(primary_conninfo|primary_slot_name)$/ ||
-                name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
-                (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes"))
-                next
-            kept[++n] = $0
-        }
+    if edited "$auto" "$decides"'
+        !decides($0) { kept[++n] = $0 }
         END {
             if (n == NR)
                 exit 3

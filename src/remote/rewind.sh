@@ -36,6 +36,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/recovery.sh
+. "${0%/*}/recovery.sh"
 
 pgdata=$1
 bin=$2
@@ -111,7 +113,12 @@ cluster_state() {
     case $control in
         *WARNING*) return 1 ;;
     esac
-    state=$(printf '%s\n' "$control" | sed -n 's/^Database cluster state: *//p')
+    state=$(control_value 'Database cluster state')
+}
+
+# control_value NAME: what pg_controldata said of it.
+control_value() {
+    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
 }
 
 # reason FILE: what the messages in FILE say, in the word for the caller.
@@ -171,8 +178,14 @@ drop_slots() {
     done
 }
 
+# lsn_number LSN: prints it as a number.
+lsn_number() {
+    printf '%s' "$((0x${1%/*} * 4294967296 + 0x${1#*/}))"
+}
+
 per_id=$((4294967296 / segment_size))
-fork_number=$(((0x${fork_lsn%/*} * 4294967296 + 0x${fork_lsn#*/}) / segment_size))
+fork=$(lsn_number "$fork_lsn")
+fork_number=$((fork / segment_size))
 
 # segment_number NAME: sets number.
 segment_number() {
@@ -217,14 +230,13 @@ wal_back() {
 # before, is taken out of pg_wal: later segments whole, the rest of the one with
 # the fork.
 drop_lost_wal() {
-    lost=$((0x${fork_lsn%/*} * 4294967296 + 0x${fork_lsn#*/}))
     first=$(printf '%08X%08X%08X' "$lost_tli" "$((fork_number / per_id))" "$((fork_number % per_id))")
     timeline=$(printf '%08X' "$lost_tli")
     for segment in "$pgdata/pg_wal/$timeline"????????????????; do
         name=${segment##*/}
         case $name in *[!0-9A-F]*) continue ;; esac
         if [ "$name" = "$first" ]; then
-            offset=$((lost % segment_size))
+            offset=$((fork % segment_size))
             if ! { head -c "$offset" "$segment" &&
                 head -c "$((segment_size - offset))" /dev/zero; } >"$work/segment.tmp"; then
                 give_up no no_space "could not write $work/segment.tmp"
@@ -235,6 +247,30 @@ drop_lost_wal() {
             rm -f "$segment" || give_up no permission "could not remove $segment"
         fi
     done
+}
+
+# Does the server need no more than a start, having replayed nothing behind the
+# fork? pg_rewind before 13 asks only whether it ends exactly there: it would
+# rewind one that never came so far, or fail to.
+not_past_fork() {
+    case $state in
+        'shut down') end=$(control_value 'Latest checkpoint location') ;;
+        'shut down in recovery') end=$(control_value 'Minimum recovery ending location') ;;
+        *) return 1 ;;
+    esac
+    end=$(lsn_number "${end:-0/0}")
+    # a primary's checkpoint begins at its LSN
+    [ "$state" = 'shut down in recovery' ] || end=$((end + 1))
+    [ "$end" -gt 1 ] && [ "$end" -le "$fork" ]
+}
+
+# not_required: what belongs to a server that only has to be started; ends here.
+not_required() {
+    [ -z "$lost_tli" ] || drop_lost_wal
+    drop_slots
+    forget
+    emit result not_required
+    exit 0
 }
 
 # pg_rewind before 14 copies no file PG_VERSION, not even that of a database
@@ -251,10 +287,8 @@ database_versions() {
 
 # after_rewind: what belongs to a rewind that pg_rewind has done; ends here.
 after_rewind() {
-    # The source has no standby.signal, so there is none now.
-    if [ "$version" -ge 120000 ]; then
-        touch "$pgdata/standby.signal"
-    fi
+    # The source is none, so this is none now.
+    make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
     database_versions
     wal_back
     rm -rf "$aside"
@@ -436,6 +470,9 @@ case $state in
         ;;
 esac
 emit recovered "$recovered"
+if [ "$version" -lt 130000 ] && not_past_fork; then
+    not_required
+fi
 
 # Slots of downstreams: pg_rewind empties pg_replslot.
 rm -rf "$work/slots"
@@ -499,11 +536,7 @@ if [ "$rc" -ne 0 ]; then
 fi
 
 if grep -q 'no rewind required' "$log"; then
-    [ -z "$lost_tli" ] || drop_lost_wal
-    drop_slots
-    forget
-    emit result not_required
-    exit 0
+    not_required
 fi
 
 after_rewind

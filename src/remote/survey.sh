@@ -20,6 +20,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/recovery.sh
+. "${0%/*}/recovery.sh"
 
 pgdata=$1 port=$2 bin_dir=$3 config_file=$4 db_user=$5 db_name=$6 passfile=$7
 segment=$8 host=$9
@@ -320,6 +322,7 @@ SQL
     esac
 fi
 
+recovery_conf "$pgdata"
 find_config_file
 [ -n "$pid" ] || emit set.restore_command "$("$bin_dir/postgres" -D "$pgdata" \
     ${config_file:+-c config_file="$config_file"} -C restore_command 2>/dev/null)"

@@ -23,6 +23,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/recovery.sh
+. "${0%/*}/recovery.sh"
 
 pgdata=$1 bin_dir=$2 db_user=$3 passfile=$4 slot=$5 timeline=$6 database=$7 schema=$8
 job=$9
@@ -30,6 +32,8 @@ shift 9
 seq=$1 lsn=$2 timeout=$3
 connect_with "$passfile" "$database"
 
+delay=0
+[ ! -f "$pgdata/recovery.conf" ] || delay=$(recovery_conf "$pgdata" | sed -n 's/^set.recovery_min_apply_delay=//p')
 deadline=$(($(date +%s) + timeout))
 answer='' missing='it does not answer'
 while :; do
@@ -53,7 +57,8 @@ SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'),
        (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams'),
        coalesce(pg_last_wal_receive_lsn() >= '$lsn', false),
        CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
-            WHEN (SELECT setting::bigint FROM pg_settings WHERE name = 'recovery_min_apply_delay') > $timeout * 500 THEN 'delayed'
+            WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
+                > $timeout * 500 THEN 'delayed'
             ELSE '-' END
 FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true;
 SQL

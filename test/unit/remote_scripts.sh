@@ -231,6 +231,26 @@ rm "$pgdata/standby.signal"
 configure 110000
 ok 'configure before 12: recovery.conf' is "$(cat "$pgdata/recovery.conf")" "$content"
 ok 'configure before 12: no standby.signal' test ! -e "$pgdata/standby.signal"
+printf '%s\n' "standby_mode = 'on'" "primary_conninfo='host=old'" "recovery_target_timeline = '1'" "restore_command = 'old'" \
+    '# a comment' "recovery_min_apply_delay = '5s'" >"$pgdata/recovery.conf"
+configure 110000
+ok 'configure before 12: its other settings stay' is "$(cat "$pgdata/recovery.conf")" "$content
+# a comment
+recovery_min_apply_delay = '5s'"
+
+# What survey.sh and verify.sh read of it.
+echo 11 >"$pgdata/PG_VERSION"
+printf '%s\n' "Primary_ConnInfo='host=old password=''a\\\\b''' # \`it\`" '#restore_command = 1' 'restore_command = "x"' \
+    "recovery_min_apply_delay = '2 min'" >"$pgdata/recovery.conf"
+recovery_conf() {
+    # shellcheck disable=SC1091 # as the scripts read them
+    (. "$scripts/lib.sh" && . "$scripts/recovery.sh" && recovery_conf "$pgdata") | sort
+}
+ok 'recovery.conf is read as the server does' is "$(recovery_conf)" "set.primary_conninfo=host=old password='a\\\\b'
+set.recovery_min_apply_delay=120000
+set.restore_command=\"x\""
+echo 12 >"$pgdata/PG_VERSION"
+ok 'recovery.conf is none of a server from 12 on' is "$(recovery_conf)" ''
 
 ### save_config.sh, restore_config.sh
 

@@ -1,0 +1,68 @@
+# recovery.sh - what makes a server a standby, from PostgreSQL 12 on and before;
+# for the scripts that read it as they read lib.sh.
+#
+# Before 12 it is recovery.conf, whose settings are none of the server's: nobody
+# can ask it for them.
+
+# make_standby PGDATA VERSION_NUM: whoever starts it from now on starts a standby.
+make_standby() {
+    if [ "$2" -ge 120000 ]; then
+        touch "$1/standby.signal"
+    elif [ ! -e "$1/recovery.conf" ]; then
+        printf "standby_mode = 'on'\n" >"$1/recovery.conf"
+    fi
+}
+
+# recovery_conf PGDATA: prints set.NAME=VALUE for those settings in recovery.conf
+# that survey.sh asks a server of 12 or later for, and as that one would: the delay
+# in milliseconds, the values escaped as emit does. Nothing, where there is none.
+recovery_conf() {
+    [ -f "$1/recovery.conf" ] || return 0
+    read -r major <"$1/PG_VERSION"
+    [ "$major" = 11 ] || return 0
+    LC_ALL=C awk '
+        function unquoted(value,    out, c) {
+            sub(/^[ \t]*=?[ \t]*/, "", value)
+            if (substr(value, 1, 1) != "\047") {
+                sub(/[ \t\r#].*$/, "", value)
+                return value
+            }
+            value = substr(value, 2)
+            out = ""
+            while (value != "") {
+                c = substr(value, 1, 1)
+                value = substr(value, 2)
+                if (c == "\047") {
+                    if (substr(value, 1, 1) != "\047")
+                        break
+                    value = substr(value, 2)
+                } else if (c == "\\") {
+                    c = substr(value, 1, 1)
+                    value = substr(value, 2)
+                }
+                out = out (c == "\\" ? "\\\\" : c)
+            }
+            return out
+        }
+        function milliseconds(value,    unit) {
+            unit = value
+            gsub(/[0-9 ]/, "", unit)
+            if (unit == "d") value *= 86400000
+            else if (unit == "h") value *= 3600000
+            else if (unit == "min") value *= 60000
+            else if (unit == "s") value *= 1000
+            return sprintf("%.0f", value)
+        }
+        {
+            sub(/^[ \t]*/, "")
+            name = tolower($0)
+            sub(/[^a-z_].*$/, "", name)
+            if (name ~ /^(primary_conninfo|primary_slot_name|restore_command|recovery_target_timeline|recovery_min_apply_delay)$/)
+                set[name] = unquoted(substr($0, length(name) + 1))
+        }
+        END {
+            for (name in set)
+                if (set[name] != "")
+                    print "set." name "=" (name == "recovery_min_apply_delay" ? milliseconds(set[name]) : set[name])
+        }' "$1/recovery.conf"
+}
