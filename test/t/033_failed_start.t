@@ -47,7 +47,7 @@ for my $method (qw(basebackup rewind))
         like($dump, qr/desc: COMMIT/, 'what only it had is saved as well');
 
         # By hand, without a word to us: it must not come up as a primary.
-        ok(-e $old->pgdata . '/standby.signal', 'whoever starts the new data starts a standby');
+        ok(-e $old->pgdata . '/' . ($old->standby_files)[-1], 'whoever starts the new data starts a standby');
     }
 
     # The same call again, before anything was done about it.

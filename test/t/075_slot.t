@@ -64,7 +64,7 @@ is(slots(), "$slot physical true", 'and left alone');
 
 # A job that fails: its own slot goes, one that was there stays.
 $primary->safe_psql('CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE \'trouble\'; END$$;
-    CREATE TRIGGER trouble BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step = \'repoint\') EXECUTE FUNCTION trouble()');
+    CREATE TRIGGER trouble BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step IN (\'repoint\', \'stop\')) EXECUTE FUNCTION trouble()');
 my $before = slots();
 $r = $primary->make_follow($other, method => 'repoint');
 ok(!$r->{ok}, 'a job fails after it has made its slot');

@@ -28,8 +28,7 @@ $old->wait_for_catchup($_) for $new, $replayed, $stored, $restarted;
 # before the restart, nobody there remembers but its WAL.
 $stored->safe_psql('SELECT pg_wal_replay_pause()');
 ok($stored->poll_query_until('SELECT pg_is_wal_replay_paused()'), 'one standby is paused');
-$restarted->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
-$restarted->reload;
+$restarted->set_standby(recovery_min_apply_delay => '1h');
 $new->stop;
 $old->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted");
 is($open->wait(30), 0, 'the transaction commits');
@@ -69,11 +68,10 @@ for my $case ([ $replayed, 'replayed' ], [ $stored, 'received' ], [ $restarted, 
     if ($node == $restarted)
     {
         # The proof was made by what it received; now let it show the rows.
-        is($node->safe_psql('SHOW recovery_min_apply_delay'), '1h', "$what: its delay is its own affair");
+        is($node->standby_setting('recovery_min_apply_delay'), '1h', "$what: its delay is its own affair");
         like($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'verify' ORDER BY job_id DESC LIMIT 1}),
             qr/received.*recovery_min_apply_delay/, "$what: the proof says what it could not show");
-        $node->safe_psql('ALTER SYSTEM RESET recovery_min_apply_delay');
-        $node->reload;
+        $node->set_standby(recovery_min_apply_delay => undef);
     }
     $new->wait_for_catchup($node);
     is($node->safe_psql('SELECT count(*) FILTER (WHERE i >= 1000), count(*) FROM t'),

@@ -11,7 +11,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, slots => 0
     'follow_primary.verify_timeout' => '30s', 'follow_primary.restore_command' => '' });
 my ($old, $new, $served, $unserved, $stopped, $cut) = $cluster->nodes;
 my $archive = $cluster->archive_dir;
-my $reloads = FollowPrimary::Node::pg_major() >= 14;    # restore_command
+my $reloads = FollowPrimary::Node::reloads('restore_command');
 
 sub plan_for
 {
@@ -48,9 +48,7 @@ $old->wait_for_catchup($_) for $new, $served, $unserved, $stopped, $cut;
 $stopped->stop;
 for my $node ($served, $unserved, $cut)
 {
-    $node->safe_psql(q{ALTER SYSTEM SET restore_command = 'false'});
-    $node->safe_psql(q{ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=repl'});
-    $reloads ? $node->reload : $node->restart;
+    $node->set_standby(restore_command => 'false', primary_conninfo => 'host=127.0.0.1 port=1 user=repl');
     $node->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0');
 }
 for my $i (1 .. 5)

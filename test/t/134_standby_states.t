@@ -25,18 +25,16 @@ $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $paused, $delayed, $late, $blind;
 $blind->safe_psql(q{ALTER SYSTEM SET hot_standby = 'off'});
 $blind->restart;
-$late->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
-$late->reload;
-$late->poll_query_until('SHOW recovery_min_apply_delay', '1h');
+$late->set_standby(recovery_min_apply_delay => '1h');
+wait_until('it is delayed', sub { $late->standby_setting('recovery_min_apply_delay') eq '1h' });
 $old->safe_psql('INSERT INTO t SELECT 2');
 my $end = $old->lsn('flush');
 $old->wait_for_catchup($_) for $new, $paused;
 $late->poll_query_until("SELECT pg_last_wal_receive_lsn() >= '$end' AND pg_last_wal_replay_lsn() < '$end'");
 $paused->safe_psql('SELECT pg_wal_replay_pause()');
 $old->wait_for_catchup($delayed);
-$delayed->safe_psql(q{ALTER SYSTEM SET recovery_min_apply_delay = '1h'});
-$delayed->reload;    # nothing waits to be replayed there
-$delayed->poll_query_until('SHOW recovery_min_apply_delay', '1h');
+$delayed->set_standby(recovery_min_apply_delay => '1h');    # nothing waits to be replayed there
+wait_until('it is delayed', sub { $delayed->standby_setting('recovery_min_apply_delay') eq '1h' });
 $old->kill9;
 $new->promote;
 $new->safe_psql('INSERT INTO t SELECT 3');
@@ -63,17 +61,16 @@ $r = $new->make_follow($delayed);
 ok($r->{ok}, 'delayed: it follows') or diag($r->{err});
 like(proof(), qr/^repoint\|.*has received what is written here.*recovery_min_apply_delay/, 'proven by what it received, and said');
 is($delayed->safe_psql('SELECT count(*) FROM t'), '2', 'it shows no new row: its delay is respected');
-is($delayed->safe_psql('SHOW recovery_min_apply_delay'), '1h', 'and as it was set');
+is($delayed->standby_setting('recovery_min_apply_delay'), '1h', 'and as it was set');
 
 # Delayed, and a commit waits: PostgreSQL starts no WAL receiver before it is
 # replayed. That cannot be proven in time, and is not claimed.
-my $conf = slurp($late->pgdata . '/myrecovery.conf');
+my $conf = slurp($late->recovery_file);
 $r = $new->make_follow($late);
 is($r->{sqlstate}, '55000', 'delayed, with WAL that waits: not proven in time');
 like($r->{detail}, qr/recovery_min_apply_delay/, 'with the reason');
-is(slurp($late->pgdata . '/myrecovery.conf'), $conf, 'its settings are as they were');
-$late->safe_psql('ALTER SYSTEM RESET recovery_min_apply_delay');
-$late->reload;
+is(slurp($late->recovery_file), $conf, 'its settings are as they were');
+$late->set_standby(recovery_min_apply_delay => undef);
 $late->poll_query_until('SELECT count(*) FROM t', '2');
 $r = $new->make_follow($late);
 ok($r->{ok}, 'when that is over, it follows') or diag($r->{err});
@@ -88,8 +85,7 @@ is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind
 $r = $new->make_follow($blind);
 ok($r->{ok}, 'hot_standby off: so does a second call') or diag($r->{err});
 
-$delayed->safe_psql('ALTER SYSTEM RESET ALL');
-$delayed->reload;
+$delayed->set_standby(recovery_min_apply_delay => undef);
 $blind->stop;
 spew($blind->pgdata . '/postgresql.auto.conf', '');
 $blind->start;

@@ -49,7 +49,7 @@ is($old->safe_psql(q{SELECT to_regclass('v') IS NULL}), 't', 'and not its own');
 is_deeply([ map { readlink } glob $old->pgdata . '/pg_tblspc/*' ], ["$ts/kept"], 'its tablespace is in its own folder, the dropped one is gone');
 is_deeply([ map { readlink } glob $new->pgdata . '/pg_tblspc/*' ], ["$ts/kept_there"], "the primary's is in the primary's");
 $old->stop;
-run_ok([ $old->bin('pg_checksums'), '--check', '-D', $old->pgdata ]);
+$old->check_pages;
 pass('every page has the checksum that it should');
 
 done_testing();

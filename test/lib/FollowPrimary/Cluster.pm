@@ -77,7 +77,7 @@ sub new
     my ($primary, @standbys) = $self->nodes;
     # The copies begin before their slots: they need the WAL kept until they are made.
     my %conf   = %{ $opt{conf} // {} };
-    my %thrift = map { exists $conf{$_} ? ($_ => delete $conf{$_}) : () } qw(wal_keep_size wal_keep_segments);
+    my %thrift = map { exists $conf{$_} ? ($_ => delete $conf{$_}) : () } qw(wal_keep_size);
     $primary->init(conf => $self->_settings(%conf),
         map { $_ => $opt{$_} } qw(checksums auth hba initdb));
     $primary->start;

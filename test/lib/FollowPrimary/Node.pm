@@ -35,7 +35,7 @@ sub bindir
     return $bindir;
 }
 
-# The major version of the servers: 13 … 18.
+# The major version of the servers: 11 … 18.
 my $major;
 
 sub pg_major
@@ -149,7 +149,7 @@ END
         restart_after_crash   => 'on',
         max_connections       => 50,
         shared_buffers        => '16MB',
-        pg_major() >= 13 ? (wal_keep_size => '64MB') : (wal_keep_segments => 4),
+        wal_keep_size         => '64MB',
         # A killed server leaves no file in /dev/shm then that nobody can find.
         pg_major() >= 14 ? (min_dynamic_shared_memory => '8MB') : (),
         log_min_messages         => 'info',
@@ -249,7 +249,7 @@ sub follow
     my $slot = $self->_slot_option(%opt);
 
     my $old = pg_major() < 12;
-    spew($self->pgdata . ($old ? '/recovery.conf' : '/myrecovery.conf'), _settings(
+    spew($self->recovery_file, _settings(
         $old ? (standby_mode => 'on') : (),
         primary_conninfo         => $conninfo,
         recovery_target_timeline => 'latest',
@@ -259,6 +259,47 @@ sub follow
     $self->append_conf('');
     spew($self->pgdata . '/standby.signal', '');
     return;
+}
+
+# The file with the settings of a standby, and all that make it one, by name.
+sub recovery_file { my ($self) = @_; return $self->pgdata . '/' . ($self->standby_files)[0] }
+sub standby_files { return pg_major() < 12 ? ('recovery.conf') : ('myrecovery.conf', 'standby.signal') }
+
+# Since when a reload is enough for a standby's settings; for others never.
+my %reloads_since = (recovery_min_apply_delay => 13, primary_conninfo => 13, primary_slot_name => 13, restore_command => 14);
+
+sub reloads { my ($setting) = @_; return pg_major() >= ($reloads_since{$setting} // 99) }
+
+# Settings of a standby, put in force by ALTER SYSTEM, before 12 in recovery.conf,
+# and a reload or, where the version needs it, a restart; undef resets.
+sub set_standby
+{
+    my ($self, %settings) = @_;
+    for my $name (sort keys %settings)
+    {
+        my $value = $settings{$name};
+        if (pg_major() < 12)
+        {
+            $value = undef if ($value // '') eq 'current';    # its default
+            (my $text = slurp($self->recovery_file)) =~ s/^$name = .*\n//mg;
+            spew($self->recovery_file, $text . (defined $value ? _settings($name => $value) : ''));
+        }
+        else
+        {
+            $self->safe_psql("ALTER SYSTEM SET $name = " . (defined $value ? "'" . $value =~ s/'/''/gr . "'" : 'DEFAULT'));
+        }
+    }
+    return (grep { !reloads($_) } keys %settings) ? $self->restart : $self->reload;
+}
+
+# One of them as it is in force.
+sub standby_setting
+{
+    my ($self, $name) = @_;
+    return $self->safe_psql("SHOW $name") if pg_major() >= 12;
+    my ($value) = slurp($self->recovery_file) =~ /^$name = '(.*)'$/m;
+    my %default = (recovery_target_action => 'pause', recovery_target_timeline => 'current', recovery_min_apply_delay => 0);
+    return defined $value ? $value =~ s/(['\\])\1/$1/gr : $default{$name} // '';
 }
 
 sub _slot_option
@@ -291,6 +332,10 @@ sub _settings
     my $text = '';
     while (my ($name, $value) = splice @pairs, 0, 2)
     {
+        if ($name eq 'wal_keep_size' && pg_major() < 13)
+        {
+            ($name, $value) = ('wal_keep_segments', $value =~ /^(\d+)MB$/ ? $1 / 16 : $value);
+        }
         $value =~ s/(['\\])/$1$1/g;
         $text .= "$name = '$value'\n";
     }
@@ -635,6 +680,15 @@ sub controldata
     my %value = map { /^(.+?):\s*(.*)$/ ? ($1 => $2) : () } split /\n/, $text;
     return %value if !defined $field;
     return $value{$field} // die "pg_controldata has no \"$field\"";
+}
+
+# Dies when a page of the stopped server has not the checksum that it should.
+sub check_pages
+{
+    my ($self) = @_;
+    run_ok([ pg_major() < 12 ? $self->bin('pg_verify_checksums') : ($self->bin('pg_checksums'), '--check'),
+        '-D', $self->pgdata ], timeout => 120);
+    return;
 }
 
 # The server's log from $offset on; log_size gives the offset of its end.
