@@ -149,7 +149,7 @@ if [ "$version" -lt 120000 ]; then
     fi
     # Its others can be nowhere else: a delay, an archive_cleanup_command.
     if [ -f "$pgdata/recovery.conf" ]; then
-        others=$(awk "$decides"'!decides($0) && !/^# Written by follow_primary/' "$pgdata/recovery.conf") ||
+        others=$(awk "$decides$nl"'!decides($0) && !/^# Written by follow_primary/' "$pgdata/recovery.conf") ||
             die config_not_writable "could not read $pgdata/recovery.conf"
         content=${content%"$nl"}${others:+$nl$others}
     fi
