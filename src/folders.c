@@ -113,55 +113,39 @@ needed_room(const Job *job)
 	return needed;
 }
 
-/* Asks for the room; with used, also for what the old data takes up. */
-static void
-ask_for_room(Job *job, bool used, RemoteReply *reply)
-{
-	RemoteLimits limits = {.timeout_ms = job->request->settings->progress_timeout * 1000};
-
-	remote_run(job->ssh, &remote_space,
-			   WITH_FOLDERS(job, job->node.pgdata, NUMBER(job->primary.version_num),
-							used ? "yes" : "no"),
-			   &limits, reply);
-	if (!reply->ok || remote_get(reply, "free_0") == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("the free space on node %s could not be found out", node_name(job)),
-				 reply->messages[0] ? errdetail("%s", reply->messages) : 0));
-}
-
-/*
- * What is missing on the file systems together.  With where, tells it of each;
- * if nothing is missing, what is needed and free.
- */
-static int64
-missing_room(const Job *job, const RemoteReply *reply, const int64 *needed,
-			 StringInfo where)
+bool
+folders_missing_room(const Job *job, const RemoteReply *reply, const int64 *needed,
+					 StringInfo where, int64 *missing)
 {
 	int64		all_needed = 0;
 	int64		all_room = 0;
 	int			n = FOLDER_TABLESPACE + job->ntablespaces;
-	int64		missing = 0;
 
+	*missing = 0;
 	for (int i = 0; i < n; i++)
 	{
 		const char *device = remote_get(reply, psprintf("device_%d", i));
-		int64		room = remote_number(reply, psprintf("free_%d", i));
+		int64		room;
 		int64		need = 0;
 		bool		first = true;
 
-		if (device == NULL)
+		if (i == FOLDER_WAL && job->waldir[0] == '\0')
 			continue;
+		if (device == NULL || !remote_number(reply, psprintf("free_%d", i), &room))
+			return false;
 		for (int j = 0; j < n; j++)
 		{
 			const char *other = remote_get(reply, psprintf("device_%d", j));
+			int64		freed;
 
 			if (other == NULL || strcmp(other, device) != 0)
 				continue;
 			first = first && j >= i;
 			need += needed[j];
-			room += remote_number(reply, psprintf("unfinished_%d", j)) +
-				remote_number(reply, psprintf("used_%d", j));
+			if (remote_number(reply, psprintf("unfinished_%d", j), &freed))
+				room += freed;
+			if (remote_number(reply, psprintf("used_%d", j), &freed))
+				room += freed;
 		}
 		if (!first)
 			continue;
@@ -169,7 +153,7 @@ missing_room(const Job *job, const RemoteReply *reply, const int64 *needed,
 		all_room += room;
 		if (room >= need)
 			continue;
-		missing += need - room;
+		*missing += need - room;
 		if (where)
 			appendStringInfo(where, "%son the file system of \"%s\" about " INT64_FORMAT " MB are needed, " INT64_FORMAT " MB are free, " INT64_FORMAT " MB are missing",
 							 where->len > 0 ? "; " : "",
@@ -178,16 +162,38 @@ missing_room(const Job *job, const RemoteReply *reply, const int64 *needed,
 							 job->tablespaces[i - FOLDER_TABLESPACE],
 							 need >> 20, room >> 20, ((need - room - 1) >> 20) + 1);
 	}
-	if (where && missing == 0)
+	if (where && *missing == 0)
 		appendStringInfo(where, INT64_FORMAT " MB needed, " INT64_FORMAT " MB free",
 						 all_needed >> 20, all_room >> 20);
+	return true;
+}
+
+/*
+ * Asks for the room, and returns the bytes that are missing; with used, once
+ * what the old data takes up is free.
+ */
+static int64
+ask_for_room(Job *job, bool used, const int64 *needed, StringInfo where)
+{
+	RemoteLimits limits = {.timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	int64		missing;
+
+	remote_run(job->ssh, &remote_space,
+			   WITH_FOLDERS(job, job->node.pgdata, NUMBER(job->primary.version_num),
+							used ? "yes" : "no"),
+			   &limits, &reply);
+	if (!reply.ok || !folders_missing_room(job, &reply, needed, where, &missing))
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("the free space on node %s could not be found out", node_name(job)),
+				 reply.messages[0] ? errdetail("%s", reply.messages) : 0));
 	return missing;
 }
 
 void
 folders_look_for_room(Job *job, RoomFacts *room)
 {
-	RemoteReply reply;
 	int64	   *needed;
 	StringInfoData where;
 
@@ -195,14 +201,10 @@ folders_look_for_room(Job *job, RoomFacts *room)
 	add_new_tablespaces(job);
 	needed = needed_room(job);
 	initStringInfo(&where);
-	ask_for_room(job, false, &reply);
-	room->missing = missing_room(job, &reply, needed, &where);
+	room->missing = ask_for_room(job, false, needed, &where);
 	room->where = where.data;
 	if (room->missing > 0)
-	{
-		ask_for_room(job, true, &reply);
-		room->missing_without_old = missing_room(job, &reply, needed, NULL);
-	}
+		room->missing_without_old = ask_for_room(job, true, needed, NULL);
 }
 
 void

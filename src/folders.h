@@ -10,6 +10,7 @@
 #define FOLLOW_PRIMARY_FOLDERS_H
 
 #include "method.h"
+#include "remote.h"
 #include "sql.h"
 
 /*
@@ -36,6 +37,16 @@ extern char *node_tablespace(const Job *job, Oid oid, char *here);
  * the job's folders are also those of tablespaces that only this server has.
  */
 extern void folders_look_for_room(Job *job, RoomFacts *room);
+
+/*
+ * What space.sh said: the bytes that are missing for a copy that needs so many
+ * in PGDATA, the WAL's folder and each tablespace.  With where, tells it of each
+ * file system; if nothing is missing, what is needed and free.  False if not all
+ * is said that there is to say.
+ */
+extern bool folders_missing_room(const Job *job, const RemoteReply *reply,
+								 const int64 *needed, StringInfo where,
+								 int64 *missing);
 
 /* Lets the plan of a copy depend on the room for it. */
 extern void folders_plan_room(Job *job);

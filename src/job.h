@@ -41,7 +41,8 @@ typedef struct Job
 								 * streamed through, or NULL */
 
 	/* What the steps did. */
-	bool		wal_lost;		/* the node has WAL behind the fork */
+	bool		wal_saved;		/* what the node has of WAL behind the fork */
+	bool		wal_lost;		/* it has some */
 	bool		slot_made;		/* by this job, so it goes if the job fails */
 	void		(*undo) (struct Job *job);	/* puts back what a failed job
 											 * changed; NULL: nothing to */

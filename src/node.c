@@ -92,6 +92,22 @@ fail_commonly(const Job *job, const RemoteReply *reply, const char *what)
 	fail(job, reply, sqlstate, what, hint);
 }
 
+/* A script succeeded, but did not say what it is to say. */
+pg_noreturn static void
+fail_answer(const Job *job, const RemoteReply *reply, const char *what)
+{
+	fail(job, reply, ERRCODE_PROTOCOL_VIOLATION,
+		 psprintf("it is not understood %s", what), CALL_AGAIN);
+}
+
+static const char *
+text_of(const RemoteReply *reply, const char *key)
+{
+	const char *text = remote_get(reply, key);
+
+	return text ? text : "unknown";
+}
+
 pg_noreturn static void
 fail_for_tablespace(const Job *job, const RemoteReply *reply)
 {
@@ -198,16 +214,16 @@ node_lock(Job *job)
 	if (remote_failed_for(&reply, "no_flock"))
 		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
-	if (!reply.ok)
+	if (!reply.ok || !ssh_is_holding(job->ssh))
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
 	if (!remote_says(&reply, "fresh", "yes"))
 	{
 		/* Another job may have come and gone since the survey. */
 		survey(job);
-		job_detail(job, "%s, and another look at the node", remote_get(&reply, "file"));
+		job_detail(job, "%s, and another look at the node", text_of(&reply, "file"));
 		return STEP_NEEDS_PLAN;
 	}
-	job_detail(job, "%s", remote_get(&reply, "file"));
+	job_detail(job, "%s", text_of(&reply, "file"));
 	return STEP_DONE;
 }
 
@@ -271,7 +287,7 @@ start(const Job *job)
 	if (!reply.ok)
 		fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL did not start",
 			 "See the server's log above, remove the cause, then call follow_primary() again.");
-	return remote_get(&reply, "status");
+	return text_of(&reply, "status");
 }
 
 StepResult
@@ -303,8 +319,20 @@ node_save_config(Job *job)
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the configuration could not be saved");
-	job_detail(job, "%s files", remote_get(&reply, "saved"));
+	job_detail(job, "%s files", text_of(&reply, "saved"));
 	return STEP_DONE;
+}
+
+bool
+node_read_lost_wal(const RemoteReply *reply, LostWal *lost)
+{
+	lost->dir = remote_get(reply, "lost_wal_dir");
+	lost->complete = remote_says(reply, "complete", "yes");
+	return remote_number(reply, "lost_wal_bytes", &lost->bytes) &&
+		remote_number(reply, "lost_transactions", &lost->transactions) &&
+		(lost->complete || remote_says(reply, "complete", "no")) &&
+		(lost->bytes > 0 ? lost->dir && lost->dir[0] == '/' :
+		 lost->dir == NULL && lost->transactions == 0);
 }
 
 StepResult
@@ -312,11 +340,14 @@ node_save_wal(Job *job)
 {
 	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 	RemoteReply reply;
-	const char *bytes;
-	const char *transactions;
-	const char *dir;
-	bool		complete;
+	LostWal		lost;
 
+	/* After a rewind that failed, what is there now is this server's in part. */
+	if (job->wal_saved)
+	{
+		job_detail(job, "done already");
+		return STEP_DONE;
+	}
 	if (job->node.pgdata_state != PGDATA_OK || job->plan.fork_timeline == 0 ||
 		XLogRecPtrIsInvalid(job->plan.fork_lsn))
 	{
@@ -338,19 +369,20 @@ node_save_wal(Job *job)
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
+	if (!node_read_lost_wal(&reply, &lost))
+		fail_answer(job, &reply, "whether the WAL that would be lost is saved");
 
-	bytes = remote_get(&reply, "lost_wal_bytes");
-	transactions = remote_get(&reply, "lost_transactions");
-	dir = remote_get(&reply, "lost_wal_dir");
-	job->wal_lost = bytes && strcmp(bytes, "0") != 0;
+	job->wal_saved = true;
+	job->wal_lost = lost.bytes > 0;
 
 	/* Where WAL is missing there may be more transactions than were counted. */
-	complete = remote_says(&reply, "complete", "yes");
-	job_record_lost_wal(job, bytes, complete ? transactions : NULL, dir);
-	job_detail(job, "%s bytes of WAL with %s%s transactions%s%s%s",
-			   bytes ? bytes : "0", complete ? "" : "at least ", transactions ? transactions : "0",
-			   dir && dir[0] ? ", kept in " : "", dir && dir[0] ? dir : "",
-			   complete ? "" : "; not all of it is on the node any more");
+	job_record_lost_wal(job, psprintf(INT64_FORMAT, lost.bytes),
+						lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
+						lost.dir);
+	job_detail(job, INT64_FORMAT " bytes of WAL with %s" INT64_FORMAT " transactions%s%s%s",
+			   lost.bytes, lost.complete ? "" : "at least ", lost.transactions,
+			   lost.dir ? ", kept in " : "", lost.dir ? lost.dir : "",
+			   lost.complete ? "" : "; not all of it is on the node any more");
 	return STEP_DONE;
 }
 
@@ -440,6 +472,9 @@ node_rewind(Job *job)
 	}
 	if (!reply.ok)
 		fail_commonly(job, &reply, "pg_rewind failed");
+	if (!remote_says(&reply, "result", "rewound") &&
+		!remote_says(&reply, "result", "not_required"))
+		fail_answer(job, &reply, "whether the data was rewound");
 	if (!can_start_from(job, remote_get(&reply, "next_segment")))
 	{
 		if (!job->plan.copy_if_rewind_fails)
@@ -449,8 +484,6 @@ node_rewind(Job *job)
 					 errdetail("Its data is rewound, but \"%s\" is neither on this server nor served by a restore_command.",
 							   remote_get(&reply, "next_segment")),
 					 errhint("Use method => 'auto' or 'basebackup' to have the data copied.")));
-		/* What it had of its own is saved; its WAL is this server's by now. */
-		job->plan.fork_timeline = 0;
 		job_detail(job, "rewound, but the WAL that it needs next, \"%s\", is gone from this server",
 				   remote_get(&reply, "next_segment"));
 		return STEP_NEEDS_COPY;
@@ -543,6 +576,7 @@ node_copy(Job *job)
 		.arg = job
 	};
 	RemoteReply reply;
+	int64		bytes;
 
 	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
@@ -557,9 +591,8 @@ node_copy(Job *job)
 			 "The node's data is untouched. Look for disk errors on the node, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the copy failed");
-	if (remote_get(&reply, "bytes"))
-		job_progress(job, remote_number(&reply, "bytes"),
-					 remote_number(&reply, "bytes"));
+	if (remote_number(&reply, "bytes", &bytes))
+		job_progress(job, bytes, bytes);
 	job_detail(job, INT64_FORMAT " MB, %s", job->bytes_done >> 20,
 			   remote_says(&reply, "verified", "yes") ? "verified" : "not verified");
 	return STEP_DONE;

@@ -10,6 +10,7 @@
 #define FOLLOW_PRIMARY_NODE_H
 
 #include "method.h"
+#include "remote.h"
 
 /*
  * Takes the lock on the node itself, for as long as the connection lasts.
@@ -36,8 +37,20 @@ extern StepResult node_start(Job *job);
 /* Puts its configuration aside, which a rewind or a copy replaces. */
 extern StepResult node_save_config(Job *job);
 
-/* Counts and saves the WAL that only the node has. */
+/* Counts and saves the WAL that only the node has, once in a job. */
 extern StepResult node_save_wal(Job *job);
+
+/* What save_wal.sh said of it. */
+typedef struct LostWal
+{
+	int64		bytes;
+	int64		transactions;
+	const char *dir;			/* NULL if there is none */
+	bool		complete;		/* else some of it is gone, and not counted */
+} LostWal;
+
+/* False if the reply lacks something, or makes no sense. */
+extern bool node_read_lost_wal(const RemoteReply *reply, LostWal *lost);
 
 /* Rewinds its data. STEP_NEEDS_COPY if only a copy can help. */
 extern StepResult node_rewind(Job *job);

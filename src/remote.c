@@ -43,6 +43,9 @@ SCRIPT(lock);
 
 #define NONCE_BYTES 8
 
+/* 1 EB, in bytes. */
+#define MAX_DIGITS	18
+
 /* An error's detail to the caller may have 8 kB. */
 #define MESSAGES_TAIL 6144
 
@@ -107,12 +110,16 @@ remote_failed_for(const RemoteReply *reply, const char *reason)
 	return reply->failed != NULL && strcmp(reply->failed, reason) == 0;
 }
 
-int64
-remote_number(const RemoteReply *reply, const char *key)
+bool
+remote_number(const RemoteReply *reply, const char *key, int64 *number)
 {
 	const char *found = remote_get(reply, key);
+	size_t		digits = found ? strspn(found, "0123456789") : 0;
 
-	return found != NULL ? strtoll(found, NULL, 10) : 0;
+	if (digits == 0 || digits > MAX_DIGITS || found[digits] != '\0')
+		return false;
+	*number = strtoll(found, NULL, 10);
+	return true;
 }
 
 char *

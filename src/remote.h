@@ -107,8 +107,12 @@ extern bool remote_says(const RemoteReply *reply, const char *key,
 /* Has the script failed for this reason? */
 extern bool remote_failed_for(const RemoteReply *reply, const char *reason);
 
-/* A number by key; 0 if there is none. */
-extern int64 remote_number(const RemoteReply *reply, const char *key);
+/*
+ * A number of bytes or the like by key.  False, and *number as it was, if there
+ * is none, or something else, or more than any machine has: sums of some do not
+ * overflow.
+ */
+extern bool remote_number(const RemoteReply *reply, const char *key, int64 *number);
 
 /*
  * The value of a line "label: value" of pg_controldata's output, which is the

@@ -12,12 +12,15 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "folders.h"
+#include "node.h"
 #include "pcp.h"
 #include "plan.h"
 #include "recovery_conf.h"
 #include "remote.h"
 #include "request.h"
 #include "survey.h"
+#include "verify.h"
 
 PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
@@ -27,6 +30,7 @@ PG_FUNCTION_INFO_V1(follow_primary_unit_restore_command_guard);
 PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
 PG_FUNCTION_INFO_V1(follow_primary_unit_reply);
 PG_FUNCTION_INFO_V1(follow_primary_unit_survey);
+PG_FUNCTION_INFO_V1(follow_primary_unit_answer);
 PG_FUNCTION_INFO_V1(follow_primary_unit_history);
 PG_FUNCTION_INFO_V1(follow_primary_unit_pcp);
 
@@ -283,6 +287,38 @@ follow_primary_unit_survey(PG_FUNCTION_ARGS)
 	plan_choose(&job->primary, &job->node, REQUESTED_AUTO, true, &job->plan);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", method_name(job->plan.method),
 											  job->plan.reason)));
+}
+
+/*
+ * (script text, output bytea) returns text: what is understood of the answer of
+ * save_wal.sh, of verify.sh, or of space.sh for a node with a WAL folder and a
+ * tablespace, whose copies need 1, 2 and 3 MB
+ */
+Datum
+follow_primary_unit_answer(PG_FUNCTION_ARGS)
+{
+	const char *script = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const int64 needed[] = {1 << 20, 2 << 20, 3 << 20};
+	const char *text = "not understood";
+	Job			job = {.waldir = "/wal",.ntablespaces = 1,.tablespaces = (char *[]) {"/space"}};
+	RemoteReply reply;
+	LostWal		lost;
+	int64		missing;
+
+	job.node.pgdata = "/data";
+	if (!remote_parse(output_argument(fcinfo, 1), "nonce", &reply))
+		text = "not whole";
+	else if (!reply.ok)
+		text = psprintf("failed: %s", reply.failed);
+	else if (strcmp(script, "save_wal") == 0 && node_read_lost_wal(&reply, &lost))
+		text = psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
+						lost.bytes, lost.transactions, lost.dir ? " in " : "",
+						lost.dir ? lost.dir : "");
+	else if (strcmp(script, "verify") == 0 && verify_seen(&reply))
+		text = verify_seen(&reply);
+	else if (strcmp(script, "space") == 0 && folders_missing_room(&job, &reply, needed, NULL, &missing))
+		text = psprintf(INT64_FORMAT " bytes missing", missing);
+	PG_RETURN_TEXT_P(cstring_to_text(sql_text(text)));
 }
 
 /* (file bytea, tli int) returns int: stretches of the history, 0 if it is none */

@@ -166,6 +166,16 @@ wait_for_node(Job *job, int seconds, RemoteReply *reply, char **written)
 	return reply->ok ? NULL : reply->messages;
 }
 
+const char *
+verify_seen(const RemoteReply *reply)
+{
+	return remote_says(reply, "seen", "row") ? "shows what is written here" :
+		remote_says(reply, "seen", "nothing") ? "replays what is written here; it shows nothing, for hot_standby is off" :
+		remote_says(reply, "seen", "paused") ? "has received what is written here; it does not show it yet, for recovery is paused" :
+		remote_says(reply, "seen", "delayed") ? "has received what is written here; it does not show it yet, for recovery_min_apply_delay is set" :
+		NULL;
+}
+
 StepResult
 verify_follows(Job *job)
 {
@@ -195,18 +205,14 @@ verify_follows(Job *job)
 	}
 
 	/* That the sender streams is looked at once more, in any case. */
-	seen = remote_get(&reply, "seen");
+	seen = verify_seen(&reply);
 	objection = seen == NULL ? "it was not told what the node shows" :
-		strcmp(seen, "nothing") == 0 ?
+		remote_says(&reply, "seen", "nothing") ?
 		wait_for_sender(job, written, deadline) : sender_objection(job);
 	if (objection)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",
-			   job->primary.timeline, job->request->slot_name,
-			   strcmp(seen, "row") == 0 ? "shows what is written here" :
-			   strcmp(seen, "nothing") == 0 ? "replays what is written here; it shows nothing, for hot_standby is off" :
-			   strcmp(seen, "paused") == 0 ? "has received what is written here; it does not show it yet, for recovery is paused" :
-			   "has received what is written here; it does not show it yet, for recovery_min_apply_delay is set");
+			   job->primary.timeline, job->request->slot_name, seen);
 	job->undo = NULL;
 	return STEP_DONE;
 }

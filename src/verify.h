@@ -6,6 +6,7 @@
 #define FOLLOW_PRIMARY_VERIFY_H
 
 #include "method.h"
+#include "remote.h"
 
 /*
  * Returns when it is proven that the node follows: its WAL receiver streams
@@ -14,5 +15,8 @@
  * the time limit passes before that, with what was missing.
  */
 extern StepResult verify_follows(Job *job);
+
+/* What verify.sh has seen, as a phrase, or NULL if it does not say. */
+extern const char *verify_seen(const RemoteReply *reply);
 
 #endif							/* FOLLOW_PRIMARY_VERIFY_H */

@@ -440,11 +440,12 @@ recovered=no
 case $state in
     'shut down' | 'shut down in recovery') ;;
     *)
-        say "the server was not shut down cleanly ($state): running crash recovery"
         case $state in
-            *'archive recovery'*) crashed=standby ;;
-            *) crashed=primary ;;
+            'in archive recovery') crashed=standby ;;
+            'in production' | 'in crash recovery' | 'shutting down' | 'starting up') crashed=primary ;;
+            *) give_up no needs_copy "pg_controldata says that the cluster of $pgdata is in state \"$state\"" ;;
         esac
+        say "the server was not shut down cleanly ($state): running crash recovery"
         # A backup that was never started: its control file is the primary's.
         [ ! -e "$pgdata/backup_label" ] || crashed=standby
         if [ "$crashed" = standby ] && [ "$version" -lt 130000 ]; then

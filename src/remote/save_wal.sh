@@ -16,7 +16,10 @@
 #         lost_wal_dir=        PGDATA.follow_primary/lost_wal-JOB, if bytes > 0
 #         complete=yes|no      no: some of that WAL is not in pg_wal any more;
 #                              the counts are then too low
-# fails:  no_space  permission  save_failed
+# fails:  no_space  permission
+#         save_failed  also when it cannot be told what there is: what
+#                      pg_controldata, pg_waldump or a history file says is not
+#                      understood
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -30,6 +33,7 @@ segment_size=$6
 work=$pgdata.follow_primary
 wal=$pgdata/pg_wal
 saved=$work/lost_wal-$job
+per_id=$((4294967296 / segment_size))
 
 try_reason=save_failed
 
@@ -37,70 +41,96 @@ umask 077
 LC_ALL=C
 export LC_ALL
 
-# bytes X/Y: an LSN as a number
+# bytes X/Y: sets lsn to it as a number.
 bytes() {
-    echo $((0x${1%/*} * 4294967296 + 0x${1#*/}))
+    case $1 in
+        */*/* | *[!0-9A-Fa-f/]* | /* | */ | ?????????*/* | */?????????*) ;;
+        */*)
+            lsn=$((0x${1%/*} * 4294967296 + 0x${1#*/}))
+            [ "$lsn" -lt 0 ] || return 0
+            ;;
+    esac
+    die save_failed "\"$1\" is no place in the WAL"
 }
 
-control=$("$bin/pg_controldata" "$pgdata" 2>/dev/null)
+# timeline TEXT: is it the number of one?
+timeline() {
+    case $1 in
+        '' | *[!0-9]* | ??????????*) return 1 ;;
+    esac
+}
+
+control=$("$bin/pg_controldata" "$pgdata" 2>&1)
+# field LABEL: sets value.
 field() {
-    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
+    value=$(printf '%s\n' "$control" | sed -n "s/^$1: *//p")
 }
 
 # The timeline that the node was on last.
-node_tli=$(field "Latest checkpoint's TimeLineID")
-recovery_tli=$(field "Min recovery ending loc's timeline")
-case $node_tli in
-    '' | *[!0-9]*) node_tli=$fork_tli ;;
-esac
-case $recovery_tli in
-    '' | *[!0-9]*) ;;
-    *) [ "$recovery_tli" -le "$node_tli" ] || node_tli=$recovery_tli ;;
-esac
+field "Latest checkpoint's TimeLineID"
+checkpoint_tli=$value
+field "Min recovery ending loc's timeline"
+if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
+    die save_failed "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
+fi
+node_tli=$checkpoint_tli
+[ "$value" -le "$node_tli" ] || node_tli=$value
 
 # The stretches of WAL behind the fork, as lines "TLI START END"; END is - on
 # the last one. A history file has a line for every timeline that came before.
 stretches() {
     start=$fork_lsn
-    history=$wal/$(printf %08X "$node_tli").history
-    if [ "$node_tli" -gt "$fork_tli" ] && [ -r "$history" ]; then
+    known=no
+    if [ "$node_tli" -gt "$fork_tli" ]; then
         while read -r tli end _; do
             case $tli in
-                '' | *[!0-9]*) continue ;;
+                '' | '#'*) continue ;;
             esac
+            timeline "$tli" || return 1
             if [ "$tli" -ge "$fork_tli" ]; then
                 printf '%s %s %s\n' "$tli" "$start" "$end"
                 start=$end
+                known=yes
             fi
-        done <"$history"
+        done <"$history" || return 1
+        [ "$known" = yes ] || return 1
         printf '%s %s -\n' "$node_tli" "$start"
     else
         printf '%s %s -\n' "$fork_tli" "$start"
     fi
 }
 
-# dump TLI START END: "COMMITS END_OF_WAL"; END_OF_WAL is - when nothing valid
-# follows START. A failing pg_waldump is how the end of WAL looks.
+# dump TLI START END: sets found to the commits there, and behind to where valid
+# WAL ends, '' when nothing valid follows START.
 dump() {
+    found=0
+    behind=
     # For a segment that is not there pg_waldump would wait five seconds, as if
     # it was still to come: END is at most the end of the last one in a row.
-    from=$(bytes "$2")
+    bytes "$2"
+    from=$lsn
     number=$((from / segment_size))
+    first=$(segment "$1" "$number")
     while [ -f "$wal/$(segment "$1" "$number")" ]; do
         number=$((number + 1))
     done
     limit=$((number * segment_size))
-    if [ "$limit" -le "$from" ]; then
-        echo 0 -
-        return
+    [ "$limit" -gt "$from" ] || return 0
+    # Made for the future, and never written to.
+    [ "$(od -An -tx1 -N 2 "$wal/$first" | tr -d ' ')" != 0000 ] || return 0
+    if [ "$3" != - ]; then
+        bytes "$3"
+        [ "$lsn" -gt "$limit" ] || limit=$lsn
+        [ "$limit" -gt "$from" ] || return 0
     fi
-    if [ "$3" = - ] || [ "$(bytes "$3")" -gt "$limit" ]; then
-        limit=$(printf '%X/%X' $((limit / 4294967296)) $((limit % 4294967296)))
-    else
-        limit=$3
-    fi
-    set -- -t "$1" -s "$2" -e "$limit"
-    "$bin/pg_waldump" -p "$wal" "$@" 2>&1 | awk '
+    # The files are named, for it takes the size of segments from the first, else
+    # from any there is, which may be one that was never written to.
+    set -- -p "$wal" -t "$1" -s "$2" -e "$(printf '%X/%X' $((limit / 4294967296)) $((limit % 4294967296)))" \
+        "$first" "$(segment "$1" $(((limit - 1) / segment_size)))"
+    said=$({
+        "$bin/pg_waldump" "$@" 2>&1
+        echo "status $?"
+    } | awk -v from="$from" -v limit="$limit" '
         function number(lsn,    part) {
             split(lsn, part, "/")
             return hex(part[1]) * 4294967296 + hex(part[2])
@@ -118,49 +148,86 @@ dump() {
                 commits++
             next
         }
-        # "... in WAL record at A: invalid record length at B": B is the end
-        /invalid record length at/ {
-            end = $0
-            sub(/.*invalid record length at /, "", end)
-            sub(/[^0-9A-F\/].*/, "", end)
-        }
-        END {
-            if (last == "") {
-                print 0, "-"
-                exit
+        # How the end of WAL looks: "... in WAL record at A: invalid record
+        # length at B", or other words after A, which is the last record.
+        / in WAL record at [0-9A-F]+\/[0-9A-F]+: / {
+            at_end = 1
+            message = $0
+            sub(/.* in WAL record at /, "", message)
+            end = message
+            sub(/:.*/, "", end)
+            behind = number(end)
+            if (message ~ /invalid record length at [0-9A-F]+\/[0-9A-F]+/) {
+                sub(/.*invalid record length at /, "", message)
+                sub(/[^0-9A-F\/].*/, "", message)
+                if (number(message) > behind)
+                    behind = number(message)
             }
-            match(last, /lsn: [0-9A-F]+\/[0-9A-F]+/)
-            lsn = substr(last, RSTART + 5, RLENGTH - 5)
-            match(last, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+/)
-            size = substr(last, RSTART, RLENGTH)
-            sub(/.*\/ */, "", size)
-            behind = number(lsn) + int((size + 7) / 8) * 8
-            if (end != "" && number(end) > behind)
-                behind = number(end)
-            printf "%d %.0f\n", commits, behind
-        }'
+            next
+        }
+        /could not find a valid record after/ {
+            at_end = 1
+            next
+        }
+        /^status / {
+            status = $2
+            next
+        }
+        other == "" { other = $0 }
+        END {
+            if (last != "") {
+                known = match(last, /^rmgr: .* lsn: [0-9A-F]+\/[0-9A-F]+, prev /)
+                match(last, /lsn: [0-9A-F]+\/[0-9A-F]+/)
+                record = number(substr(last, RSTART + 5, RLENGTH - 5))
+                known = known && record >= from && record < limit &&
+                    match(last, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+,/)
+                size = substr(last, RSTART, RLENGTH)
+                sub(/.*\/ */, "", size)
+                if (known && record + int((size + 7) / 8) * 8 > behind)
+                    behind = record + int((size + 7) / 8) * 8
+            } else
+                known = status != "0"
+            if (status == "0" || behind > limit)
+                behind = limit
+            if (!known || (status != "0" && !at_end))
+                print "not understood:", known && other != "" ? other : "status " status ", " last
+            else if (last == "" && behind <= from)
+                print 0
+            else
+                printf "%d %.0f\n", commits, behind
+        }')
+    case $said in
+        0) ;;
+        [0-9]*' '[0-9]*) found=${said% *} behind=${said#* } ;;
+        *) die save_failed "what pg_waldump $* says is $said" ;;
+    esac
 }
 
 # segment TLI NUMBER: its file name
 segment() {
-    per_id=$((4294967296 / segment_size))
     printf '%08X%08X%08X' "$1" "$(($2 / per_id))" "$(($2 % per_id))"
 }
 
 # save TLI FROM TO: copies the segments that hold the bytes from FROM up to TO.
 save() {
-    number=$(($2 / segment_size))
-    while [ $((number * segment_size)) -lt "$3" ]; do
-        name=$(segment "$1" "$number")
-        copied=no
-        for file in "$wal/$name" "$wal/$name.partial"; do
-            [ -f "$file" ] || continue
-            copied=yes
+    first=$(($2 / segment_size))
+    last=$((($3 - 1) / segment_size))
+    missing=$((last - first + 1))
+    try mkdir -p "$saved"
+    for file in "$wal/$(printf %08X "$1")"*; do
+        name=${file##*/}
+        name=${name%.partial}
+        case $name in *[!0-9A-F]*) continue ;; esac
+        [ ${#name} -eq 24 ] || continue
+        number=${name#????????}
+        number=$((0x${number%????????} * per_id + 0x${number#????????}))
+        if [ "$number" -ge "$first" ] && [ "$number" -le "$last" ]; then
             copy "$file"
-        done
-        [ "$copied" = yes ] || complete=no
-        number=$((number + 1))
+            # a segment may be there as both
+            [ "$file" != "$wal/$name" ] && [ -f "$wal/$name" ] || missing=$((missing - 1))
+        fi
     done
+    [ "$missing" -eq 0 ] || complete=no
 }
 
 copy() {
@@ -174,32 +241,31 @@ copy() {
     try mv -f "$to.tmp" "$to"
 }
 
-list=$(stretches)
+history=$wal/$(printf %08X "$node_tli").history
+list=$(stretches 2>/dev/null) ||
+    die save_failed "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
 total=0
 commits=0
 complete=yes
-try mkdir -p "$saved"
-
 while read -r tli start end; do
-    from=$(bytes "$start")
-    found=$(dump "$tli" "$start" "$end")
-    behind=${found#* }
+    dump "$tli" "$start" "$end"
+    to=$from
     if [ "$end" != - ]; then
-        to=$(bytes "$end")
-        [ "$behind" != - ] || [ "$to" -le "$from" ] || complete=no
-    elif [ "$behind" = - ]; then
-        to=$from
-        # what the control file knows of WAL behind the fork must be there
-        checkpoint=$(field 'Latest checkpoint location')
-        if [ -n "$checkpoint" ] && [ "$tli" = "$(field "Latest checkpoint's TimeLineID")" ] &&
-            [ "$(bytes "$checkpoint")" -ge "$from" ]; then
-            complete=no
-            to=$(($(bytes "$checkpoint") + 1))
-        fi
-    else
+        bytes "$end"
+        to=$lsn
+        [ -n "$behind" ] || [ "$to" -le "$from" ] || complete=no
+    elif [ -n "$behind" ]; then
         to=$behind
+    elif [ "$tli" = "$checkpoint_tli" ]; then
+        # what the control file knows of WAL behind the fork must be there
+        field 'Latest checkpoint location'
+        bytes "$value"
+        if [ "$lsn" -ge "$from" ]; then
+            complete=no
+            to=$((lsn + 1))
+        fi
     fi
-    commits=$((commits + ${found% *}))
+    commits=$((commits + found))
     if [ "$to" -gt "$from" ]; then
         total=$((total + to - from))
         save "$tli" "$from" "$to"
@@ -216,9 +282,6 @@ if [ "$total" -gt 0 ]; then
     done
     sync "$saved" 2>/dev/null
     emit lost_wal_dir "$saved"
-else
-    rmdir "$saved" 2>/dev/null
-    rmdir "$work" 2>/dev/null
 fi
 emit complete "$complete"
 exit 0

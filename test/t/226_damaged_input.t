@@ -111,9 +111,17 @@ sub survey_says
     return $out;
 }
 sub marked { return map { "nonce begin\n$_\nnonce end 0\n" } @_ }
+# Commits in two segments, for save_wal.sh below.
+my $fork = $primary->safe_psql('SELECT pg_current_wal_insert_lsn()');
+$primary->safe_psql("CREATE TABLE behind_$_ ()") for 1 .. 3;
+$primary->safe_psql('SELECT pg_switch_wal()');
+$primary->safe_psql("CREATE TABLE behind_$_ ()") for 4 .. 5;
+$primary->wait_for_catchup($node);
 my @answers = (survey_says($node), survey_says($primary), survey_says($node, "$dir/none"));
 $node->stop;
 push @answers, survey_says($node);
+mkdir "$dir/$_" or die for 'real', 'real/global', 'real/pg_wal', 'fake', 'fake/pg_wal', 'tools';
+run_ok([ 'sh', '-c', 'cp "$1"/global/pg_control "$2/global" && cp "$1"/pg_wal/0000* "$2/pg_wal"', 'sh', $node->pgdata, "$dir/real" ]);
 my $history = "1\t0/1000000\tno recovery target specified\n\n2\t0/1800000\tbefore 2000-01-01 00:00:00+00\n";
 # Nodes that are on this server's timeline or beyond, as after a failover.
 for my $answer (@answers[ 0, 1, 3 ])
@@ -140,7 +148,151 @@ try_all('connection strings',
     $conninfo, grep { !/\0/ } some_damaged(1000, $conninfo, 'postgresql://u:p@[::1]:5432,h2:1/db?sslmode=prefer&options=a%20b'));
 
 #
-# 3. pgpool's answers, from one that says them damaged.
+# 3. The answers of save_wal.sh, verify.sh and space.sh: numbers that are not in
+# them are never made up, and what is not said is not taken for good news.
+#
+{
+    my $numbers = sub { my ($text, @keys) = @_; return grep { defined } map { $text =~ /^$_=0*(\d+)$/m } @keys };
+    my %scripts = (
+        save_wal => {
+            whole => [ [ "lost_wal_bytes=328\nlost_transactions=2\nlost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=yes", '328 bytes, 2 transactions in /data.follow_primary/lost_wal-7' ],
+                [ "lost_wal_bytes=0\nlost_transactions=0\ncomplete=no", '0 bytes, 0 transactions' ] ],
+            said => sub { my ($text, $understood) = @_; return join(' ', $understood =~ /^(\d+) bytes, (\d+)/) eq join ' ', $numbers->($text, qw(lost_wal_bytes lost_transactions)) },
+        },
+        verify => {
+            whole => [ map { [ "answer=t|streaming|node|3|127.0.0.1|1|t|-\nseen=$_->[0]", $_->[1] ] } [ 'row', 'shows what is written here' ],
+                [ 'nothing', 'replays what is written here; it shows nothing, for hot_standby is off' ],
+                [ 'paused', 'has received what is written here; it does not show it yet, for recovery is paused' ],
+                [ 'delayed', 'has received what is written here; it does not show it yet, for recovery_min_apply_delay is set' ] ],
+            said => sub { return $_[0] =~ /^seen=(?:row|nothing|paused|delayed)$/m },
+        },
+        space => {
+            whole => [ [ join("\n", map { "free_$_=700000\nunfinished_$_=1000\ndevice_$_=65024\nused_$_=2000" } 0 .. 2), 6 * 1048576 - 709000 . ' bytes missing' ],
+                [ join("\n", map { "free_$_=4000000\ndevice_$_=$_" } 0 .. 2), '0 bytes missing' ] ],
+            said => sub { my ($text) = @_; return 3 == $numbers->($text, map { "free_$_" } 0 .. 2) && !grep { $text !~ /^device_$_=/m } 0 .. 2 },
+        });
+    for my $script (sort keys %scripts)
+    {
+        my @whole  = @{ $scripts{$script}{whole} };
+        my @texts  = map { $_->[0] } @whole;
+        my @values = (marked(@texts, some_damaged(400, @texts)), some_damaged(50, marked(@texts)));
+        my @understood = try_all("answers of $script.sh", door('answer', 'script text, output bytea', 'text'), "pg_temp.door('$script', r.v)", @values);
+        is_deeply([ map { $_->[2] } @understood[ 0 .. $#whole ] ], [ map { $_->[1] } @whole ], 'those that are whole are understood');
+        my @made_up = grep {
+            my $text = $values[ $_->[0] - 1 ] =~ s/\\(.)/$1 eq 'n' ? "\n" : $1/ger;
+            $_->[1] eq '' && $_->[2] !~ /^not (?:understood|whole)/ && !$scripts{$script}{said}->($text, $_->[2])
+        } @understood;
+        is(scalar(@made_up), 0, 'nothing is made up') or diag("$made_up[0][2], of:\n$values[ $made_up[0][0] - 1 ]");
+    }
+}
+
+#
+# 4. What save_wal.sh and rewind.sh read on the node: what pg_waldump and
+# pg_controldata say, and history files. Where there is WAL behind the fork,
+# either all of it is saved, or the script fails for a reason.
+#
+{
+    my $bin     = FollowPrimary::Node::bindir();
+    my $scripts = "$FindBin::Bin/../../src/remote";
+    my @all     = sort map { s{.*/}{}r } glob "$dir/real/pg_wal/0*";
+    my $save    = sub {
+        my ($data, $tools) = @_;
+        run_ok([ 'rm', '-rf', "$data.follow_primary" ]);
+        my ($code, $out, $err) = run_command([ 'sh', "$scripts/save_wal.sh", $data, $tools, $fork, 1, 7, 16777216 ], timeout => 60);
+        return { code => $code, out => $out, err => $err, saved => join ' ', sort map { s{.*/}{}r } glob "$data.follow_primary/lost_wal-7/0*[0-9A-F]" };
+    };
+
+    # With files that were made for the future, and never written to.
+    for my $file (map { sprintf "$dir/real/pg_wal/0000000100000000000000%02X", $_ } 16 .. 60)
+    {
+        spew($file, '');
+        truncate $file, 16777216 or die;
+    }
+    my $whole = $save->("$dir/real", $bin);
+    my @needed = split ' ', $whole->{saved};
+    is(scalar(@needed), 2, "WAL before files that were made for the future is saved: @needed") or diag("$whole->{out}$whole->{err}");
+
+    # From here on programs say what is in files, of files with little in them.
+    my $control = run_ok([ "$bin/pg_controldata", "$dir/real" ]);
+    my (undef, $dump, $end) = run_command([ "$bin/pg_waldump", '-p', "$dir/real/pg_wal", '-t', 1, '-s', $fork, '-e', sprintf('0/%X', 16777216 * (1 + hex substr $needed[-1], -8)), $needed[0], $needed[-1] ]);
+    my $commits = () = $dump =~ /desc: COMMIT/g;
+    cmp_ok($commits, '>=', 5, 'there are commits in it');
+    like($whole->{out}, qr/^lost_transactions=$commits\n(?:.*\n)*complete=yes\n\z/m, 'which are counted') or diag($whole->{err});
+    spew("$dir/fake/pg_wal/$_", 'WAL') for @all;
+    for my $program (qw(pg_controldata pg_waldump))
+    {
+        spew("$dir/tools/$program", "#!/bin/sh\ncat \$0.out\nexit \$(cat \$0.status)\n", 0755);
+    }
+    my $says = sub {
+        my ($program, $out, $status) = @_;
+        spew("$dir/tools/$program.out", $out);
+        spew("$dir/tools/$program.status", $status);
+    };
+    my $has_all = sub { my ($saved) = @_; return !grep { $saved !~ /\b$_\b/ } @needed };
+    my @wrong;
+    my $try = sub {
+        my ($what, $text) = @_;
+        my $r = $save->("$dir/fake", "$dir/tools");
+        my ($commits) = $r->{out} =~ /^lost_transactions=(\d+)$/m;
+        my $right = $r->{code} == 0 ? defined $commits && $commits <= (() = slurp("$dir/tools/pg_waldump.out") =~ /COMMIT/g) && $has_all->($r->{saved})
+            : $r->{code} == 1 && $r->{out} =~ /^failed=save_failed$/m && $r->{err} =~ /\w/ && !-e "$dir/fake.follow_primary";
+        # nor may the shell itself have stumbled
+        $right &&= $r->{err} !~ /save_wal\.sh: |awk: /;
+        push @wrong, "$what: exit code $r->{code}, saved: $r->{saved}\n$r->{out}$r->{err}of:\n$text" unless $right;
+        return $r->{code} == 0 ? 'saved' : 'failed';
+    };
+    my $tried = sub {
+        my ($what, $program, $status, @texts) = @_;
+        my %how;
+        $says->('pg_controldata', $control, 0);
+        $says->('pg_waldump', "$dump$end", 1);
+        for my $text (@texts)
+        {
+            $says->($program, $text, $status);
+            $how{ $try->($what, $text) }++;
+        }
+        is(scalar(@wrong), 0, "$what: " . join ', ', map { "$_ x $how{$_}" } sort keys %how) or diag($wrong[0]);
+        @wrong = ();
+        return join ' ', sort keys %how;
+    };
+    is($tried->('pg_waldump', 'pg_waldump', 1, "$dump$end"), 'saved', 'what is whole is understood');
+    $tried->('pg_waldump says anything', 'pg_waldump', 1, some_damaged(60, "$dump$end"));
+    my @cut = map { substr $dump, 0, int rand length $dump } 1 .. 4;
+    is($tried->('pg_waldump is killed', 'pg_waldump', 137, @cut, '', $dump), 'failed', 'which is an error');
+    $tried->('pg_waldump breaks off, but is content', 'pg_waldump', 0, @cut, '');
+    is($tried->('pg_waldump fails', 'pg_waldump', 1, '', $dump, "pg_waldump: error: could not open directory\n", "${dump}pg_waldump: error: could not read file\n"), 'failed', 'which is an error, too');
+    $tried->('pg_controldata says anything', 'pg_controldata', 0, '', some_damaged(40, $control));
+
+    # A node that went on to two more timelines, which are in the file.
+    my ($behind) = $end =~ m{length at (\w+/\w+):};
+    my $told = "1\t$behind\tno recovery target specified\n2\t$behind\tbefore 2000-01-01 00:00:00+00\n";
+    $says->('pg_controldata', $control =~ s/(TimeLineID: +|timeline: +)\d+/${1}3/gr, 0);
+    for my $text ($told, '', "1\n", "1\tFFFFFFFF/FFFFFFFF\n", "1\t99999999999999999999/0\n", some_damaged(40, $told))
+    {
+        spew("$dir/fake/pg_wal/00000003.history", $text);
+        my $r = $save->("$dir/fake", "$dir/tools");
+        push @wrong, "$r->{code}\n$r->{out}$r->{err}of:\n$text" unless $r->{err} !~ /save_wal\.sh: |awk: /
+            && ($r->{code} == 0 ? $r->{out} =~ /^complete=/m : $r->{code} == 1 && $r->{out} =~ /^failed=save_failed$/m && $r->{err} =~ /\w/);
+        ok($has_all->($r->{saved}), 'a whole history is followed') or diag("$r->{out}$r->{err}") if $text eq $told;
+    }
+    is(scalar(@wrong), 0, 'histories') or diag($wrong[0]);
+
+    # A cluster in a state that nobody knows is not run as a primary.
+    spew("$dir/tools/postgres", "#!/bin/sh\ntouch $dir/started\nexit 1\n", 0755);
+    @wrong = ();
+    for my $text ('', $control =~ s/shut down in/shut dxwn in/r, some_damaged(25, $control))
+    {
+        $says->('pg_controldata', $text, 0);
+        unlink "$dir/started";
+        my ($code, $out, $err) = run_command([ 'sh', "$scripts/rewind.sh", "$dir/fake", "$dir/tools", '', 'host=/nowhere', '', '', 7, 150000, '', '', $fork, 16777216 ]);
+        run_ok([ 'rm', '-rf', "$dir/fake.follow_primary" ]);
+        push @wrong, "$code\n$out${err}of:\n$text" unless $code == 1 && $out =~ /^failed=\w+$/m && $out =~ /^changed=no$/m && !-e "$dir/started";
+    }
+    is(scalar(@wrong), 0, 'control files before a rewind') or diag($wrong[0]);
+}
+
+#
+# 5. pgpool's answers, from one that says them damaged.
 #
 {
     my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 50, Proto => 'tcp') or die;
@@ -188,7 +340,7 @@ try_all('connection strings',
 }
 
 #
-# 4. known_hosts and key files, and programs on the node that say anything: by
+# 6. known_hosts and key files, and programs on the node that say anything: by
 # whole plans, from one session, which must not grow by them.
 #
 my @known = some_damaged(60, slurp($cluster->known_hosts), "@ revoked\n" . slurp($cluster->known_hosts) . "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-rsa AAAA\n");
