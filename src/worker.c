@@ -376,6 +376,18 @@ fail_changing(const Job *job)
 			 errhint("See what else is at work there, then call follow_primary() again.")));
 }
 
+/*
+ * Whoever sees that a job has ended may call again at once: nothing of it is left
+ * on the node then.
+ */
+static void
+end_well(Job *job, const char *state)
+{
+	ssh_disconnect(job->ssh);
+	job->ssh = NULL;
+	job_finish(job, state);
+}
+
 /* A job from its row to its end. Raises what ends it otherwise. */
 static void
 run(Job *job)
@@ -397,7 +409,7 @@ run(Job *job)
 		if (plan->method == METHOD_SKIP)
 		{
 			job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
-			job_finish(job, "skipped");
+			end_well(job, "skipped");
 			return;
 		}
 		job->undo = NULL;		/* what was done is of use now */
@@ -427,7 +439,7 @@ run(Job *job)
 			fail_changing(job);
 	}
 	primary_drop_former_slot(job);
-	job_finish(job, "succeeded");
+	end_well(job, "succeeded");
 	job_notice(job, "node %s follows this server", node_name(job));
 }
 
@@ -578,7 +590,6 @@ follow_primary_worker_main(Datum main_arg)
 		send_message(MESSAGE_JOB_ID, psprintf(INT64_FORMAT, job->id));
 		run(job);
 		tell_outcome(&segment->outcome, job, NULL);
-		ssh_disconnect(job->ssh);
 	}
 	PG_CATCH();
 	{

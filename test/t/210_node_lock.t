@@ -211,6 +211,35 @@ ok(!-e lock_file($other), 'no lock file is left');
 $new->safe_psql('DELETE FROM trouble');
 
 #
+# An end that takes its time
+#
+
+$new->safe_psql(<<"END");
+CREATE FUNCTION hold_end() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+    PERFORM pg_advisory_lock($key);
+    PERFORM pg_advisory_unlock($key);
+    RETURN NEW;
+END \$\$;
+CREATE TRIGGER hold_end BEFORE UPDATE ON follow_primary_job
+    FOR EACH ROW WHEN (NEW.state = 'succeeded') EXECUTE FUNCTION hold_end();
+END
+hold($new, 'no step');
+$first = $new->psql_start($new->follow_sql($node, method => 'repoint'));
+wait_held($new, 1);
+ok(!-e lock_file($node), 'a job that is about to say that it has succeeded has let its lock go');
+$node->host->ssh_freeze;    # a session that is still open could not end now
+release($new);
+ok($new->poll_query_until("SELECT state FROM follow_primary_job ORDER BY id DESC LIMIT 1", 'succeeded'), 'it says so');
+$second = $new->psql_start($new->follow_sql($node, method => 'repoint'));
+ok($new->poll_query_until("SELECT step IS NOT NULL FROM follow_primary_job ORDER BY id DESC LIMIT 1", 't', 10),
+    'the next job of the node begins at once');
+$node->host->ssh_thaw;
+is($second->wait(60), 0, 'and goes through') or diag($second->err);
+is($first->wait(60), 0, 'the first has ended') or diag($first->err);
+$new->safe_psql('DROP TRIGGER hold_end ON follow_primary_job');
+
+#
 # Two nodes, one server
 #
 
