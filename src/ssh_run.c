@@ -173,8 +173,8 @@ run_open(SshRun *run)
 				 errmsg("could not %s SSH server \"%s\" port %d",
 						doing, session->host, session->port),
 				 errdetail("%s.", detail),
-				 rc == LIBSSH2_ERROR_CHANNEL_FAILURE && session->held != NULL ?
-				 errhint("Two sessions at once are needed on a connection: see MaxSessions in its sshd_config.") : 0));
+				 rc == LIBSSH2_ERROR_CHANNEL_FAILURE ?
+				 errhint("Up to three sessions at once are needed on a connection: see MaxSessions in its sshd_config.") : 0));
 	}
 }
 

@@ -135,6 +135,10 @@ sub sshd_with
 my $restore = sshd_with('MaxSessions 1');
 fails('only one session is let in', sqlstate => '08006', message => qr/could not open a channel/, hint => qr/MaxSessions/);
 $restore->();
+# As it looks, too, when the server takes its time to end the only one.
+$restore = sshd_with('MaxSessions 0');
+fails('no session is let in', sqlstate => '08006', message => qr/could not open a channel/, hint => qr/MaxSessions/);
+$restore->();
 $restore = sshd_with('ForceCommand echo This account is closed.; echo Go away. >&2; exit 7');
 fails('another command is run', sqlstate => '08006', message => qr/outcome of the script "survey" is not known/,
     detail => qr/The shell ended with status 7 before the script did. Its last messages: Go away\./);
