@@ -623,12 +623,13 @@ node_clear(Job *job)
 
 	job_notice(job, "the old data of node %s is removed now, before its replacement is proven, for there is no room for both",
 			   node_name(job));
-	job->undo = NULL;
 	remote_run(job->ssh, &remote_clear,
 			   WITH_FOLDERS(job, job->node.pgdata,
 							psprintf(INT64_FORMAT, job->id),
 							NUMBER(job->primary.version_num)),
 			   &limits, &reply);
+	if (remote_failed_for(&reply, "tablespace_in_use"))
+		fail_for_tablespace(job, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the old data could not be removed");
 	job_detail(job, "the old data is removed, its replacement not proven yet");

@@ -59,27 +59,17 @@ logged() {
     return "$rc"
 }
 
-# fail REASON TEXT: gives the room back first, and leaves nothing of this job.
-fail() {
+# Gives the room back, and leaves nothing of this job.
+give_back() {
     remove_copies
     rm -f "$work/basebackup.log"
     rmdir "$work" 2>/dev/null
-    die "$@"
 }
 
-# Does the node's data use the folder, or did it before clear.sh?
-is_own_tablespace() {
-    name=$(emit name "$1")
-    if sed -n 's/^tablespace\.[0-9]*=//p' "$work/layout" 2>/dev/null | grep -Fqx -e "${name#*=}"; then
-        return 0
-    fi
-    for link in "$pgdata"/pg_tblspc/*; do
-        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
-        if [ -h "$link" ] && [ "$link" -ef "$1" ]; then
-            return 0
-        fi
-    done
-    return 1
+# fail REASON TEXT
+fail() {
+    give_back
+    die "$@"
 }
 
 reason() {
@@ -123,10 +113,7 @@ copies=
 n=$#
 while [ "$n" -gt 0 ]; do
     # What the node does not use may be anybody's.
-    if [ -e "$2" ] && ! is_own_tablespace "$2" &&
-        [ -n "$(find "$2/" -mindepth 1 -maxdepth 1 -name "PG_${major}_*" | head -n 1)" ]; then
-        fail tablespace_in_use "$2 is a tablespace of the primary; on the node it is not one, and not empty"
-    fi
+    refuse_foreign "$2" give_back
     copy_place "$(real "$2")"
     copies=$copies$new$nl
     set -- "$@" "-T$(printf '%s=%s' "$(printf '%s' "$1" | sed 's/=/\\=/g')" "$(printf '%s' "$new" | sed 's/=/\\=/g')")"
@@ -190,14 +177,13 @@ rm -rf "$new"/.follow_primary_*
 
 # Without it a copy would come up as a second primary.
 make_standby "$new" "$version" || fail copy_failed "could not make the copy a standby"
+sync "$new"/*.signal "$new"/recovery.conf "$new" 2>/dev/null
 
 bytes=$(printf '%s\n' "$copies" | while IFS= read -r path; do
     du -sk "$path" | sed 's/[[:space:]].*//'
 done | awk '{ kb += $1 } END { printf "%.0f", kb * 1024 }')
 
-printf 'job=%s\n' "$job" >"$work/proven.tmp" || fail no_space "could not write $work/proven.tmp"
-sync "$work/proven.tmp" 2>/dev/null
-mv -f "$work/proven.tmp" "$work/proven" || fail copy_failed "could not write $work/proven"
+printf 'job=%s\n' "$job" | put "$work/proven" || exit 1
 emit bytes "$bytes"
 emit verified "$verified"
 exit 0

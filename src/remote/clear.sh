@@ -17,7 +17,7 @@
 # fails:  running          a server runs on PGDATA; nothing was changed
 #         not_saved        there is no saved configuration; nothing was changed
 #         swap_unfinished  an earlier swap has to be completed first
-#         mount_point      as basebackup.sh; nothing was changed
+#         mount_point  tablespace_in_use   as basebackup.sh; nothing was changed
 #         no_space  permission  clear_failed
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -40,6 +40,9 @@ server_pid && die running "a server runs on $pgdata, as process $pid"
 refuse_unfinished_swap
 know_folders "$@"
 refuse_odd_mounts
+for location in "$@"; do
+    refuse_foreign "$location"
+done
 
 was_there=no
 if [ -e "$pgdata/PG_VERSION" ]; then

@@ -154,14 +154,49 @@ $folders
 FOLDERS
 }
 
-# Dies while a swap is to be completed. The copy's own folder is the last to go:
-# without it only words were missing.
+# Has a swap that has its mark moved nothing yet?
+is_swap_unmoved() {
+    [ ! -e "$work/swap.list" ] ||
+        { [ -e "$pgdata/PG_VERSION" ] && [ -e "$(sed -n 2p "$work/swap.list")/PG_VERSION" ] &&
+            [ ! -e "$(sed -n 3p "$work/swap.list")/PG_VERSION" ]; }
+}
+
+# Dies while a swap is to be completed. One that has moved nothing is forgotten,
+# mark and all, for the data may have been started again. Of one that has moved
+# all, the copy's own folder last, only words are missing.
 refuse_unfinished_swap() {
-    [ -e "$work/swap.list" ] || return 0
-    if [ -d "$(sed -n 2p "$work/swap.list")" ]; then
+    if is_swap_unmoved; then
+        ! grep -qx phase=swapping "$work/mark" 2>/dev/null || rm -f "$work/mark"
+    elif [ -d "$(sed -n 2p "$work/swap.list")" ]; then
         die swap_unfinished "an interrupted swap has to be completed first: $work/swap.list"
     fi
     rm -f "$work/swap.list" "$work"/swap.away.*
+}
+
+# Does the node's data use the folder, or did it before clear.sh?
+is_own_tablespace() {
+    name=$(emit name "$1")
+    if sed -n 's/^tablespace\.[0-9]*=//p' "$work/layout" 2>/dev/null | grep -Fqx -e "${name#*=}"; then
+        return 0
+    fi
+    for link in "$pgdata"/pg_tblspc/*; do
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+        if [ -h "$link" ] && [ "$link" -ef "$1" ]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# refuse_foreign LOCATION [COMMAND]: dies, after COMMAND, if there is a tablespace
+# in it that is not the node's: another server's on this machine, perhaps the
+# primary's own.
+refuse_foreign() {
+    if [ -e "$1" ] && ! is_own_tablespace "$1" &&
+        [ -n "$(find "$1/" -mindepth 1 -maxdepth 1 -name "PG_${major}_*" | head -n 1)" ]; then
+        ${2:-:}
+        die tablespace_in_use "$1 is a tablespace of the primary; on the node it is not one, and not empty"
+    fi
 }
 
 # remove_copies: what an attempt to copy made, finished or not.

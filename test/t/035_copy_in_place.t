@@ -92,7 +92,25 @@ like($r->{hint}, qr/Even without its old data \d+ MB would be missing/, 'the hin
 untouched('too large');
 $new->safe_psql('DROP TABLE big; CHECKPOINT');
 
-# 3. A job that fails between the removal and the copy.
+# 3. A tablespace that the node lacks, at a place where it is not the node's to
+# remove: both servers are on one machine, and it is the primary's own.
+leave_free(20);
+my $extra = $new->host->dir . '/extra';
+mkdir $extra or die;
+$new->safe_psql("CREATE TABLESPACE extra LOCATION '$extra'");
+$new->safe_psql('CREATE TABLE extra TABLESPACE extra AS SELECT generate_series(1, 1000) AS i');
+$new->safe_psql('CHECKPOINT');
+my ($file) = $new->safe_psql("SELECT pg_relation_filepath('extra')");
+$r = $new->make_follow($old, method => 'basebackup');
+is($r->{sqlstate}, '55006', 'what is in the place of a tablespace, and not the node\'s, is in the way') or diag($r->{err});
+like($r->{message}, qr/at step clear: there is no place for a tablespace/, 'and is so before anything is removed');
+ok(-s $new->pgdata . "/$file", 'the primary has its tablespace');
+$old->start;
+untouched('a tablespace in use');
+$new->safe_psql('DROP TABLE extra');
+$new->safe_psql('DROP TABLESPACE extra');
+
+# 4. A job that fails between the removal and the copy.
 leave_free(20);
 $plan = $new->make_follow($old, method => 'basebackup', function => 'follow_primary_plan')->{out};
 like($plan, qr/^basebackup\|asked for; there is no room for both, so the old data is removed before its replacement is proven\|.*save_wal,clear,copy,swap/,
@@ -116,7 +134,7 @@ ok(!-e "$disk/data/base" && !glob("$disk/wal/0*") && !glob("$disk/space/*"), 'th
 ok(!$old->start(fail_ok => 1), 'nobody can start the node');
 $new->safe_psql('DROP TRIGGER fail ON follow_primary_step');
 
-# 4. The next call, with no word of a copy in place.
+# 5. The next call, with no word of a copy in place.
 node_row('copy_in_place = NULL');
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the next call makes the copy') or diag($r->{err});
@@ -136,14 +154,14 @@ sub follows_now
 }
 follows_now('after the failure');
 
-# 5. All of it at once, for a running standby.
+# 6. All of it at once, for a running standby.
 leave_free(20);
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'a copy in place') or diag($r->{err});
 is(row('state'), 'succeeded', 'succeeds');
 follows_now('in place');
 
-# 6. Where there is room it is not done.
+# 7. Where there is room it is not done.
 unlink "$disk/ballast";
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'with room for both') or diag($r->{err});
