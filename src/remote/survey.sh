@@ -35,7 +35,8 @@ boot_id=
 [ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot_id </proc/sys/kernel/random/boot_id
 emit boot_id "$boot_id"
 emit home "$HOME"
-emit ssh_client "${SSH_CONNECTION%% *}"
+ssh_client=${SSH_CONNECTION:-}
+emit ssh_client "${ssh_client%% *}"
 
 if [ ! -x "$bin_dir/postgres" ] || [ ! -x "$bin_dir/pg_controldata" ]; then
     die no_programs "there is no PostgreSQL server in \"$bin_dir\""
@@ -82,15 +83,17 @@ if [ -z "$pgdata" ]; then
     fi
 fi
 
+# Its one name, also where a swap has moved it away: what is beside it is named
+# after it.
+if ! { [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); }; then
+    real=$(readlink -f -- "$pgdata")
+fi
+pgdata=${real:-$pgdata}
+emit pgdata "$pgdata"
 if [ ! -e "$pgdata" ] && [ ! -d "$pgdata.follow_primary" ]; then
-    emit pgdata "$pgdata"
     emit pgdata_state missing
     exit 0
 fi
-if [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); then
-    pgdata=$real
-fi
-emit pgdata "$pgdata"
 # Every job makes and removes a lock file there: see lock.sh.
 stats=$(stat -Lc '%y=%d:%i' -- "${pgdata%/*}/" "$pgdata" 2>/dev/null)
 emit beside "${stats%%=*}"

@@ -22,7 +22,7 @@
 # prints: result=swapped|already_swapped
 # fails:  mount_point   something cannot be renamed; nothing was changed
 #         not_proven    there is no complete copy; nothing was changed
-#         running       a server runs on PGDATA; nothing was changed
+#         running       a server runs on PGDATA
 #         swap_failed   a rename failed; run it again when the cause is gone
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -128,6 +128,8 @@ SWAPS
         suffix=.$n
     done
 
+    # of data that was in place once, and which somebody has removed since
+    rm -f "$work/config/restored"
     mark swapping
     phase=swapping
     rm -f "$work"/swap.away.*
@@ -146,6 +148,7 @@ SWAPS
 $swaps
 SWAPS
 else
+    [ "$phase" = ready ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
     # What stays where it is must be known as it was before.
     live_folders=
     while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
@@ -238,7 +241,7 @@ relink() {
 }
 
 {
-    IFS= read -r _
+    IFS= read -r pgdata
     IFS= read -r new_data
     IFS= read -r old_data
 } <"$list"
