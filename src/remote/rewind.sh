@@ -294,7 +294,8 @@ after_rewind() {
     rm -rf "$aside"
     drop_slots
     for slot in "$work"/slots/*; do
-        [ ! -d "$slot" ] || cp -Rp "$slot" "$pgdata/pg_replslot/" ||
+        # an empty state file would keep the server from starting
+        [ ! -d "$slot" ] || { cp -Rp "$slot" "$pgdata/pg_replslot/" && sync "$pgdata/pg_replslot/${slot##*/}/state"; } ||
             give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     done
     mark rewound
@@ -346,13 +347,12 @@ cluster_state || {
     give_up no needs_copy "the control file of $pgdata cannot be read"
 }
 
-# recover_primary: as pg_rewind from 13 on does it, but with fsync.
+# recover_primary: as pg_rewind from 13 on does it, but with fsync, and keeping the
+# WAL since the checkpoint before the crash: pg_rewind needs it.
 recover_primary() {
-    if [ -n "$config" ]; then
-        set -- -c config_file="$config"
-    else
-        set --
-    fi
+    set -- -c wal_keep_size=1000000000
+    [ "$version" -ge 130000 ] || set -- -c wal_keep_segments=1000000000
+    [ -z "$config" ] || set -- "$@" -c config_file="$config"
     logged "$work/recovery.log" "$bin/postgres" --single -D "$pgdata" "$@" template1 </dev/null
 }
 
@@ -484,7 +484,8 @@ for slot in $keep_slots; do
     esac
     if [ -f "$pgdata/pg_replslot/$slot/state" ]; then
         if ! { mkdir "$work/slots/$slot" &&
-            cp -p "$pgdata/pg_replslot/$slot/state" "$work/slots/$slot/state"; }; then
+            cp -p "$pgdata/pg_replslot/$slot/state" "$work/slots/$slot/state" &&
+            sync "$work/slots/$slot/state"; }; then
             forget
             give_up no permission "could not save the slot $slot"
         fi
@@ -529,7 +530,10 @@ rm -f "$work/rewind.conf"
 
 if [ "$rc" -ne 0 ]; then
     why=$(reason "$log")
-    if grep -q 'need to copy' "$log"; then
+    # On a full disk the log lacks what it should tell. In pg_wal there may be
+    # what came from the archive.
+    if grep -q 'need to copy' "$log" ||
+        [ -n "$(find -L "$pgdata" -name pg_wal -prune -o -newer "$work/mark" -print 2>/dev/null | head -n 1)" ]; then
         give_up yes "$why" "pg_rewind failed with exit code $rc after it began to change the data directory"
     fi
     forget

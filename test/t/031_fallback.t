@@ -138,4 +138,26 @@ ok($r->{ok}, 'once it is let in the same call succeeds') or diag($r->{err});
 is(job($new, 'state, method'), 'succeeded|rewind', 'by a rewind');
 follows_now($old, $new, 'it');
 
+# 4. What is no reason: that the node crashed long after its last checkpoint. Crash
+# recovery, which comes before pg_rewind, would remove the WAL that this needs, where
+# neither a slot nor wal_keep_size holds it. The new primary has its own still.
+($old, $new) = ($new, $old);
+$new->safe_psql(q{ALTER SYSTEM SET primary_slot_name = ''});
+$new->safe_psql(q{ALTER SYSTEM SET wal_keep_size = '1GB'});
+$new->reload;
+$old->poll_query_until('SELECT count(*) FROM pg_replication_slots WHERE active', '0');
+$old->safe_psql('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+$new->wait_for_streaming($old);
+$old->safe_psql(q{ALTER SYSTEM SET max_wal_size = '1GB'});
+$old->reload;
+$old->safe_psql('CHECKPOINT');
+$old->safe_psql('INSERT INTO t VALUES (-2); SELECT pg_switch_wal()') for 1 .. 3;
+$old->wait_for_catchup($new);
+$old->kill9;
+$new->promote;
+$r = $new->make_follow($old, when_down => 'rejoin');
+ok($r->{ok}, 'a node that crashed long after its checkpoint follows') or diag($r->{err});
+is(job($new, 'state, method, reason'), 'succeeded|rewind|the node is down', 'by a rewind');
+follows_now($old, $new, 'it');
+
 done_testing();
