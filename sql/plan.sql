@@ -150,7 +150,8 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (21, 'the same, and it is said that this is the right primary', 'mark=changed tli=3 lsn=0/5000000 history=1@0/3000000,2@0/4000000 asked=rewind'),
     (22, 'swapped by the job of a primary that is lost', 'state=down mark=changed lsn=0/3000100'),
     (23, 'the same, a rewind asked for', 'state=down mark=changed lsn=0/3000100 asked=rewind'),
-    (24, 'half swapped, the old data still in place', 'state=down mark=swapping lsn=0/3000100')
+    (24, 'half swapped, the old data still in place', 'state=down mark=swapping lsn=0/3000100'),
+    (25, 'swapped, and then emptied by somebody', 'state=down mark=changed pgdata=empty tli=0')
 ) t(n, what, facts) ORDER BY n;
 
 -- A copy for which there is no room

@@ -344,7 +344,8 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 	/* What was brought may be of another primary's history by now. */
 	if (node->state == NODE_DOWN &&
 		(((requested == REQUESTED_AUTO || requested == REQUESTED_REWIND) &&
-		  node->mark == MARK_CHANGED && relation != REL_DIVERGED && is_unfinished(node)) ||
+		  node->mark == MARK_CHANGED && node->pgdata_state == PGDATA_OK &&
+		  relation != REL_DIVERGED && is_unfinished(node)) ||
 		 ((requested == REQUESTED_AUTO || requested == REQUESTED_BASEBACKUP) &&
 		  node->mark == MARK_HALF_SWAPPED)))
 	{
