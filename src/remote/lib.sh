@@ -159,8 +159,7 @@ try() {
 # is the caller's to follow: put FILE || exit 1. For other reasons than these the
 # script sets put_reason.
 put() {
-    cat >"$1.tmp" || die "${put_reason:-no_space}" "could not write $1.tmp"
-    sync "$1.tmp" 2>/dev/null
+    { cat >"$1.tmp" && sync "$1.tmp"; } || die "${put_reason:-no_space}" "could not write $1.tmp"
     mv -f "$1.tmp" "$1" || die "${put_reason:-permission}" "could not write $1"
     sync "${1%/*}" 2>/dev/null
 }
@@ -206,15 +205,15 @@ make_work() {
 }
 
 # emit_folders: where $pgdata has its WAL, if that is a folder or a mount point of
-# its own, and its tablespaces.
+# its own, and its tablespaces; also where their disk is not mounted.
 # shellcheck disable=SC2154 # the scripts'
 emit_folders() {
     if [ -L "$pgdata/pg_wal" ]; then
-        emit waldir "$(readlink -f -- "$pgdata/pg_wal")"
+        emit waldir "$(readlink -m -- "$pgdata/pg_wal")"
     elif is_mounted "$pgdata/pg_wal"; then
         emit waldir "$pgdata/pg_wal"
     fi
     for link in "$pgdata"/pg_tblspc/*; do
-        [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -f -- "$link")"
+        [ -L "$link" ] && emit "tablespace.${link##*/}" "$(readlink -m -- "$link")"
     done
 }

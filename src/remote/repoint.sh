@@ -38,7 +38,7 @@ put_back() {
     if [ ! -e "$kept/$1" ]; then
         rm -f "$file"
     elif [ -w "${file%/*}/" ]; then
-        if ! { cp -p "$kept/$1" "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
+        if ! { cp -p "$kept/$1" "$file.fp_tmp" && sync "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
             rm -f "$file.fp_tmp"
             return 1
         fi
@@ -75,7 +75,9 @@ case $action in
         keep 1 "$config"
         keep 2 "$5"
         keep 3 "$pgdata/postgresql.auto.conf"
+        sync "$kept.tmp"/* || die save_failed "could not write $kept.tmp"
         mv "$kept.tmp" "$kept" || die save_failed "could not rename $kept.tmp"
+        sync "$kept" "${kept%/*}" 2>/dev/null
         ;;
     reload)
         reload "$4"

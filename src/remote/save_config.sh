@@ -15,7 +15,7 @@
 #   config/complete  exists when all this is; holds JOB
 #   config/restored  exists when restore_config.sh has put all back
 # What an interrupted job saved and did not put back is left as it is while the
-# mark exists: PGDATA may hold the primary's files.
+# mark says that PGDATA may hold the primary's files.
 #
 # A data directory that is not there has nothing to save.
 #
@@ -42,7 +42,8 @@ finish() {
     exit 0
 }
 
-if [ -e "$work/mark" ] && [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
+if [ -e "$work/mark" ] && ! grep -Eqx 'phase=(stopped|recovering)' "$work/mark" &&
+    [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
     finish
 fi
 
@@ -210,14 +211,19 @@ while IFS= read -r file; do
     case $file in
         */*) try mkdir -p "$new/data/${file%/*}" ;;
     esac
-    try cp -pP "$file" "$new/data/$file"
+    try cp -pP -- "$file" "$new/data/$file"
 done <"$new/files"
 if [ -e standby.signal ]; then
     try touch "$new/standby"
 fi
 printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/complete"
+# what follows changes PGDATA
+try find "$new" -type f -exec sync '{}' +
+find "$new" -type d -exec sync '{}' + 2>/dev/null
 
+# first what says that the former one is whole
+try rm -f "$saved/complete"
 try rm -rf "$saved"
 try mv "$new" "$saved"
-sync "$saved" 2>/dev/null
+sync "$work" 2>/dev/null
 finish

@@ -15,7 +15,7 @@
 #         was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
 #         state=         pg_controldata's "Database cluster state" afterwards
-# fails:  permission     PGDATA.follow_primary cannot be written
+# fails:  permission  no_space   PGDATA.follow_primary cannot be written
 #         timeout        still there after TIMEOUT_S
 #         stop_failed    the command failed and the server still runs
 set -u
@@ -57,10 +57,7 @@ if server_pid; then
     fi
     if [ ! -e "$work/mark" ]; then
         make_work
-        if ! { printf 'job=%s\nphase=stopped\n' "$job" >"$work/mark.tmp" &&
-            mv "$work/mark.tmp" "$work/mark"; }; then
-            die stop_failed "could not write $work/mark"
-        fi
+        printf 'job=%s\nphase=stopped\n' "$job" | put "$work/mark" || exit 1
     fi
     log=$(readlink "/proc/$pid/fd/2" 2>/dev/null)
     case $log in

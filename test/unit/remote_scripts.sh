@@ -66,7 +66,7 @@ program() {
 }
 program pg_controldata <<'END'
 #!/bin/sh
-echo "Database cluster state:               shut down"
+echo "Database cluster state:               ${FP_TEST_STATE:-shut down}"
 END
 program pg_ctl <<'END'
 #!/bin/sh
@@ -85,6 +85,28 @@ END
 # Names that break whoever quotes carelessly.
 # shellcheck disable=SC2016 # as they are
 nasty='it'\''s a "data" $dir `x` \n *;[1]'
+
+# A stand-in for sync that tells what it is to flush, or fails.
+sync_bin=$top/sync
+mkdir "$sync_bin"
+cat >"$sync_bin/sync" <<'END'
+#!/bin/sh
+[ -z "${FP_TEST_NO_SYNC:-}" ] || exit 1
+for file; do
+    if [ -d "$file" ]; then echo "folder ${file##*/}"; else echo "${file##*/} $(paste -sd " " "$file")"; fi
+done >>"$FP_TEST_SYNCED"
+END
+chmod +x "$sync_bin/sync"
+FP_TEST_SYNCED=$top/synced
+export FP_TEST_SYNCED
+# flushing SCRIPT ARGUMENT...: run, and synced has what it flushed.
+flushing() {
+    : >"$FP_TEST_SYNCED"
+    PATH=$sync_bin:$PATH run "$@"
+}
+flushed() {
+    grep -Fqx -e "$1" "$FP_TEST_SYNCED"
+}
 
 ### stop.sh
 
@@ -113,6 +135,9 @@ run stop.sh "$pgdata" "$bin" 1 'exit 3' 7
 ok 'stop: a command that fails' fails_with stop_failed
 run stop.sh "$pgdata" "$bin" 1 true 7
 ok 'stop: a command that does nothing' fails_with timeout
+rm "$pgdata.follow_primary/mark"
+flushing stop.sh "$pgdata" "$bin" 1 true 7
+ok 'stop: the mark is flushed' flushed 'mark.tmp job=7 phase=stopped'
 run stop.sh "$pgdata" "$bin" 10 "(sleep 0.5; kill $server) &" 7
 wait "$server" 2>/dev/null
 ok 'stop: a command that returns early is waited for' is "$rc" 0
@@ -315,10 +340,68 @@ rm "$pgdata.follow_primary/mark"
 echo new >"$pgdata/postgresql.auto.conf"
 run save_config.sh "$pgdata" 9
 ok 'save again, not marked: anew' is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" new
+for phase in stopped recovering; do
+    printf 'job=9\nphase=%s\n' "$phase" >"$pgdata.follow_primary/mark"
+    echo "corrected, $phase" >"$pgdata/postgresql.auto.conf"
+    run save_config.sh "$pgdata" 10
+    ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" "corrected, $phase"
+done
+echo dashed >"$pgdata/-x.conf"
+flushing save_config.sh "$pgdata" 11
+ok 'save: a name with a leading dash' is "$(cat "$pgdata.follow_primary/config/data/-x.conf")" dashed
+ok 'save: every file is flushed' is \
+    "$(sort "$FP_TEST_SYNCED")" "$({
+        cd "$pgdata.follow_primary/config" || exit
+        find . -type f -exec sh -c 'echo "${1##*/} $(paste -sd " " "$1")"' sh '{}' ';'
+        find . -type d | sed 's,.*/,folder ,; s,^\.$,folder config.tmp,'
+        echo "folder ${pgdata##*/}.follow_primary"
+    } | sort)"
+FP_TEST_NO_SYNC=yes
+export FP_TEST_NO_SYNC
+flushing save_config.sh "$pgdata" 12
+ok 'save: what cannot be flushed is not saved' fails_with save_failed
+ok "save: the former job's is still there then" is "$(cat "$pgdata.follow_primary/config/complete")" 11
+FP_TEST_NO_SYNC=
 run save_config.sh "$top/nothing here" 9
 ok 'save: of nothing' printed saved=0
+
+### repoint.sh
+
+flushing repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
+ok 'repoint: what is kept is flushed' flushed '3 corrected, recovering'
+ok 'repoint: and where it belongs' grep -q '^3\.path ' "$FP_TEST_SYNCED"
+echo other >"$pgdata/postgresql.auto.conf"
+flushing repoint.sh restore "$pgdata" "$bin"
+ok 'repoint: what is put back is flushed' flushed 'postgresql.auto.conf.fp_tmp corrected, recovering'
+ok 'repoint: and is there' is "$(cat "$pgdata/postgresql.auto.conf")" 'corrected, recovering'
 run restore_config.sh "$top/never saved"
 ok 'restore: of nothing' fails_with not_saved
+
+### rewind.sh
+
+# A full disk has no room for the log of pg_rewind, and then not for its data.
+pgdata="$top/rewind $nasty"
+mkdir -p "$pgdata/base" "$pgdata/pg_wal"
+program pg_rewind <<'END'
+#!/bin/sh
+sleep 0.1
+[ -z "$FP_TEST_CHANGES" ] || echo half >"$FP_TEST_CHANGES"
+exit 1
+END
+mkdir "$top/full"
+printf '%s\n' '#!/bin/sh' 'exec cat' >"$top/full/tee"
+chmod +x "$top/full/tee"
+export FP_TEST_CHANGES
+for FP_TEST_CHANGES in '' "$pgdata/pg_wal/from the archive" "$pgdata/base/1"; do
+    mkdir -p "$pgdata.follow_primary"
+    printf 'job=7\nphase=stopped\n' >"$pgdata.follow_primary/mark"
+    PATH=$top/full:$PATH run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
+    ok "rewind: fails, without a log, when ${FP_TEST_CHANGES#"$pgdata/"} changed" fails_with rewind_failed
+    case $FP_TEST_CHANGES in
+        */base/*) ok 'rewind: that is half-changed data' grep -qx phase=rewinding "$pgdata.follow_primary/mark" ;;
+        *) ok 'rewind: that is the data as it was' grep -qx phase=stopped "$pgdata.follow_primary/mark" ;;
+    esac
+done
 
 ### swap.sh, clean.sh
 
@@ -509,6 +592,55 @@ for place in beside inside; do
     done
 done
 
+FP_TEST_AFTER=no
+
+# A name with symbolic links in it, while what it leads to is moved away.
+lay_out
+ln -s node "$top/link"
+ln -s "$pgdata" "$top/link to data"
+echo 0 >"$FP_TEST_CALLS"
+FP_TEST_DIE_AT=6
+PATH=$kill_bin:$PATH
+swap
+PATH=$FP_TEST_PATH
+ok 'swap: killed, and the data is away' is "$rc$(test -e "$pgdata" || echo away)" 137away
+for name in "$top/link/${pgdata##*/}" "$top/link to data" "$pgdata/"; do
+    run survey.sh "$name" 1 "$bin" '' '' '' '' 16777216 localhost ''
+    want=$(
+        # shellcheck source=src/remote/lib.sh
+        . "$scripts/lib.sh"
+        emit pgdata "$pgdata"
+    )
+    ok "survey: finds it as ${name#"$top"}" printed "$want"
+    ok "survey: and that a swap is to be completed" printed pgdata_state=empty
+done
+run swap.sh "$top/link/${pgdata##*/}" "$wal" "$space1" "$space2"
+ok 'swap: completed by another name' swapped
+
+# As somebody may do after a power failure, for the mark does not keep others from it.
+for place in beside inside; do
+    lay_out $place
+    echo 0 >"$FP_TEST_CALLS"
+    FP_TEST_DIE_AT=4
+    [ $place = beside ] || FP_TEST_DIE_AT=8
+    PATH=$kill_bin:$PATH
+    swap
+    PATH=$FP_TEST_PATH
+    ok "swap, $place: killed before its first rename" is "$(read_all "$pgdata")$(head -n 1 "$work/swap.list")" "old old old old old old old old $pgdata"
+    (cd "$pgdata" && exec sleep 30) &
+    server=$!
+    echo "$server" >"$pgdata/postmaster.pid"
+    sleep 0.2
+    swap
+    ok "swap, $place: not while the old data is in use again" fails_with running
+    run basebackup.sh "$pgdata" "$bin" '' '' '' 8 150010 "$wal"
+    ok "basebackup, $place: goes on then with a new copy" fails_with copy_failed
+    ok "basebackup, $place: nothing is left of the first" is "$(find "$work" "$copy" -mindepth 1 2>/dev/null)" ''
+    ok "basebackup, $place: the old data is untouched" is "$(read_all "$pgdata")" 'old old old old old old old old '
+    kill "$server"
+    wait "$server" 2>/dev/null
+done
+
 lay_out
 rm -rf "$pgdata" "$wal" "$space1"
 swap
@@ -521,7 +653,10 @@ swap
 ok 'swap: onto an empty folder' is "$(cat "$pgdata/what")" new
 lay_out inside
 find "$pgdata" -mindepth 1 -maxdepth 1 ! -name '.follow*' -exec rm -r '{}' +
+mkdir "$work/config"
+touch "$work/config/restored"
 swap
+ok 'swap: the configuration is to be put back again' test ! -e "$work/config/restored"
 ok 'swap: into an empty folder' is "$(read_all "$pgdata")" 'new new new new new new new new new '
 ok 'swap: into an empty folder keeps nothing' test ! -e "$old_data"
 lay_out
@@ -573,6 +708,11 @@ for place in beside inside; do
     ok "clear, $place: nothing was changed" is "$(read_all "$pgdata")" 'old old old old old old old old '
     mkdir "$work/config"
     echo 7 >"$work/config/complete"
+    mkdir "$top/node/another's"
+    mkdir "$top/node/another's/PG_15_1"
+    run clear.sh "$pgdata" 7 150010 "$wal" "$space1" "$top/node/another's"
+    ok "clear, $place: not where a tablespace of the primary's is another server's" fails_with tablespace_in_use
+    ok "clear, $place: nothing was changed then" is "$(read_all "$pgdata")$(ls "$top/node/another's")" 'old old old old old old old old PG_15_1'
     run clear.sh "$pgdata" 7 150010 "$wal" "$space1"
     ok "clear, $place: runs" printed was_there=yes
     ok "clear, $place: the data is gone" is "$(find "$pgdata" "$wal" "$space1" ! -name lost+found ! -name others -mindepth 1)" ''
