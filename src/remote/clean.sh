@@ -80,7 +80,7 @@ remove "$pgdata/.follow_primary_new"
 replaced "$pgdata/.follow_primary_old"
 replaced "$work/old"
 set -- "$pgdata"/*.fp_tmp
-for name in new repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
+for name in new repoint/complete repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
     swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"
 done

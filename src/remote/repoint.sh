@@ -14,7 +14,8 @@
 #   RELOAD_COMMAND  run by sh -c instead of pg_ctl when not empty
 #
 # What an interrupted repoint kept is not overwritten: those are the settings
-# that worked.
+# that worked, unless somebody has changed them since, as repoint/sums tells. It
+# counts only with repoint/complete, which is the first to go.
 #
 # fails:  save_failed  undo_failed  reload_failed
 set -u
@@ -51,6 +52,7 @@ restore() {
     if ! { put_back 1 && put_back 2 && put_back 3; }; then
         die undo_failed "could not put back what is in $kept"
     fi
+    rm -f "$kept/complete"
     rm -rf "$kept"
     # what configure.sh put aside is back in its place
     rm -f "${kept%/*}/config/postgresql.auto.conf.before"
@@ -65,9 +67,23 @@ reload() {
     fi || die reload_failed "the reload failed"
 }
 
+# The checksums of the files as they are.
+sums() {
+    set --
+    for n in 1 2 3; do
+        read_file "$kept/$n.path"
+        set -- "$@" "$text"
+    done
+    cksum -- "$@" 2>&1
+}
+
 case $action in
     save)
-        [ ! -d "$kept" ] || exit 0
+        if [ -e "$kept/complete" ]; then
+            [ -e "$kept/sums" ] && [ "$(sums)" != "$(cat "$kept/sums")" ] || exit 0
+            rm -f "$kept/complete"
+        fi
+        [ ! -d "$kept" ] || rm -rf "$kept"
         config=${4:-$pgdata/postgresql.conf}
         [ ! -e "$kept.tmp" ] || rm -rf "$kept.tmp"
         mkdir -p "$kept.tmp" || die save_failed "could not make $kept.tmp"
@@ -75,20 +91,21 @@ case $action in
         keep 1 "$config"
         keep 2 "$5"
         keep 3 "$pgdata/postgresql.auto.conf"
-        sync "$kept.tmp"/* || die save_failed "could not write $kept.tmp"
+        { : >"$kept.tmp/complete" && sync "$kept.tmp"/*; } || die save_failed "could not write $kept.tmp"
         mv "$kept.tmp" "$kept" || die save_failed "could not rename $kept.tmp"
         sync "$kept" "${kept%/*}" 2>/dev/null
         ;;
     reload)
+        [ ! -e "$kept/complete" ] || sums >"$kept/sums"
         reload "$4"
         ;;
     undo)
-        [ -d "$kept" ] || exit 0
+        [ -e "$kept/complete" ] || exit 0
         restore
         reload "$4"
         ;;
     restore)
-        [ -d "$kept" ] || exit 0
+        [ -e "$kept/complete" ] || exit 0
         restore
         ;;
 esac

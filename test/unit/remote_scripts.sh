@@ -374,6 +374,37 @@ echo other >"$pgdata/postgresql.auto.conf"
 flushing repoint.sh restore "$pgdata" "$bin"
 ok 'repoint: what is put back is flushed' flushed 'postgresql.auto.conf.fp_tmp corrected, recovering'
 ok 'repoint: and is there' is "$(cat "$pgdata/postgresql.auto.conf")" 'corrected, recovering'
+for change in no yes; do
+    echo before >"$pgdata/postgresql.auto.conf"
+    run repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
+    echo interrupted >"$pgdata/postgresql.auto.conf"
+    run repoint.sh reload "$pgdata" "$bin" true
+    [ $change = no ] || echo 'mine since' >"$pgdata/postgresql.auto.conf"
+    run repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
+    run repoint.sh undo "$pgdata" "$bin" true
+    want=before
+    [ $change = no ] || want='mine since'
+    ok "repoint: after an interrupted one, changed by somebody since: $change" is "$(cat "$pgdata/postgresql.auto.conf")" "$want"
+done
+# The end of one that was itself interrupted: what it had still to remove is not
+# taken for what was kept.
+run repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
+kept=$pgdata.follow_primary/repoint
+mkdir "$top/interrupted"
+cat >"$top/interrupted/rm" <<'END'
+#!/bin/sh
+[ "$1" = -rf ] || exec /bin/rm "$@"
+/bin/rm -f "$2/3"
+kill -9 "$PPID"
+END
+chmod +x "$top/interrupted/rm"
+PATH=$top/interrupted:$PATH run repoint.sh undo "$pgdata" "$bin" true
+ok 'repoint: an undo is interrupted' test -e "$kept/3.path" -a ! -e "$kept/3"
+run repoint.sh undo "$pgdata" "$bin" true
+ok 'repoint: no file is removed for that' is "$(cat "$pgdata/postgresql.auto.conf")" 'mine since'
+run repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
+ok 'repoint: and the next keeps its own' is "$(cat "$kept/3")" 'mine since'
+rm -r "$kept"
 run restore_config.sh "$top/never saved"
 ok 'restore: of nothing' fails_with not_saved
 
@@ -599,7 +630,7 @@ lay_out
 ln -s node "$top/link"
 ln -s "$pgdata" "$top/link to data"
 echo 0 >"$FP_TEST_CALLS"
-FP_TEST_DIE_AT=6
+FP_TEST_DIE_AT=7
 PATH=$kill_bin:$PATH
 swap
 PATH=$FP_TEST_PATH
@@ -621,8 +652,8 @@ ok 'swap: completed by another name' swapped
 for place in beside inside; do
     lay_out $place
     echo 0 >"$FP_TEST_CALLS"
-    FP_TEST_DIE_AT=4
-    [ $place = beside ] || FP_TEST_DIE_AT=8
+    FP_TEST_DIE_AT=5
+    [ $place = beside ] || FP_TEST_DIE_AT=9
     PATH=$kill_bin:$PATH
     swap
     PATH=$FP_TEST_PATH
