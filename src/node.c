@@ -359,6 +359,12 @@ node_save_wal(Job *job)
 				   "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
+	/* Its pg_wal is neither the node's nor this server's. */
+	if (job->node.mark == MARK_HALF_CHANGED)
+	{
+		job_detail(job, "saved by the job whose rewind was interrupted");
+		return STEP_DONE;
+	}
 	remote_run(job->ssh, &remote_save_wal,
 			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
 						 psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
