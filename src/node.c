@@ -392,9 +392,9 @@ node_save_wal(Job *job)
 	return STEP_DONE;
 }
 
-/* pg_rewind -P writes "  1234/56789 kB (2%) copied". */
+/* pg_rewind -P and pg_basebackup -P write "  1234/56789 kB (2%) copied". */
 static void
-rewind_progress(void *arg, const char *line)
+tool_progress(void *arg, const char *line)
 {
 	long long	done;
 	long long	total;
@@ -457,7 +457,7 @@ node_rewind(Job *job)
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {
 		.progress_timeout_ms = settings->progress_timeout * 1000,
-		.on_stderr_line = rewind_progress,
+		.on_stderr_line = tool_progress,
 		.arg = job
 	};
 	RemoteReply reply;
@@ -584,6 +584,9 @@ node_copy(Job *job)
 	RemoteReply reply;
 	int64		bytes;
 
+	/* Servers before 13 do not tell. */
+	if (job->primary.version_num < 130000)
+		limits.on_stderr_line = tool_progress;
 	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		fail_for_tablespace(job, &reply);

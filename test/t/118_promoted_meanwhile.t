@@ -14,7 +14,8 @@ $old->wait_for_catchup($_) for $copied, $repointed, $rewound;
 
 sub last_job { return $_[0]->safe_psql("SELECT $_[1] FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
-for my $case ([ $repointed, 'repoint', 'repoint' ], [ $rewound, 'rewind', 'stop' ], [ $copied, 'basebackup', 'stop' ])
+my $repoint = FollowPrimary::Node::reloads('primary_conninfo') ? 'repoint' : 'stop';
+for my $case ([ $repointed, 'repoint', $repoint ], [ $rewound, 'rewind', 'stop' ], [ $copied, 'basebackup', 'stop' ])
 {
     my ($node, $method, $step) = @$case;
 

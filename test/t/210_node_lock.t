@@ -79,7 +79,7 @@ sub state_of
 {
     my ($server, $standby) = @_;
     return join "\n", $standby->pid, sort(glob $standby->pgdata . '*'),
-        map({ slurp($standby->pgdata . "/$_") } qw(postgresql.conf postgresql.auto.conf myrecovery.conf)),
+        map({ slurp($standby->pgdata . "/$_") } qw(postgresql.conf postgresql.auto.conf), $standby->standby_files),
         $server->safe_psql('SELECT slot_name, active_pid FROM pg_replication_slots ORDER BY 1');
 }
 

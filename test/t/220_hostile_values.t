@@ -29,9 +29,9 @@ sub state_of_all
 {
     my $dir   = $node->pgdata;
     my @files = map { -e $_ ? join ' ', $_, (stat _)[ 1, 7, 9 ] : "$_ is not there" }
-        map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf myrecovery.conf standby.signal postmaster.pid);
+        map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf postmaster.pid), $node->standby_files;
     return join "\n", @files, (grep { !/\.log\z/ } glob "$dir/*"), glob("$dir.*"),
-        $node->safe_psql("SELECT current_setting('primary_conninfo'), current_setting('primary_slot_name')"),
+        (map { $node->standby_setting($_) } qw(primary_conninfo primary_slot_name)),
         $primary->safe_psql('SELECT slot_name FROM pg_replication_slots');
 }
 
@@ -164,9 +164,9 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
     ok($r->{ok}, "$kind: a job with all of them") or diag($r->{err});
     is($primary->safe_psql("SELECT usename, application_name FROM pg_stat_replication"), "$text|$row{application_name}",
         'role and application_name are those');
-    my ($conninfo, $restore) = map { $node->safe_psql("SHOW $_") } qw(primary_conninfo restore_command);
+    my ($conninfo, $restore) = map { $node->standby_setting($_) } qw(primary_conninfo restore_command);
     like($conninfo, qr/passfile='?\Q@{[ "$scratch\/pass $text" =~ s{([\\'])}{\\$1}gr ]}\E'? /, 'primary_conninfo has the password file');
-    ok(-f $node->pgdata . "/my $text.conf", 'the settings are in the file of that name');
+    ok(-f $node->pgdata . "/my $text.conf", 'the settings are in the file of that name') if FollowPrimary::Node::pg_major() >= 12;
 
     # As PostgreSQL expands and runs it.
     my %for = ('%' => '%', f => 'one', p => "$scratch/restored");

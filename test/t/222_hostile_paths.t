@@ -80,7 +80,8 @@ follows('basebackup', 'it is copied', method => 'basebackup');
 # WAL that a rewind begins with is in the archive only.
 $node->set(archive_command => 'false');
 $node->reload;
-$node->safe_psql('SELECT pg_promote(); CHECKPOINT');
+$node->promote;
+$node->safe_psql('CHECKPOINT');
 $node->safe_psql('INSERT INTO t SELECT generate_series(1, 500); DELETE FROM spaced', dbname => 'hostile');
 sql('UPDATE t SET i = i + 1');
 $node->kill9;

@@ -21,10 +21,8 @@ $old->wait_for_catchup($_) for $new, $sibling;
 $cluster->set('follow_primary.replication_user' => 'secret_repl', 'follow_primary.rewind_user' => 'secret_rewind');
 
 # As many have it: in the standby's settings.
-spew($sibling->pgdata . '/myrecovery.conf', <<"END");
-primary_conninfo = 'host=@{[ $old->address ]} port=@{[ $old->port ]} user=secret_repl password=$secret{repl} application_name=node2'
-primary_slot_name = '@{[ $sibling->slot_name ]}'
-END
+my $conninfo = "host=@{[ $old->address ]} port=@{[ $old->port ]} user=secret_repl password=$secret{repl} application_name=node2";
+spew($sibling->recovery_file, slurp($sibling->recovery_file) =~ s/^primary_conninfo = '.*'$/primary_conninfo = '$conninfo'/mr);
 $sibling->restart;
 $sibling->wait_for_streaming($old);
 
@@ -80,7 +78,7 @@ sub follow
 }
 
 follow('a repoint and an attachment', $sibling, '', {}, node_id => 2);
-is($sibling->safe_psql("SHOW primary_conninfo") =~ /password=\Q$secret{repl}\E/ ? 1 : 0, 1, 'a password in primary_conninfo is kept');
+is($sibling->standby_setting("primary_conninfo") =~ /password=\Q$secret{repl}\E/ ? 1 : 0, 1, 'a password in primary_conninfo is kept');
 follow('a rewind and an attachment', $old, '', {}, node_id => 0, when_down => 'rejoin');
 follow('a copy', $sibling, '', {}, method => 'basebackup');
 spew("$dir/wrong", "*:*:*:*:$secret{wrong}\n", 0600);
@@ -90,11 +88,11 @@ follow('a wrong password for pgpool', $old, '28P01', { pcp_pass_file => "$dir/pc
 spew("$dir/pcpwrong", "$secret{pcpwrong}:*:x\n", 0644);
 follow('a password file that others can read', $old, '28P01', { pcp_pass_file => "$dir/pcpwrong" }, node_id => 0);
 {
-    my $file = $sibling->pgdata . '/myrecovery.conf';
+    my $file = $sibling->recovery_file;
     my $was  = slurp($file);
     spew($file, $was =~ s/^(primary_conninfo = ').*'$/$1host=h application_name password=$secret{repl}'/mr);
-    $sibling->reload;
-    wait_until('it is read', sub { $sibling->safe_psql('SHOW primary_conninfo') =~ /^host=h/ });
+    FollowPrimary::Node::reloads('primary_conninfo') ? $sibling->reload : $sibling->restart;
+    wait_until('it is read', sub { $sibling->standby_setting('primary_conninfo') =~ /^host=h/ });
     follow('a conninfo that cannot be parsed', $sibling, '22023', {}, method => 'repoint');
     my $job = $new->safe_psql($new->follow_sql($sibling, wait => 'false', when_down => 'rejoin', method => 'basebackup'));
     $new->safe_psql("SELECT follow_primary_wait($job)");
@@ -121,7 +119,7 @@ File::Find::find({ no_chdir => 1, wanted => sub {
     $text =~ s/^.*parameter "primary_conninfo" changed to.*\n//mg if $file =~ m{/node2\.log\z};
     return if $text !~ /$pattern/o;
     push @open, $file if (stat $file)[2] & 077 && $file ne "$dir/pcpwrong";
-    push @told, $file if $file !~ m{/(?:pgpass|pcppass|wrong|pcpwrong|myrecovery\.conf)\z};
+    push @told, $file if $file !~ m{/(?:pgpass|pcppass|wrong|pcpwrong|(?:my)?recovery\.conf)\z};
 } }, scratch_dir());
 is("@told", '', 'nor any file but those that are to hold it');
 is("@open", '', 'which nobody else can read');

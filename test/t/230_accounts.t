@@ -72,7 +72,7 @@ for my $shell (qw(bash dash tcsh fish))
 }
 
 # A former primary, whose start fails first: German messages on the way.
-$node->safe_psql('SELECT pg_promote()');
+$node->promote;
 $node->safe_psql('INSERT INTO t SELECT generate_series(1, 100)');
 $node->kill9;
 my $conf = slurp($node->pgdata . '/postgresql.conf');

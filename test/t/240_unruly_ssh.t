@@ -49,7 +49,7 @@ sub remote_processes
 
 sub state_of_node
 {
-    return $node->pid . $node->safe_psql("SHOW primary_conninfo") . join ' ', grep { !/\.log\z|\.lock\z/ } glob $node->pgdata . '*';
+    return $node->pid . $node->standby_setting('primary_conninfo') . join ' ', grep { !/\.log\z|\.lock\z/ } glob $node->pgdata . '*';
 }
 
 # A call that must fail so, and one that must not. %case: row, with (arguments),
@@ -209,7 +209,7 @@ ok(eval { wait_until('it ends', sub { !remote_processes() }, 10) }, 'until sshd 
 works('the next call copies', method => 'basebackup');
 
 # Last, for it stops the node: a rewind.
-$node->safe_psql('SELECT pg_promote()');
+$node->promote;
 $node->safe_psql('CREATE TABLE stray (i int)');
 $node->kill9;
 $r = fails('pg_rewind stands still', sqlstate => '58000', message => qr/the script "rewind" was ended: the command made no progress for 2000 ms/,

@@ -65,7 +65,7 @@ my $previous = '';
 for my $call (
     { name => 'a repoint', method => 'repoint' },
     { name => 'a rewind', method => 'rewind', before => sub {
-        $node->safe_psql('SELECT pg_promote()');
+        $node->promote;
         $node->safe_psql('INSERT INTO t SELECT generate_series(1, 10)');
         $node->kill9;
     } },

@@ -59,7 +59,7 @@ for my $link (grep { readlink($_) =~ /\.inner\z/ } glob($second->pgdata . '/pg_t
     unlink $link;
     symlink space($second, 'inner'), $link or die;
 }
-chmod 0640, $second->pgdata . "/$_" for 'myrecovery.conf', 'standby.signal';
+chmod 0640, $second->pgdata . "/$_" for $second->standby_files;
 for my $node ($first, $second)
 {
     mkdir $node->config_dir . '/conf.d';

@@ -270,9 +270,10 @@ my %reloads_since = (recovery_min_apply_delay => 13, primary_conninfo => 13, pri
 
 sub reloads { my ($setting) = @_; return pg_major() >= ($reloads_since{$setting} // 99) }
 
-# Settings of a standby, put in force by ALTER SYSTEM, before 12 in recovery.conf,
-# and a reload or, where the version needs it, a restart; undef resets.
-sub set_standby
+# Settings of a standby, by ALTER SYSTEM, before 12 in recovery.conf; undef
+# resets. The second puts them in force, by a reload or, where the version needs
+# it, a restart.
+sub write_standby
 {
     my ($self, %settings) = @_;
     for my $name (sort keys %settings)
@@ -289,6 +290,13 @@ sub set_standby
             $self->safe_psql("ALTER SYSTEM SET $name = " . (defined $value ? "'" . $value =~ s/'/''/gr . "'" : 'DEFAULT'));
         }
     }
+    return;
+}
+
+sub set_standby
+{
+    my ($self, %settings) = @_;
+    $self->write_standby(%settings);
     return (grep { !reloads($_) } keys %settings) ? $self->restart : $self->reload;
 }
 
@@ -297,7 +305,7 @@ sub standby_setting
 {
     my ($self, $name) = @_;
     return $self->safe_psql("SHOW $name") if pg_major() >= 12;
-    my ($value) = slurp($self->recovery_file) =~ /^$name = '(.*)'$/m;
+    my ($value) = (-e $self->recovery_file ? slurp($self->recovery_file) : '') =~ /^$name = '(.*)'$/m;
     my %default = (recovery_target_action => 'pause', recovery_target_timeline => 'current', recovery_min_apply_delay => 0);
     return defined $value ? $value =~ s/(['\\])\1/$1/gr : $default{$name} // '';
 }

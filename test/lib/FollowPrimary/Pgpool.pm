@@ -70,13 +70,16 @@ sub new
     spew($self->pcp_pass_file, "*:*:$self->{user}:$escaped\n", 0600);
 
     my $bindir = FollowPrimary::Node::bindir();
+    my $promote = FollowPrimary::Node::pg_major() >= 12
+        ? qq{psql -XAtw -h "\$4" -p "\$5" -U postgres -d postgres -c 'SELECT pg_promote()'}
+        : q{pg_ctl -D "$6" promote};
     spew("$dir/failover.sh", <<"END", 0700);
 #!/bin/sh
-# failed node, old primary, new main: id host port
+# failed node, old primary, new main: id host port pgdata
 echo "failover: \$*"
 test "\$1" = "\$2" || exit 0
 test "\$3" -ge 0 || exit 0
-exec $bindir/psql -XAtw -h "\$4" -p "\$5" -U postgres -d postgres -c 'SELECT pg_promote()'
+exec $bindir/$promote
 END
 
     my $follow = $opt{follow} // 0;
@@ -156,7 +159,7 @@ sub _settings
         auto_failback                  => 'off',
         detach_false_primary           => 'off',
         search_primary_node_timeout    => 30,
-        failover_command               => "$dir/failover.sh %d %P %m %H %r",
+        failover_command               => "$dir/failover.sh %d %P %m %H %r %R",
         use_watchdog                   => 'off',
         memory_cache_enabled           => 'off');
 
