@@ -327,6 +327,9 @@ bool
 node_read_lost_wal(const RemoteReply *reply, LostWal *lost)
 {
 	lost->dir = remote_get(reply, "lost_wal_dir");
+	lost->counted = !remote_says(reply, "complete", "unknown");
+	if (!lost->counted)
+		return lost->dir && lost->dir[0] == '/';
 	lost->complete = remote_says(reply, "complete", "yes");
 	return remote_number(reply, "lost_wal_bytes", &lost->bytes) &&
 		remote_number(reply, "lost_transactions", &lost->transactions) &&
@@ -341,22 +344,19 @@ node_save_wal(Job *job)
 	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 	RemoteReply reply;
 	LostWal		lost;
+	bool		fork_known = job->plan.fork_timeline != 0 &&
+		!XLogRecPtrIsInvalid(job->plan.fork_lsn);
 
 	/* After a rewind that failed, what is there now is this server's in part. */
-	if (job->wal_saved)
+	if (job->wal_saved || job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED)
 	{
 		job_detail(job, "done already");
 		return STEP_DONE;
 	}
-	if (job->node.pgdata_state != PGDATA_OK || job->plan.fork_timeline == 0 ||
-		XLogRecPtrIsInvalid(job->plan.fork_lsn))
+	if (job->node.pgdata_state != PGDATA_OK || (!fork_known &&
+		(job->plan.fork_timeline == 0 ? job->node.mark == MARK_CHANGED : !job->plan.diverged)))
 	{
-		bool		unknown = job->node.pgdata_state == PGDATA_OK &&
-			(job->plan.fork_timeline == 0 ? job->node.mark != MARK_CHANGED : job->plan.diverged);
-
-		job_detail(job, unknown ?
-				   "it is not known which WAL of the node this server lacks: none is saved" :
-				   "the node has no WAL that this server lacks");
+		job_detail(job, "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
 	/* Its pg_wal is neither the node's nor this server's. */
@@ -367,9 +367,9 @@ node_save_wal(Job *job)
 	}
 	remote_run(job->ssh, &remote_save_wal,
 			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
-						 psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
-								  (uint32) job->plan.fork_lsn),
-						 psprintf("%u", job->plan.fork_timeline),
+						 fork_known ? psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
+											   (uint32) job->plan.fork_lsn) : "",
+						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
 						 psprintf(INT64_FORMAT, job->id),
 						 NUMBER(wal_segment_size)),
 			   &limits, &reply);
@@ -379,6 +379,14 @@ node_save_wal(Job *job)
 		fail_answer(job, &reply, "whether the WAL that would be lost is saved");
 
 	job->wal_saved = true;
+	if (!lost.counted)
+	{
+		job->wal_lost = true;
+		job_record_lost_wal(job, NULL, NULL, lost.dir);
+		job_detail(job, "all WAL that may be lost, not counted, kept in %s: %s",
+				   lost.dir, reply.messages);
+		return STEP_DONE;
+	}
 	job->wal_lost = lost.bytes > 0;
 
 	/* Where WAL is missing there may be more transactions than were counted. */

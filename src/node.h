@@ -43,10 +43,11 @@ extern StepResult node_save_wal(Job *job);
 /* What save_wal.sh said of it. */
 typedef struct LostWal
 {
+	bool		counted;		/* else all that may be lost is saved */
 	int64		bytes;
 	int64		transactions;
-	const char *dir;			/* NULL if there is none */
 	bool		complete;		/* else some of it is gone, and not counted */
+	const char *dir;			/* NULL if nothing is saved */
 } LostWal;
 
 /* False if the reply lacks something, or makes no sense. */

@@ -311,9 +311,10 @@ follow_primary_unit_answer(PG_FUNCTION_ARGS)
 	else if (!reply.ok)
 		text = psprintf("failed: %s", reply.failed);
 	else if (strcmp(script, "save_wal") == 0 && node_read_lost_wal(&reply, &lost))
-		text = psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
-						lost.bytes, lost.transactions, lost.dir ? " in " : "",
-						lost.dir ? lost.dir : "");
+		text = !lost.counted ? psprintf("not counted, in %s", lost.dir) :
+			psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
+					 lost.bytes, lost.transactions, lost.dir ? " in " : "",
+					 lost.dir ? lost.dir : "");
 	else if (strcmp(script, "verify") == 0 && verify_seen(&reply))
 		text = verify_seen(&reply);
 	else if (strcmp(script, "space") == 0 && folders_missing_room(&job, &reply, needed, NULL, &missing))

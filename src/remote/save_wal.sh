@@ -3,23 +3,27 @@
 #
 # usage: save_wal.sh PGDATA BIN_DIR FORK_LSN FORK_TLI JOB WAL_SEGMENT_SIZE
 #   FORK_LSN, FORK_TLI  where the primary's history leaves the node's: the
-#                       switchpoint, on the last timeline that both have
+#                       switchpoint, on the last timeline that both have; '' if
+#                       that is not known
 #   WAL_SEGMENT_SIZE    in bytes
 #
 # The server is stopped. Saved are the segments with WAL behind the fork, up to
 # the end of valid WAL, on FORK_TLI and on the timelines that the node itself
 # went to afterwards, and all history files. They are copies, never hard links:
-# pg_rewind overwrites a segment of the same name in place.
+# pg_rewind overwrites a segment of the same name in place. Where it cannot be
+# told what is behind the fork, for pg_controldata, pg_waldump or a history file
+# says what is not understood, all segments from the fork's on are saved, of
+# whatever timeline, and nothing is counted.
 #
-# prints: lost_wal_bytes=      from the fork to the end of valid WAL
+# prints: complete=yes|no|unknown  no: some of that WAL is not in pg_wal any
+#                              more; the counts are then too low
+#                              unknown: there are no counts
+#         lost_wal_bytes=      from the fork to the end of valid WAL
 #         lost_transactions=   commits in it
-#         lost_wal_dir=        PGDATA.follow_primary/lost_wal-JOB, if bytes > 0
-#         complete=yes|no      no: some of that WAL is not in pg_wal any more;
-#                              the counts are then too low
-# fails:  no_space  permission
-#         save_failed  also when it cannot be told what there is: what
-#                      pg_controldata, pg_waldump or a history file says is not
-#                      understood
+#         lost_wal_dir=        PGDATA.follow_primary/lost_wal-JOB, if anything is
+#                              saved; with a number more if there is one already,
+#                              for another primary counts its jobs by itself
+# fails:  no_space  permission  save_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -33,6 +37,7 @@ segment_size=$6
 work=$pgdata.follow_primary
 wal=$pgdata/pg_wal
 saved=$work/lost_wal-$job
+view=$work/wal.tmp
 per_id=$((4294967296 / segment_size))
 
 try_reason=save_failed
@@ -41,16 +46,16 @@ umask 077
 LC_ALL=C
 export LC_ALL
 
-# bytes X/Y: sets lsn to it as a number.
+# bytes X/Y: sets lsn to it as a number, or returns 1 if it is none.
 bytes() {
     case $1 in
-        */*/* | *[!0-9A-Fa-f/]* | /* | */ | ?????????*/* | */?????????*) ;;
+        */*/* | *[!0-9A-Fa-f/]* | /* | */ | ?????????*/* | */?????????*) return 1 ;;
         */*)
             lsn=$((0x${1%/*} * 4294967296 + 0x${1#*/}))
-            [ "$lsn" -lt 0 ] || return 0
+            [ "$lsn" -ge 0 ]
             ;;
+        *) return 1 ;;
     esac
-    die save_failed "\"$1\" is no place in the WAL"
 }
 
 # timeline TEXT: is it the number of one?
@@ -59,6 +64,62 @@ timeline() {
         '' | *[!0-9]* | ??????????*) return 1 ;;
     esac
 }
+
+# copy FILE: saves it, if that was not done.
+copy() {
+    copied=$saved/${1##*/}
+    [ ! -e "$copied" ] || return 0
+    # a reflink, where the file system can, shares nothing that is overwritten
+    cp --reflink=auto -p "$1" "$copied.tmp" 2>/dev/null || try cp -p "$1" "$copied.tmp"
+    sync "$copied.tmp" 2>/dev/null
+    try mv -f "$copied.tmp" "$copied"
+}
+
+# segment_number FILE: sets number for a segment, also a .partial one; else
+# returns 1.
+segment_number() {
+    name=${1##*/}
+    name=${name%.partial}
+    case $name in *[!0-9A-F]*) return 1 ;; esac
+    [ ${#name} -eq 24 ] || return 1
+    number=${name#????????}
+    number=$((0x${number%????????} * per_id + 0x${number#????????}))
+}
+
+# finish COMPLETE: ends here.
+finish() {
+    rm -rf "$view"
+    if [ -d "$saved" ]; then
+        for file in "$wal"/*.history; do
+            [ ! -f "$file" ] || copy "$file"
+        done
+        sync "$saved" 2>/dev/null
+        emit lost_wal_dir "$saved"
+    fi
+    emit complete "$1"
+    exit 0
+}
+
+# save_all TEXT...: what is behind the fork cannot be told, and why. Ends here.
+save_all() {
+    say "$*"
+    try mkdir -p "$saved"
+    for file in "$wal"/*; do
+        if segment_number "$file" && [ "$number" -ge "$fork_number" ]; then
+            copy "$file"
+        fi
+    done
+    finish unknown
+}
+
+number=1
+while [ -e "$saved" ]; do
+    saved=$work/lost_wal-$job.$number
+    number=$((number + 1))
+done
+fork_number=0
+bytes "$fork_lsn" || save_all "it is not known where the WAL of $pgdata leaves the primary's"
+fork_number=$((lsn / segment_size))
 
 control=$("$bin/pg_controldata" "$pgdata" 2>&1)
 # field LABEL: sets value.
@@ -71,7 +132,7 @@ field "Latest checkpoint's TimeLineID"
 checkpoint_tli=$value
 field "Min recovery ending loc's timeline"
 if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
-    die save_failed "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
+    save_all "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
 fi
 node_tli=$checkpoint_tli
 [ "$value" -le "$node_tli" ] || node_tli=$value
@@ -107,25 +168,46 @@ dump() {
     behind=
     # For a segment that is not there pg_waldump would wait five seconds, as if
     # it was still to come: END is at most the end of the last one in a row.
-    bytes "$2"
+    bytes "$2" || save_all "$history says $2"
     from=$lsn
     number=$((from / segment_size))
     first=$(segment "$1" "$number")
-    while [ -f "$wal/$(segment "$1" "$number")" ]; do
+    next=$first
+    folder=$wal
+    while :; do
+        if [ -f "$wal/$next" ]; then
+            :
+        elif [ -f "$wal/$next.partial" ]; then
+            folder=$view
+        else
+            break
+        fi
         number=$((number + 1))
+        next=$(segment "$1" "$number")
     done
     limit=$((number * segment_size))
     [ "$limit" -gt "$from" ] || return 0
+    # A promotion renames the segment that it ends, which pg_waldump looks for by
+    # its own name.
+    if [ "$folder" = "$view" ]; then
+        try rm -rf "$view"
+        try mkdir -p "$view"
+        for file in "$wal/$(printf %08X "$1")"*; do
+            if segment_number "$file" && [ ! -e "$view/$name" ]; then
+                try ln -s "$file" "$view/$name"
+            fi
+        done
+    fi
     # Made for the future, and never written to.
-    [ "$(od -An -tx1 -N 2 "$wal/$first" | tr -d ' ')" != 0000 ] || return 0
+    [ "$(od -An -tx1 -N 2 "$folder/$first" | tr -d ' ')" != 0000 ] || return 0
     if [ "$3" != - ]; then
-        bytes "$3"
+        bytes "$3" || save_all "$history says $3"
         [ "$lsn" -gt "$limit" ] || limit=$lsn
         [ "$limit" -gt "$from" ] || return 0
     fi
     # The files are named, for it takes the size of segments from the first, else
     # from any there is, which may be one that was never written to.
-    set -- -p "$wal" -t "$1" -s "$2" -e "$(printf '%X/%X' $((limit / 4294967296)) $((limit % 4294967296)))" \
+    set -- -p "$folder" -t "$1" -s "$2" -e "$(printf '%X/%X' $((limit / 4294967296)) $((limit % 4294967296)))" \
         "$first" "$(segment "$1" $(((limit - 1) / segment_size)))"
     said=$({
         "$bin/pg_waldump" "$@" 2>&1
@@ -199,7 +281,7 @@ dump() {
     case $said in
         0) ;;
         [0-9]*' '[0-9]*) found=${said% *} behind=${said#* } ;;
-        *) die save_failed "what pg_waldump $* says is $said" ;;
+        *) save_all "what pg_waldump $* says is $said" ;;
     esac
 }
 
@@ -215,12 +297,7 @@ save() {
     missing=$((last - first + 1))
     try mkdir -p "$saved"
     for file in "$wal/$(printf %08X "$1")"*; do
-        name=${file##*/}
-        name=${name%.partial}
-        case $name in *[!0-9A-F]*) continue ;; esac
-        [ ${#name} -eq 24 ] || continue
-        number=${name#????????}
-        number=$((0x${number%????????} * per_id + 0x${number#????????}))
+        segment_number "$file" || continue
         if [ "$number" -ge "$first" ] && [ "$number" -le "$last" ]; then
             copy "$file"
             # a segment may be there as both
@@ -230,20 +307,9 @@ save() {
     [ "$missing" -eq 0 ] || complete=no
 }
 
-copy() {
-    to=$saved/${1##*/}
-    if cmp -s "$1" "$to"; then
-        return
-    fi
-    # a reflink, where the file system can, shares nothing that is overwritten
-    cp --reflink=auto -p "$1" "$to.tmp" 2>/dev/null || try cp -p "$1" "$to.tmp"
-    sync "$to.tmp" 2>/dev/null
-    try mv -f "$to.tmp" "$to"
-}
-
 history=$wal/$(printf %08X "$node_tli").history
 list=$(stretches 2>/dev/null) ||
-    die save_failed "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
+    save_all "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
 total=0
 commits=0
 complete=yes
@@ -251,15 +317,15 @@ while read -r tli start end; do
     dump "$tli" "$start" "$end"
     to=$from
     if [ "$end" != - ]; then
-        bytes "$end"
+        bytes "$end" || save_all "$history says $end"
         to=$lsn
-        [ -n "$behind" ] || [ "$to" -le "$from" ] || complete=no
+        [ "${behind:-0}" -ge "$to" ] || [ "$to" -le "$from" ] || complete=no
     elif [ -n "$behind" ]; then
         to=$behind
     elif [ "$tli" = "$checkpoint_tli" ]; then
         # what the control file knows of WAL behind the fork must be there
         field 'Latest checkpoint location'
-        bytes "$value"
+        bytes "$value" || save_all "pg_controldata says that the latest checkpoint is at $value"
         if [ "$lsn" -ge "$from" ]; then
             complete=no
             to=$((lsn + 1))
@@ -276,12 +342,4 @@ STRETCHES
 
 emit lost_wal_bytes "$total"
 emit lost_transactions "$commits"
-if [ "$total" -gt 0 ]; then
-    for file in "$wal"/*.history; do
-        [ ! -f "$file" ] || copy "$file"
-    done
-    sync "$saved" 2>/dev/null
-    emit lost_wal_dir "$saved"
-fi
-emit complete "$complete"
-exit 0
+finish "$complete"

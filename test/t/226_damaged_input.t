@@ -156,8 +156,9 @@ try_all('connection strings',
     my %scripts = (
         save_wal => {
             whole => [ [ "lost_wal_bytes=328\nlost_transactions=2\nlost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=yes", '328 bytes, 2 transactions in /data.follow_primary/lost_wal-7' ],
-                [ "lost_wal_bytes=0\nlost_transactions=0\ncomplete=no", '0 bytes, 0 transactions' ] ],
-            said => sub { my ($text, $understood) = @_; return join(' ', $understood =~ /^(\d+) bytes, (\d+)/) eq join ' ', $numbers->($text, qw(lost_wal_bytes lost_transactions)) },
+                [ "lost_wal_bytes=0\nlost_transactions=0\ncomplete=no", '0 bytes, 0 transactions' ],
+                [ "lost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=unknown", 'not counted, in /data.follow_primary/lost_wal-7' ] ],
+            said => sub { my ($text, $understood) = @_; return $text =~ /^complete=unknown$/m if $understood =~ /^not counted/; return join(' ', $understood =~ /^(\d+) bytes, (\d+)/) eq join ' ', $numbers->($text, qw(lost_wal_bytes lost_transactions)) },
         },
         verify => {
             whole => [ map { [ "answer=t|streaming|node|3|127.0.0.1|1|t|-\nseen=$_->[0]", $_->[1] ] } [ 'row', 'shows what is written here' ],
@@ -188,17 +189,17 @@ try_all('connection strings',
 
 #
 # 4. What save_wal.sh and rewind.sh read on the node: what pg_waldump and
-# pg_controldata say, and history files. Where there is WAL behind the fork,
-# either all of it is saved, or the script fails for a reason.
+# pg_controldata say, and history files. Where there is WAL behind the fork, all
+# of it is saved, whether or not it can be counted.
 #
 {
     my $bin     = FollowPrimary::Node::bindir();
     my $scripts = "$FindBin::Bin/../../src/remote";
     my @all     = sort map { s{.*/}{}r } glob "$dir/real/pg_wal/0*";
     my $save    = sub {
-        my ($data, $tools) = @_;
+        my ($data, $tools, $from) = @_;
         run_ok([ 'rm', '-rf', "$data.follow_primary" ]);
-        my ($code, $out, $err) = run_command([ 'sh', "$scripts/save_wal.sh", $data, $tools, $fork, 1, 7, 16777216 ], timeout => 60);
+        my ($code, $out, $err) = run_command([ 'sh', "$scripts/save_wal.sh", $data, $tools, $from // $fork, 1, 7, 16777216 ], timeout => 60);
         return { code => $code, out => $out, err => $err, saved => join ' ', sort map { s{.*/}{}r } glob "$data.follow_primary/lost_wal-7/0*[0-9A-F]" };
     };
 
@@ -218,6 +219,23 @@ try_all('connection strings',
     my $commits = () = $dump =~ /desc: COMMIT/g;
     cmp_ok($commits, '>=', 5, 'there are commits in it');
     like($whole->{out}, qr/^lost_transactions=$commits\n(?:.*\n)*complete=yes\n\z/m, 'which are counted') or diag($whole->{err});
+
+    # A promotion of the node ended its last segment.
+    my $last = "$dir/real/pg_wal/$needed[-1]";
+    rename $last, "$last.partial" or die;
+    my $partial = $save->("$dir/real", $bin);
+    is($partial->{out}, $whole->{out}, 'what is in a partial segment is counted') or diag($partial->{err});
+    ok(-s "$dir/real.follow_primary/lost_wal-7/$needed[-1].partial", 'and saved');
+    is_deeply([ glob "$dir/real.follow_primary/*" ], ["$dir/real.follow_primary/lost_wal-7"], 'and nothing else is left');
+    like(run_ok([ 'sh', "$scripts/save_wal.sh", "$dir/real", $bin, $fork, 1, 7, 16777216 ]), qr{^lost_wal_dir=.*/lost_wal-7\.1$}m,
+        "another primary's job of that number keeps it elsewhere");
+    rename "$last.partial", $last or die;
+
+    # The fork is not known.
+    my $unknown = $save->("$dir/real", $bin, '');
+    is($unknown->{code}, 0, 'where the fork is not known, ') or diag($unknown->{err});
+    is($unknown->{out}, "lost_wal_dir=$dir/real.follow_primary/lost_wal-7\ncomplete=unknown\n", 'nothing is said of how much is lost');
+    is(scalar(grep { $unknown->{saved} !~ /\b$_\b/ } @all), 0, 'and all WAL is saved');
     spew("$dir/fake/pg_wal/$_", 'WAL') for @all;
     for my $program (qw(pg_controldata pg_waldump))
     {
@@ -234,12 +252,14 @@ try_all('connection strings',
         my ($what, $text) = @_;
         my $r = $save->("$dir/fake", "$dir/tools");
         my ($commits) = $r->{out} =~ /^lost_transactions=(\d+)$/m;
-        my $right = $r->{code} == 0 ? defined $commits && $commits <= (() = slurp("$dir/tools/pg_waldump.out") =~ /COMMIT/g) && $has_all->($r->{saved})
-            : $r->{code} == 1 && $r->{out} =~ /^failed=save_failed$/m && $r->{err} =~ /\w/ && !-e "$dir/fake.follow_primary";
+        my $counted = $r->{out} !~ /^complete=unknown$/m;
+        my $right = $r->{code} == 0 && $has_all->($r->{saved})
+            && ($counted ? defined $commits && $commits <= (() = slurp("$dir/tools/pg_waldump.out") =~ /COMMIT/g)
+                         : $r->{out} !~ /^lost_(?:wal_bytes|transactions)=/m && $r->{err} =~ /\w/);
         # nor may the shell itself have stumbled
         $right &&= $r->{err} !~ /save_wal\.sh: |awk: /;
         push @wrong, "$what: exit code $r->{code}, saved: $r->{saved}\n$r->{out}$r->{err}of:\n$text" unless $right;
-        return $r->{code} == 0 ? 'saved' : 'failed';
+        return $counted ? 'counted' : 'all';
     };
     my $tried = sub {
         my ($what, $program, $status, @texts) = @_;
@@ -255,12 +275,12 @@ try_all('connection strings',
         @wrong = ();
         return join ' ', sort keys %how;
     };
-    is($tried->('pg_waldump', 'pg_waldump', 1, "$dump$end"), 'saved', 'what is whole is understood');
+    is($tried->('pg_waldump', 'pg_waldump', 1, "$dump$end"), 'counted', 'what is whole is understood');
     $tried->('pg_waldump says anything', 'pg_waldump', 1, some_damaged(60, "$dump$end"));
     my @cut = map { substr $dump, 0, int rand length $dump } 1 .. 4;
-    is($tried->('pg_waldump is killed', 'pg_waldump', 137, @cut, '', $dump), 'failed', 'which is an error');
+    is($tried->('pg_waldump is killed', 'pg_waldump', 137, @cut, '', $dump), 'all', 'so all is saved');
     $tried->('pg_waldump breaks off, but is content', 'pg_waldump', 0, @cut, '');
-    is($tried->('pg_waldump fails', 'pg_waldump', 1, '', $dump, "pg_waldump: error: could not open directory\n", "${dump}pg_waldump: error: could not read file\n"), 'failed', 'which is an error, too');
+    is($tried->('pg_waldump fails', 'pg_waldump', 1, '', $dump, "pg_waldump: error: could not open directory\n", "${dump}pg_waldump: error: could not read file\n"), 'all', 'then, too');
     $tried->('pg_controldata says anything', 'pg_controldata', 0, '', some_damaged(40, $control));
 
     # A node that went on to two more timelines, which are in the file.
@@ -272,7 +292,7 @@ try_all('connection strings',
         spew("$dir/fake/pg_wal/00000003.history", $text);
         my $r = $save->("$dir/fake", "$dir/tools");
         push @wrong, "$r->{code}\n$r->{out}$r->{err}of:\n$text" unless $r->{err} !~ /save_wal\.sh: |awk: /
-            && ($r->{code} == 0 ? $r->{out} =~ /^complete=/m : $r->{code} == 1 && $r->{out} =~ /^failed=save_failed$/m && $r->{err} =~ /\w/);
+            && $r->{code} == 0 && $r->{out} =~ /^complete=/m && ($r->{out} !~ /^complete=unknown/m || $r->{err} =~ /\w/ && $has_all->($r->{saved}));
         ok($has_all->($r->{saved}), 'a whole history is followed') or diag("$r->{out}$r->{err}") if $text eq $told;
     }
     is(scalar(@wrong), 0, 'histories') or diag($wrong[0]);
