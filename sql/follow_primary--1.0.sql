@@ -173,8 +173,8 @@ COMMENT ON COLUMN @extschema@.follow_primary_node.progress_timeout IS 'time with
 
 /*
  * The worker of job N holds the advisory lock (1718645615, N) from its first
- * moment to its last: a job that says "running" and has no holder was
- * interrupted. Advisory locks live on the primary alone, so a standby can only
+ * moment to its last, with an objsubid that pg_advisory_lock() does not have: a
+ * job that says "running" and has no holder was interrupted. Advisory locks live on the primary alone, so a standby can only
  * tell by the row.
  */
 /*
@@ -209,7 +209,7 @@ CROSS JOIN LATERAL (
                           (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())::bigint,
                           (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)::bigint)
                      ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
-                                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2::smallint
+                                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 3::smallint
                                    AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                      WHERE datname = pg_catalog.current_database())
                                    AND l.classid = 1718645615::oid AND l.objid::bigint = j.id % 2147483648)

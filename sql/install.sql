@@ -120,7 +120,7 @@ INSERT INTO follow_primary_node (host, pgdata) VALUES ('db3', '/data');
 INSERT INTO follow_primary_job (node_host, node_port, requested_method, method, state, started_at, bytes_done, bytes_total)
 VALUES ('db3', 5432, 'auto', 'rewind', 'running', '2026-01-01 00:00:00+00', 50000000, 200000000);
 INSERT INTO follow_primary_step VALUES (1, 1, 'rewind', 'running', '2026-01-01 00:00:00+00');
--- It has no worker; with the lock of one it would be running.
+-- It has no worker, and nobody else can have the lock of one.
 SELECT id, state, percent, rate IS NOT NULL AS rate, eta IS NOT NULL AS eta FROM follow_primary_progress;
 SELECT pg_advisory_lock(1718645615, 1);
 SELECT id, state, percent, rate IS NOT NULL AS rate, eta IS NOT NULL AS eta FROM follow_primary_progress;

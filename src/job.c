@@ -9,7 +9,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_collation.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -23,10 +27,28 @@
 #define TEXT_INT64(value)	psprintf(INT64_FORMAT, (int64) (value))
 #define TEXT_LSN(lsn)		psprintf("%X/%X", (uint32) ((lsn) >> 32), (uint32) (lsn))
 
+/* Takes a lock of job.h until this worker ends; false if another has it. */
+static bool
+take_lock(uint32 class, uint32 key)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, class, key, LOCK_OBJSUBID);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static uint32
+hash_of(const char *text)
+{
+	return DatumGetUInt32(DirectFunctionCall1Coll(hashtext, C_COLLATION_OID,
+												  CStringGetTextDatum(text)));
+}
+
 void
 job_record(Job *job)
 {
 	const Request *request = job->request;
+	const char *table[] = {psprintf("%s.follow_primary_job", request->schema)};
 	const char *args[] = {
 		request->node_host,
 		TEXT_INT64(request->node_port),
@@ -37,35 +59,31 @@ job_record(Job *job)
 		request->slot_name,
 		requested_method_name(request->method),
 		TEXT_INT64(MyProcPid),
-		TEXT_INT64(JOB_LOCK_CLASS)
+		sql_scalar("SELECT nextval(pg_get_serial_sequence($1, 'id'))", lengthof(table), table)
 	};
-	MemoryContext caller = MemoryContextSwitchTo(job->context);
 
-	job->id = strtoll(sql_scalar(psprintf("WITH job AS ("
-										  "INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
-										  "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline) "
-										  "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
-										  SQL_TIMELINE ") "
-										  "RETURNING id) "
-										  "SELECT id, pg_advisory_lock($10::int, (id %% 2147483648)::int) FROM job",
-										  request->schema),
-								 lengthof(args), args), NULL, 10);
-	MemoryContextSwitchTo(caller);
+	/* Whoever sees the row sees the lock. */
+	job->id = strtoll(args[lengthof(args) - 1], NULL, 10);
+	(void) take_lock(JOB_LOCK_CLASS, job->id % 2147483648);
+	sql_run(psprintf("INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
+					 "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
+					 "OVERRIDING SYSTEM VALUE "
+					 "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
+					 SQL_TIMELINE ", $10::bigint)",
+					 request->schema),
+			lengthof(args), args);
 }
 
 void
 job_lock_node(Job *job)
 {
 	const Request *request = job->request;
-	const char *lock[] = {
-		TEXT_INT64(NODE_LOCK_CLASS), request->node_host, TEXT_INT64(request->node_port)
-	};
 	const char *others[] = {
 		request->node_host, TEXT_INT64(request->node_port), TEXT_INT64(job->id)
 	};
 
-	if (!sql_is_true("SELECT pg_try_advisory_lock($1::int, hashtext(lower($2) || ':' || $3))",
-					 lengthof(lock), lock))
+	if (!take_lock(NODE_LOCK_CLASS, hash_of(psprintf("%s:%d", asc_tolower(request->node_host, strlen(request->node_host)),
+													 request->node_port))))
 	{
 		SqlResult  *other = sql_run(psprintf("SELECT id, started_at, worker_pid FROM %s.follow_primary_job "
 											 "WHERE lower(node_host) = lower($1) AND node_port = $2::int "
@@ -98,11 +116,9 @@ void
 job_lock_slot(Job *job)
 {
 	const Request *request = job->request;
-	const char *lock[] = {TEXT_INT64(SLOT_LOCK_CLASS), request->slot_name};
 	const char *slot[] = {request->slot_name, TEXT_INT64(job->id)};
 
-	while (!sql_is_true("SELECT pg_try_advisory_lock($1::int, hashtext($2))",
-						lengthof(lock), lock))
+	while (!take_lock(SLOT_LOCK_CLASS, hash_of(request->slot_name)))
 	{
 		SqlResult  *other = sql_run(psprintf("SELECT id, node_host || ':' || node_port FROM %s.follow_primary_job "
 											 "WHERE slot_name = $1 AND id <> $2::bigint AND state = 'running' "

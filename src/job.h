@@ -108,14 +108,19 @@ extern void job_fail(Job *job, const char *state, const ErrorData *error);
 #define CALL_AGAIN \
 	"Call follow_primary() again: it looks at the node afresh and goes on from there."
 
-/* Advisory lock keys: the job's (with its id), the node's (with a hash). */
+/*
+ * What a worker holds until it ends: advisory locks with a first key of these,
+ * and the job's id, or a hash, for the second.  pg_advisory_lock() has 1 or 2
+ * for objsubid: nobody can take ours by SQL.
+ */
 #define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
 #define NODE_LOCK_CLASS	1718645616
 #define SLOT_LOCK_CLASS	1718645617
+#define LOCK_OBJSUBID	3			/* there, too */
 
 /* SQL: the locks of live jobs; objid is the job's id, modulo 2^31. */
 #define JOB_LOCKS \
-	"pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 " \
+	"pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = " CppAsString2(LOCK_OBJSUBID) " " \
 	"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) " \
 	"AND classid = " CppAsString2(JOB_LOCK_CLASS) "::oid"
 

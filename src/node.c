@@ -347,22 +347,17 @@ node_save_wal(Job *job)
 	bool		fork_known = job->plan.fork_timeline != 0 &&
 		!XLogRecPtrIsInvalid(job->plan.fork_lsn);
 
-	/* After a rewind that failed, what is there now is this server's in part. */
+	/* What is there once the data has been changed is not the node's own. */
 	if (job->wal_saved || job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED)
 	{
-		job_detail(job, "done already");
+		job_detail(job, job->wal_saved ? "done already" :
+				   "done by the job that was interrupted");
 		return STEP_DONE;
 	}
 	if (job->node.pgdata_state != PGDATA_OK || (!fork_known &&
 		(job->plan.fork_timeline == 0 ? job->node.mark == MARK_CHANGED : !job->plan.diverged)))
 	{
 		job_detail(job, "the node has no WAL that this server lacks");
-		return STEP_DONE;
-	}
-	/* Its pg_wal is neither the node's nor this server's. */
-	if (job->node.mark == MARK_HALF_CHANGED)
-	{
-		job_detail(job, "saved by the job whose rewind was interrupted");
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_wal,

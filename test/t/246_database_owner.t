@@ -2,7 +2,7 @@
 # no shell by it: a job asks the node, and this server, as a superuser, and the
 # owner chooses what names mean in that database. Only a whole job shows it, for
 # what would be hit is a session on the node in the middle of it. Nor do other
-# settings of the database keep a job from its work.
+# settings of the database keep a job from its work, nor locks.
 
 use FollowPrimary::Test;
 
@@ -44,11 +44,21 @@ is($primary->try_sql('SELECT pg_is_in_recovery()', @their)->{sqlstate}, '42501',
 $primary->safe_psql('SELECT pg_is_in_recovery()', dbname => 'theirs');
 ok(unlink($canary), 'with a superuser who asks there it could');
 
+# Nor can anybody who may connect hold up a job by taking its locks.
+my $theirs = $primary->psql_start(sprintf(<<'END', $node->address, $node->port, $node->slot_name), @their);
+SELECT pg_advisory_lock(1718645615 + class, key) FROM generate_series(0, 2) AS class,
+    (VALUES (1), (2), (3), (hashtext('%s:%d')), (hashtext('%s'))) AS keys (key);
+SELECT pg_sleep(300);
+END
+ok($primary->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2", 15, 30), 'the owner holds what looks like locks of jobs') or diag($theirs->err);
+is($primary->try_sql('SELECT pg_advisory_lock(1718645615, 1, 3)', @their)->{sqlstate}, '42883', 'those of jobs nobody can ask for');
+
 for my $method (qw(repoint rewind basebackup))
 {
     my $r = $primary->try_sql('SET default_transaction_read_only = off; SET follow_primary.verify_timeout = 5; SELECT public.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
     ok($r->{ok}, "a $method in that database") or diag($r->{err});
 }
+$theirs->stop;
 $primary->safe_psql("SELECT * FROM public.follow_primary_progress", dbname => 'theirs');
 ok(!-e $canary, 'nothing was executed for the owner');
 

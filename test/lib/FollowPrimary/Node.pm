@@ -470,6 +470,8 @@ sub kill9
     my ($self) = @_;
     my $pid = $self->pid // return;
     kill_tree($pid);
+    # Another process may get that pid, and PostgreSQL would take it for a server.
+    unlink $self->host->dir . '/.s.PGSQL.' . $self->port . '.lock';
     return;
 }
 
