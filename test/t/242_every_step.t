@@ -69,7 +69,12 @@ for my $call (
         $node->safe_psql('INSERT INTO t SELECT generate_series(1, 10)');
         $node->kill9;
     } },
-    { name => 'a copy', method => 'basebackup' })
+    { name => 'a copy', method => 'basebackup', before => sub {
+        # It has forgotten its former timeline: each call sends the same scripts.
+        $primary->safe_psql('CHECKPOINT');
+        $primary->wait_for_catchup($node);
+        $node->safe_psql('CHECKPOINT');
+    } })
 {
     my ($name, $before) = delete @$call{qw(name before)};
     my (@cancelled, @wrong);
