@@ -74,7 +74,7 @@ boot_id() {
 
 # mark PHASE: leaves the mark, durably and in one step.
 mark() {
-    printf 'job=%s\nmethod=rewind\nphase=%s\nboot=%s\n' "$job" "$1" "$(boot_id)" \
+    printf 'job=%s\nmethod=rewind\nphase=%s\nboot=%s\nfork=%s\n' "$job" "$1" "$(boot_id)" "$fork_lsn" \
         >"$work/mark.tmp" || die no_space "could not write $work/mark.tmp"
     sync "$work/mark.tmp" 2>/dev/null
     mv -f "$work/mark.tmp" "$work/mark" || die permission "could not write $work/mark"
@@ -184,8 +184,14 @@ lsn_number() {
 }
 
 per_id=$((4294967296 / segment_size))
-fork=$(lsn_number "$fork_lsn")
-fork_number=$((fork / segment_size))
+
+# fork_at LSN: sets fork and fork_number.
+fork_at() {
+    fork_lsn=$1
+    fork=$(lsn_number "$1")
+    fork_number=$((fork / segment_size))
+}
+fork_at "$fork_lsn"
 
 # segment_number NAME: sets number.
 segment_number() {
@@ -249,6 +255,23 @@ drop_lost_wal() {
     done
 }
 
+# drop_read_wal: pg_rewind leaves segments that it has read, and one of them has
+# WAL behind the fork. The server would replay that if not now, then when a
+# promotion gives the number of its timeline to another one. What pg_rewind
+# wrote is the source's.
+drop_read_wal() {
+    [ "$fork" -gt 0 ] || return 0
+    for segment in "$pgdata/pg_wal/"????????????????????????; do
+        name=${segment##*/}
+        case $name in *[!0-9A-F]*) continue ;; esac
+        segment_number "$name"
+        # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
+        if [ "$number" -ge "$fork_number" ] && ! [ "$segment" -nt "$work/mark" ]; then
+            rm -f "$segment" || give_up yes permission "could not remove $segment"
+        fi
+    done
+}
+
 # Does the server need no more than a start, having replayed nothing behind the
 # fork? pg_rewind before 13 asks only whether it ends exactly there: it would
 # rewind one that never came so far, or fail to.
@@ -290,6 +313,7 @@ after_rewind() {
     # The source is none, so this is none now.
     make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
     database_versions
+    drop_read_wal
     wal_back
     rm -rf "$aside"
     drop_slots
@@ -323,6 +347,7 @@ case $(marked phase) in
         if [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
             grep -q 'Done!' "$log" 2>/dev/null; then
             emit recovered no
+            [ -z "$(marked fork)" ] || fork_at "$(marked fork)"
             after_rewind
         elif [ -s "$log" ] && ! grep -q 'need to copy' "$log" &&
             [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&

@@ -27,6 +27,9 @@ sub follow
     $primary->wait_for_catchup($node);
     is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'),
         "$what: it has the primary's rows, and no other");
+    # A promotion to come may give its timeline's number to another one.
+    is(join(' ', grep { my $wal = $node->pgdata . '/pg_wal/' . s{.*/}{}r; -e $wal && slurp($wal) eq slurp($_) }
+        glob $node->pgdata . '.follow_primary/lost_wal-*/' . '?' x 24), '', "$what: no WAL that it lost is left in pg_wal");
     return $primary->safe_psql(q{SELECT concat_ws(', ', method, (SELECT detail FROM follow_primary_step WHERE job_id = id AND step = 'rewind'),
         lost_transactions, CASE WHEN lost_wal_bytes > 0 THEN 'WAL lost' END) FROM follow_primary_job ORDER BY id DESC LIMIT 1});
 }
@@ -69,8 +72,12 @@ is(follow($b, 'at the next fork'), 'rewind, no rewind was required, 0', 'at the 
 
 # Behind it: by nothing but the record that a shutdown writes; and by more.
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once more');
+# The background writer logs the running transactions every 15 seconds.
+my $writer = $c->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
+kill 'STOP', $writer;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
+kill 'CONT', $writer;
 $c->stop;
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $a, $b;
 $b->promote;    # for later
