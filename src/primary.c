@@ -72,9 +72,12 @@ primary_ensure_slot(Job *job)
 		job_detail(job, "%s, which was there", slot[0]);
 		return STEP_DONE;
 	}
+	/* A job that is cancelled in between would leave it behind. */
+	HOLD_INTERRUPTS();
 	sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
-	facts->slot_exists = true;
 	job->slot_made = true;
+	RESUME_INTERRUPTS();
+	facts->slot_exists = true;
 	job_detail(job, "%s, made", slot[0]);
 	return STEP_DONE;
 }
