@@ -268,7 +268,7 @@ echo 11 >"$pgdata/PG_VERSION"
 printf '%s\n' "Primary_ConnInfo='host=old password=''a\\\\b''' # \`it\`" '#restore_command = 1' 'restore_command = "x"' \
     "recovery_min_apply_delay = '2 min'" >"$pgdata/recovery.conf"
 recovery_conf() {
-    # shellcheck disable=SC1091 # as the scripts read them
+    # shellcheck disable=SC1090,SC1091 # as the scripts read them
     (. "$scripts/lib.sh" && . "$scripts/recovery.sh" && recovery_conf "$pgdata") | sort
 }
 ok 'recovery.conf is read as the server does' is "$(recovery_conf)" "set.primary_conninfo=host=old password='a\\\\b'
