@@ -7,7 +7,7 @@
 use FollowPrimary::Test;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
-    conf => { 'follow_primary.verify_timeout' => '20s' });
+    conf => { autovacuum => 'off', 'follow_primary.verify_timeout' => '20s' });
 my ($a, $b, $c, $d, $e) = $cluster->nodes;
 my $primary;
 
@@ -72,13 +72,16 @@ is(follow($b, 'at the next fork'), 'rewind, no rewind was required, 0', 'at the 
 
 # Behind it: by nothing but the record that a shutdown writes; and by more.
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once more');
-# The background writer logs the running transactions every 15 seconds.
+# The background writer logs the running transactions every 15 seconds: not
+# before it is told to end.
 my $writer = $c->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
 kill 'STOP', $writer;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
+kill 'INT', $c->pid;
+wait_until('it is told to end', sub { slurp("/proc/$writer/status") =~ /^ShdPnd:\s*[0-9a-f]*[4567cdef][0-9a-f]{3}$/m }, 10);
 kill 'CONT', $writer;
-$c->stop;
+wait_until('it has ended', sub { !$c->running }, 20);
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $a, $b;
 $b->promote;    # for later
 $b->safe_psql('INSERT INTO t SELECT 1000');
