@@ -199,33 +199,13 @@ FP_LINE="include_if_exists = '$quoted'"
 export FP_DIRECTORY FP_FILE FP_LINE
 
 # shellcheck disable=SC2016 # awk's dollars
-if edited "$config_target" '
+if edited "$config_target" "$awk_unquoted"'
     # The file that an include_if_exists line names, or "".
-    function named(line,    value, out, c) {
+    function named(line,    out) {
         if (tolower(line) !~ /^[ \t]*include_if_exists[ \t=\047]/)
             return ""
-        value = line
-        sub(/^[ \t]*[A-Za-z_]+[ \t]*=?[ \t]*/, "", value)
-        out = ""
-        if (substr(value, 1, 1) == "\047") {
-            value = substr(value, 2)
-            while (value != "") {
-                c = substr(value, 1, 1)
-                value = substr(value, 2)
-                if (c == "\047") {
-                    if (substr(value, 1, 1) != "\047")
-                        break
-                    value = substr(value, 2)
-                } else if (c == "\\") {
-                    c = substr(value, 1, 1)
-                    value = substr(value, 2)
-                }
-                out = out c
-            }
-        } else {
-            out = value
-            sub(/[ \t#].*$/, "", out)
-        }
+        sub(/^[ \t]*[A-Za-z_]+/, "", line)
+        out = unquoted(line)
         if (out != "" && substr(out, 1, 1) != "/")
             out = ENVIRON["FP_DIRECTORY"] "/" out
         return out

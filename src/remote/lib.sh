@@ -66,6 +66,35 @@ lock_file() {
     [ -n "$lock_pid" ]
 }
 
+# For an awk program: unquoted(REST) is the value of a setting whose name REST of
+# the line follows, as a server reads it.
+# shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts that use it
+awk_unquoted='
+    function unquoted(value,    out, c) {
+        sub(/^[ \t]*=?[ \t]*/, "", value)
+        if (substr(value, 1, 1) != "\047") {
+            sub(/[ \t\r#].*$/, "", value)
+            return value
+        }
+        value = substr(value, 2)
+        out = ""
+        while (value != "") {
+            c = substr(value, 1, 1)
+            value = substr(value, 2)
+            if (c == "\047") {
+                if (substr(value, 1, 1) != "\047")
+                    break
+                value = substr(value, 2)
+            } else if (c == "\\") {
+                c = substr(value, 1, 1)
+                value = substr(value, 2)
+            }
+            out = out c
+        }
+        return out
+    }
+'
+
 # say TEXT...: a line for the user, on stderr.
 say() {
     printf '%s\n' "$*" >&2
@@ -162,6 +191,18 @@ put() {
     { cat >"$1.tmp" && sync "$1.tmp"; } || die "${put_reason:-no_space}" "could not write $1.tmp"
     mv -f "$1.tmp" "$1" || die "${put_reason:-permission}" "could not write $1"
     sync "${1%/*}" 2>/dev/null
+}
+
+# segment_number FILE: sets segment_name and number for a WAL segment, also a .partial one;
+# else returns 1. The script sets per_id, the segments in 4 GB.
+# shellcheck disable=SC2034,SC2154 # the scripts'
+segment_number() {
+    segment_name=${1##*/}
+    segment_name=${segment_name%.partial}
+    case $segment_name in *[!0-9A-F]*) return 1 ;; esac
+    [ ${#segment_name} -eq 24 ] || return 1
+    number=${segment_name#????????}
+    number=$((0x${number%????????} * per_id + 0x${number#????????}))
 }
 
 # is_mount_point FOLDER

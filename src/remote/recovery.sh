@@ -20,30 +20,8 @@ recovery_conf() {
     [ -f "$1/recovery.conf" ] || return 0
     read -r major <"$1/PG_VERSION"
     [ "$major" = 11 ] || return 0
-    LC_ALL=C awk '
-        function unquoted(value,    out, c) {
-            sub(/^[ \t]*=?[ \t]*/, "", value)
-            if (substr(value, 1, 1) != "\047") {
-                sub(/[ \t\r#].*$/, "", value)
-                return value
-            }
-            value = substr(value, 2)
-            out = ""
-            while (value != "") {
-                c = substr(value, 1, 1)
-                value = substr(value, 2)
-                if (c == "\047") {
-                    if (substr(value, 1, 1) != "\047")
-                        break
-                    value = substr(value, 2)
-                } else if (c == "\\") {
-                    c = substr(value, 1, 1)
-                    value = substr(value, 2)
-                }
-                out = out (c == "\\" ? "\\\\" : c)
-            }
-            return out
-        }
+    # shellcheck disable=SC2154 # lib.sh's
+    LC_ALL=C awk "$awk_unquoted"'
         function milliseconds(value,    unit) {
             unit = value
             gsub(/[0-9 ]/, "", unit)
@@ -61,8 +39,10 @@ recovery_conf() {
                 set[name] = unquoted(substr($0, length(name) + 1))
         }
         END {
-            for (name in set)
+            for (name in set) {
+                gsub(/\\/, "&&", set[name])
                 if (set[name] != "")
                     print "set." name "=" (name == "recovery_min_apply_delay" ? milliseconds(set[name]) : set[name])
+            }
         }' "$1/recovery.conf"
 }

@@ -193,12 +193,6 @@ fork_at() {
 }
 fork_at "$fork_lsn"
 
-# segment_number NAME: sets number.
-segment_number() {
-    number=${1#????????}
-    number=$((0x${number%????????} * per_id + 0x${number#????????}))
-}
-
 # have_segment NUMBER: is it in pg_wal, on whatever timeline?
 have_segment() {
     for segment in "$pgdata/pg_wal/"????????"$(printf '%08X%08X' "$(($1 / per_id))" "$(($1 % per_id))")"; do
@@ -236,12 +230,11 @@ wal_back() {
 # before, is taken out of pg_wal: later segments whole, the rest of the one with
 # the fork.
 drop_lost_wal() {
-    first=$(printf '%08X%08X%08X' "$lost_tli" "$((fork_number / per_id))" "$((fork_number % per_id))")
-    timeline=$(printf '%08X' "$lost_tli")
-    for segment in "$pgdata/pg_wal/$timeline"????????????????; do
-        name=${segment##*/}
-        case $name in *[!0-9A-F]*) continue ;; esac
-        if [ "$name" = "$first" ]; then
+    for segment in "$pgdata/pg_wal/$(printf %08X "$lost_tli")"????????????????; do
+        segment_number "$segment" || continue
+        if [ "$number" -gt "$fork_number" ]; then
+            rm -f "$segment" || give_up no permission "could not remove $segment"
+        elif [ "$number" -eq "$fork_number" ]; then
             offset=$((fork % segment_size))
             if ! { head -c "$offset" "$segment" &&
                 head -c "$((segment_size - offset))" /dev/zero; } >"$work/segment.tmp"; then
@@ -249,8 +242,6 @@ drop_lost_wal() {
             fi
             sync "$work/segment.tmp" 2>/dev/null
             mv -f "$work/segment.tmp" "$segment" || give_up no permission "could not write $segment"
-        elif [ "$(printf '%s\n' "$name" "$first" | sort | tail -n 1)" = "$name" ]; then
-            rm -f "$segment" || give_up no permission "could not remove $segment"
         fi
     done
 }
@@ -262,11 +253,8 @@ drop_lost_wal() {
 drop_read_wal() {
     [ "$fork" -gt 0 ] || return 0
     for segment in "$pgdata/pg_wal/"????????????????????????; do
-        name=${segment##*/}
-        case $name in *[!0-9A-F]*) continue ;; esac
-        segment_number "$name"
         # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
-        if [ "$number" -ge "$fork_number" ] && ! [ "$segment" -nt "$work/mark" ]; then
+        if segment_number "$segment" && [ "$number" -ge "$fork_number" ] && ! [ "$segment" -nt "$work/mark" ]; then
             rm -f "$segment" || give_up yes permission "could not remove $segment"
         fi
     done

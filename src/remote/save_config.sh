@@ -97,30 +97,7 @@ inside() {
 # names FILE: what a settings or an authentication file refers to, as lines
 # "KIND PATH", KIND being file, dir (of *.conf) or data (a path from PGDATA).
 names() {
-    awk '
-        function unquoted(value,    out, c) {
-            sub(/^[ \t]*=?[ \t]*/, "", value)
-            if (substr(value, 1, 1) != "\047") {
-                sub(/[ \t#].*$/, "", value)
-                return value
-            }
-            value = substr(value, 2)
-            out = ""
-            while (value != "") {
-                c = substr(value, 1, 1)
-                value = substr(value, 2)
-                if (c == "\047") {
-                    if (substr(value, 1, 1) != "\047")
-                        break
-                    value = substr(value, 2)
-                } else if (c == "\\") {
-                    c = substr(value, 1, 1)
-                    value = substr(value, 2)
-                }
-                out = out c
-            }
-            return out
-        }
+    awk "$awk_unquoted"'
         {
             rest = $0
             sub(/^[ \t]*/, "", rest)

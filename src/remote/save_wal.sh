@@ -75,17 +75,6 @@ copy() {
     try mv -f "$copied.tmp" "$copied"
 }
 
-# segment_number FILE: sets number for a segment, also a .partial one; else
-# returns 1.
-segment_number() {
-    name=${1##*/}
-    name=${name%.partial}
-    case $name in *[!0-9A-F]*) return 1 ;; esac
-    [ ${#name} -eq 24 ] || return 1
-    number=${name#????????}
-    number=$((0x${number%????????} * per_id + 0x${number#????????}))
-}
-
 # finish COMPLETE: ends here.
 finish() {
     rm -rf "$view"
@@ -193,8 +182,8 @@ dump() {
         try rm -rf "$view"
         try mkdir -p "$view"
         for file in "$wal/$(printf %08X "$1")"*; do
-            if segment_number "$file" && [ ! -e "$view/$name" ]; then
-                try ln -s "$file" "$view/$name"
+            if segment_number "$file" && [ ! -e "$view/$segment_name" ]; then
+                try ln -s "$file" "$view/$segment_name"
             fi
         done
     fi
@@ -301,7 +290,7 @@ save() {
         if [ "$number" -ge "$first" ] && [ "$number" -le "$last" ]; then
             copy "$file"
             # a segment may be there as both
-            [ "$file" != "$wal/$name" ] && [ -f "$wal/$name" ] || missing=$((missing - 1))
+            [ "$file" != "$wal/$segment_name" ] && [ -f "$wal/$segment_name" ] || missing=$((missing - 1))
         fi
     done
     [ "$missing" -eq 0 ] || complete=no
