@@ -53,12 +53,12 @@ EXTRA_CLEAN = src/remote_scripts.h
 
 # Where it is not installed yet, the targets that install it still work.
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifneq ($(wildcard $(PGXS)),)
+ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)),)
 include $(PGXS)
 else
 .PHONY: all install clean installcheck
 all install clean installcheck:
-	@echo '$(PG_CONFIG) --pgxs names no file: install PostgreSQL and its server development files' >&2
+	@echo 'what $(PG_CONFIG) tells of is not there: install PostgreSQL and its server development files' >&2
 	@echo '(as root, test/install-packages does), or set PG_CONFIG' >&2
 	@false
 endif
