@@ -2,12 +2,12 @@
  * remote.c
  *		Runs one of the fixed scripts of src/remote on a node.
  *
- * The command that the account's login shell gets to see is a constant but for
- * a number; bash, dash, csh and fish read it alike.  It makes /bin/sh read that
- * many bytes from its stdin and run them: the wrapper script, with the script
- * proper and its arguments as quoted words before it.  So nothing that comes
- * from a user is ever part of a script's text, no length limit of a command
- * line applies, and nothing of it is seen in a process list.
+ * The command that the account's login shell gets to see is a constant; bash,
+ * dash, csh and fish read it alike.  It is replaced by a /bin/sh that reads its
+ * stdin, where a compound command comes for every script: the wrapper script,
+ * with the script proper and its arguments as quoted words before it.  So
+ * nothing that comes from a user is ever part of a script's text, no length
+ * limit of a command line applies, and nothing of it is seen in a process list.
  *
  * Output counts only between two marker lines that carry a random nonce.
  */
@@ -48,6 +48,9 @@ SCRIPT(lock);
 
 /* An error's detail to the caller may have 8 kB. */
 #define MESSAGES_TAIL 6144
+
+/* The last words are its $0 and $1, by which people know it in a process list. */
+#define SHELL			"exec /bin/sh -s follow_primary"
 
 /* What a script that is to be held says last: see lib.sh's emit. */
 #define HOLD_AT		"\nheld=yes\n"
@@ -211,7 +214,14 @@ script_messages(const char *err, int len, const char *nonce)
 	char	   *messages = pnstrdup(err, len);
 	char	   *marker = psprintf("%s begin", nonce);
 	char	   *begin = strstr(messages, marker);
+	char	   *end = strstr(messages, psprintf("\n%s end ", nonce));
 
+	if (end != NULL)
+	{
+		while (end > messages && end[-1] == '\n')
+			end--;
+		*end = '\0';
+	}
 	if (begin == NULL)
 		begin = messages;
 	else
@@ -243,9 +253,9 @@ run(SshSession *session, const RemoteScript *script,
 	bool		whole;
 
 	initStringInfo(&input);
-	appendStringInfoString(&input, "set -- ");
+	appendStringInfoString(&input, "{\nset -- ");
 	remote_quote(&input, nonce);
-	appendStringInfoChar(&input, ' ');
+	appendStringInfo(&input, " %s ", hold ? "yes" : "no");
 	remote_quote(&input, script->text);
 	for (int i = 0; arguments[i]; i++)
 	{
@@ -253,10 +263,10 @@ run(SshSession *session, const RemoteScript *script,
 		remote_quote(&input, arguments[i]);
 	}
 	appendStringInfoChar(&input, '\n');
-	appendStringInfoString(&input, wrapper_sh);
+	appendStringInfo(&input, "%s}\n", wrapper_sh);
 
-	command.command = psprintf("exec /bin/sh -c 'eval \"$(head -c %d)\"' follow_primary",
-							   input.len);
+	command.shell = SHELL;
+	command.end_mark = psprintf("\n%s end ", nonce);
 	command.input = input.data;
 	command.input_len = input.len;
 	command.timeout_ms = limits->timeout_ms;
@@ -264,14 +274,14 @@ run(SshSession *session, const RemoteScript *script,
 	command.on_stderr_line = limits->on_stderr_line;
 	command.on_tick = limits->on_tick;
 	command.arg = limits->arg;
-	command.hold_at = hold ? HOLD_AT : NULL;
+	command.hold = hold;
+	command.hold_at = HOLD_AT;
 
 	ssh_run(session, &command, &result);
 	if (result.end == SSH_END_HELD)
 	{
 		appendStringInfo(&result.out, "\n%s end 0\n", nonce);
-		result.end = SSH_END_EXITED;
-		result.exit_status = 0;
+		result.end = SSH_END_DONE;
 	}
 
 	memset(reply, 0, sizeof(*reply));
@@ -294,12 +304,13 @@ run(SshSession *session, const RemoteScript *script,
 				 errdetail("The process there that holds it while the job goes on has ended."),
 				 errhint("See who ended it. Then call follow_primary() again: it looks at the node afresh and goes on from there.")));
 
-	if (!whole || result.end != SSH_END_EXITED || result.exit_status != reply->status)
+	if (!whole || result.end != SSH_END_DONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("the outcome of the script \"%s\" is not known", script->name),
 				 errdetail("%s%s%s",
 						   result.end == SSH_END_SIGNALLED ? psprintf("It was ended by signal %s.", result.signal) :
+						   result.end == SSH_END_DONE ? "What it said is not whole." :
 						   result.end == SSH_END_EXITED ? psprintf("The shell ended with status %d before the script did.", result.exit_status) :
 						   psprintf("The connection was lost: %s.", result.cause),
 						   reply->messages[0] ? " Its last messages: " : "",

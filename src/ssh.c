@@ -134,7 +134,7 @@ ssh_disconnect(SshSession *session)
 		int			tries = 10;
 		int			rc;
 
-		ssh_release_held(session);
+		ssh_release(session);
 		if (session->encrypted && !session->lost)
 		{
 			TimestampTz deadline = ssh_after(SSH_DISCONNECT_MS);

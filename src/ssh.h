@@ -1,6 +1,6 @@
 /*
  * ssh.h
- *		One SSH connection to a node, and commands run over it.
+ *		One SSH connection to a node, and scripts run over it.
  *
  * The files ssh*.c are the only ones that know libssh2.  Everything here waits
  * on the process latch, up to absolute deadlines, and checks for interrupts.
@@ -35,41 +35,46 @@ typedef struct SshTarget
 
 typedef struct SshSession SshSession;
 
-/* How a command ended. */
+/* How a script ended. */
 typedef enum SshEnd
 {
-	SSH_END_EXITED,				/* remote EOF, channel closed, exit status
-								 * read */
-	SSH_END_SIGNALLED,			/* ended by a signal there */
+	SSH_END_DONE,				/* its mark has come */
+	SSH_END_EXITED,				/* its shell ended before */
+	SSH_END_SIGNALLED,			/* its shell was ended by a signal */
 	SSH_END_TIMED_OUT,			/* deadline passed; channel closed */
 	SSH_END_NO_PROGRESS,		/* nothing arrived, and on_tick saw nothing
 								 * move, for progress_timeout_ms; channel
 								 * closed */
 	SSH_END_LOST,				/* the connection broke */
-	SSH_END_HELD,				/* it goes on beside the commands that follow */
-	SSH_END_UNHELD				/* the held command has ended, so this one was
-								 * not started, or its channel is closed */
+	SSH_END_HELD,				/* it goes on beside those that follow */
+	SSH_END_UNHELD				/* the held one has ended, so this one was not
+								 * started, or its channel is closed */
 } SshEnd;
 
 /*
- * A command to run.  The command text is parsed by the remote account's login
- * shell, whichever that is; callers keep it a constant without quotes that
- * shells disagree on, and send everything variable as input.
+ * A script to run.  The shell's command is parsed by the remote account's login
+ * shell, whichever that is: it is a constant without quotes that shells disagree
+ * on, and all that is variable is input.
  */
 typedef struct SshCommand
 {
-	const char *command;
-	const char *input;			/* sent to its stdin, which then stays open
-								 * until the command ends */
+	const char *shell;			/* starts a shell that reads its stdin */
+	const char *input;			/* what the shell gets to read: one compound
+								 * command, so that it has read all of it
+								 * before it runs it.  Its stdin stays open;
+								 * EOF there is to end whatever it runs */
 	size_t		input_len;
+	const char *end_mark;		/* ends the script where it comes on stdout, up
+								 * to the line's end, and on stderr */
 	int			timeout_ms;		/* 0 = no limit but progress_timeout_ms */
 	int			progress_timeout_ms;	/* 0 = no such limit */
 
 	/*
-	 * If not NULL, the command is held once its stdout contains this text: it
-	 * goes on, with its stdin open, until the session ends, and says nothing
-	 * more until its own end.  A session holds one command at most.
+	 * The script is held once its stdout contains hold_at: it goes on, in a
+	 * shell of its own, until the session ends, and says nothing more until its
+	 * own end.  A session holds one script at most.
 	 */
+	bool		hold;
 	const char *hold_at;
 
 	/*
@@ -80,7 +85,7 @@ typedef struct SshCommand
 	void		(*on_stderr_line) (void *arg, const char *line);
 
 	/*
-	 * Called about once a second while the command runs; returns true if it
+	 * Called about once a second while the script runs; returns true if it
 	 * saw progress from elsewhere. May run SQL in a transaction of its own.
 	 * May be NULL.
 	 */
@@ -94,10 +99,9 @@ typedef struct SshResult
 	SshEnd		end;
 	int			exit_status;	/* with SSH_END_EXITED */
 	char	   *signal;			/* with SSH_END_SIGNALLED: "KILL", ... */
-	char	   *cause;			/* else why it is not SSH_END_EXITED, as a
-								 * phrase; NULL if it is */
+	char	   *cause;			/* else what happened, as a phrase, or NULL */
 	StringInfoData out;			/* stdout, up to SSH_MAX_OUTPUT bytes: more
-								 * than that ends the command as SSH_END_LOST */
+								 * than that ends the script as SSH_END_LOST */
 	StringInfoData err;			/* the last SSH_STDERR_TAIL bytes of stderr */
 } SshResult;
 
@@ -120,11 +124,12 @@ typedef struct SshResult
 extern SshSession *ssh_connect(const SshTarget *target);
 
 /*
- * Runs a command to its end.  Raises ERROR on a cancel request or when no
- * channel can be opened (08006); the channel is closed then, so that the
- * remote side sees EOF on its stdin and ends.  After SSH_END_LOST the session
- * can only be disconnected; also after a time limit or an ERROR if the command
- * did not end within two seconds of that EOF: ask ssh_is_alive.
+ * Runs a script to its end, in the session's shell, which is started if there is
+ * none.  Raises ERROR on a cancel request or when no shell can be started
+ * (08006); the channel is closed then, so that the remote side sees EOF on its
+ * stdin and ends.  After SSH_END_LOST the session can only be disconnected;
+ * also after a time limit or an ERROR if the script did not end within two
+ * seconds of that EOF: ask ssh_is_alive.
  *
  * A server that answers no keepalive for a minute counts as lost.  Output is
  * raw bytes, not checked for any encoding.
@@ -133,8 +138,8 @@ extern void ssh_run(SshSession *session, const SshCommand *command,
 					SshResult *result);
 
 /*
- * Is there a held command?  As far as is known: it may have ended since the
- * last command ran.
+ * Is there a held script?  As far as is known: it may have ended since the last
+ * one ran.
  */
 extern bool ssh_is_holding(const SshSession *session);
 
@@ -145,7 +150,7 @@ extern bool ssh_is_alive(const SshSession *session);
 extern const char *ssh_local_address(const SshSession *session);
 
 /*
- * Ends the session, and first the held command, which gets a second for it.
+ * Ends the session, and first the held script, which gets a second for it.
  * Accepts NULL, may be called twice, never raises.
  */
 extern void ssh_disconnect(SshSession *session);

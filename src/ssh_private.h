@@ -5,7 +5,7 @@
  *	ssh.c			sessions: connecting, waiting, disconnecting
  *	ssh_hostkey.c	is it the host that it claims to be?
  *	ssh_auth.c		authentication by public key
- *	ssh_run.c		commands, each on a channel of its own
+ *	ssh_run.c		what a shell there is told to run
  *
  * A session is always in libssh2's non-blocking mode.  A call that would block
  * returns LIBSSH2_ERROR_EAGAIN, and the same call has to be made again when the
@@ -44,7 +44,8 @@ struct SshSession
 	bool		encrypted;		/* the handshake is done */
 	bool		lost;			/* broken, or in the middle of a call that
 								 * cannot be taken up again */
-	LIBSSH2_CHANNEL *held;		/* the held command's, or NULL */
+	LIBSSH2_CHANNEL *shell;		/* of a shell that waits for work, or NULL */
+	LIBSSH2_CHANNEL *held;		/* the held script's, or NULL */
 	char		local_address[NI_MAXHOST];
 	MemoryContextCallback on_reset;
 };
@@ -85,8 +86,8 @@ extern bool ssh_read_file(const char *path, size_t limit, StringInfo content);
 
 /* ssh_run.c */
 
-/* Ends the held command, if there is one. Never raises. */
-extern void ssh_release_held(SshSession *session);
+/* Ends the held script, if there is one, and an idle shell. Never raises. */
+extern void ssh_release(SshSession *session);
 
 /* ssh_hostkey.c */
 

@@ -1,9 +1,14 @@
 /*
  * ssh_run.c
- *		Commands, each on a channel of its own.
+ *		What a shell on the other side is told to run.
  *
- * One command can be held: it goes on, on its channel, while others run.  It
- * has nothing to say, so nothing of it is read any more: whatever comes from
+ * To start a shell for every script would take longer than most scripts do, so
+ * one shell, on one channel, runs them in turn.  Where a script ends is told by
+ * a mark that comes on both of its streams.  A script that does not come to it
+ * takes its shell with it, and the next one gets a new shell.
+ *
+ * One script can be held: it goes on, in a shell of its own, while others run.
+ * It has nothing to say, so nothing of it is read any more: whatever comes from
  * it, EOF included, means that it has ended.  libssh2 takes in the packets of
  * all channels, whichever is read, so run_check_held() sees that without
  * sending or receiving anything itself.
@@ -12,9 +17,8 @@
  * the call that began it may be made (any other fails with BAD_USE); see
  * run_turn().
  *
- * An exit status is only believed after the remote end has sent EOF and closed
- * the channel, since libssh2 answers 0 in every other case.  A caller that
- * needs certainty has the command print a marker too.
+ * An exit status, libssh2's word for how a shell ended, is 0 also where nobody
+ * knows: only the mark tells that a script came to its end.
  */
 #include "postgres.h"
 
@@ -60,6 +64,7 @@ typedef struct SshRun
 
 	bool		over;			/* result->end is set */
 	bool		closed;			/* the channel, at both ends */
+	int			searched;		/* of stdout, for the mark */
 	size_t		input_sent;
 	bool		input_refused;	/* the command has closed its stdin */
 	StringInfoData line;		/* stderr since the last line end */
@@ -77,6 +82,7 @@ typedef struct SshRun
 } SshRun;
 
 static void run_open(SshRun *run);
+static bool run_take_shell(SshRun *run);
 static void run_check_held(SshRun *run);
 static void run_until_over(SshRun *run);
 static void run_turn(SshRun *run);
@@ -85,7 +91,8 @@ static void run_write(SshRun *run);
 static void run_read(SshRun *run, RunStep step);
 static void run_take_stderr(SshRun *run, const char *data, size_t length);
 static void run_end_line(SshRun *run);
-static void run_check_ready(SshRun *run);
+static bool run_has_ended(SshRun *run);
+static void run_check_ended(SshRun *run);
 static void run_check_closed(SshRun *run);
 static void run_read_status(SshRun *run);
 static void run_keep_alive(SshRun *run);
@@ -131,7 +138,7 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 	pfree(run);
 }
 
-/* Opens a channel and starts the command on it. */
+/* Takes the shell that waits for work, else opens a channel and starts one. */
 static void
 run_open(SshRun *run)
 {
@@ -140,6 +147,11 @@ run_open(SshRun *run)
 	const char *doing = "open a channel to";
 	int			rc = LIBSSH2_ERROR_SOCKET_DISCONNECT;
 
+	if (!run->command->hold && ssh_is_alive(session) && run_take_shell(run))
+	{
+		run_check_held(run);
+		return;
+	}
 	if (ssh_is_alive(session))
 	{
 		do
@@ -153,9 +165,9 @@ run_open(SshRun *run)
 		run_check_held(run);
 		if (run->over)
 			return;
-		doing = "start a command on";
+		doing = "start a shell on";
 		do
-			rc = libssh2_channel_exec(run->channel, run->command->command);
+			rc = libssh2_channel_exec(run->channel, run->command->shell);
 		while (ssh_wait(session, rc, deadline));
 	}
 	if (rc != 0)
@@ -176,6 +188,36 @@ run_open(SshRun *run)
 				 rc == LIBSSH2_ERROR_CHANNEL_FAILURE ?
 				 errhint("Up to three sessions at once are needed on a connection: see MaxSessions in its sshd_config.") : 0));
 	}
+}
+
+/*
+ * Is there a shell that waits for work, and lives?  What processes that a script
+ * left behind may have said since is nobody's.
+ */
+static bool
+run_take_shell(SshRun *run)
+{
+	SshSession *session = run->session;
+	char		buffer[SSH_READ_SIZE];
+	ssize_t		rc;
+
+	if (session->shell == NULL)
+		return false;
+	run->channel = session->shell;
+	session->shell = NULL;
+	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR; stream++)
+	{
+		do
+			rc = libssh2_channel_read_ex(run->channel, stream, buffer, sizeof(buffer));
+		while (rc > 0 || (rc == LIBSSH2_ERROR_EAGAIN && run_is_half_sent(run) &&
+						  ssh_wait(session, (int) rc, run->deadline)));
+		if (rc != LIBSSH2_ERROR_EAGAIN)
+			break;
+	}
+	if (rc == LIBSSH2_ERROR_EAGAIN && libssh2_channel_eof(run->channel) == 0)
+		return true;
+	run_abandon(run);
+	return false;
 }
 
 /* The server answers in order, so what ended before this command is known. */
@@ -200,11 +242,21 @@ ssh_is_holding(const SshSession *session)
 }
 
 void
-ssh_release_held(SshSession *session)
+ssh_release(SshSession *session)
 {
 	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);
 	int			rc = 0;
 
+	/* A shell without work ends at EOF; nobody need wait for that. */
+	if (session->shell != NULL && !session->lost)
+	{
+		do
+			rc = libssh2_channel_send_eof(session->shell);
+		while (ssh_wait_quietly(session, rc, deadline));
+		if (rc != 0)
+			session->lost = true;
+	}
+	session->shell = NULL;		/* freed with the session */
 	if (session->held == NULL)
 		return;
 	if (!session->lost)
@@ -252,7 +304,7 @@ run_until_over(SshRun *run)
 		if (!run->over)
 			run_check_held(run);
 		if (!run->over && !run->half_sent)
-			run_check_ready(run);
+			run_check_ended(run);
 		if (!run->over && !run->moved && !run->half_sent)
 			run_check_closed(run);
 		if (!run->over)
@@ -402,19 +454,50 @@ run_end_line(SshRun *run)
 	resetStringInfo(&run->line);
 }
 
-/* Has the command said that it is to be held? */
+/* Is the line that ends the script there, on both streams? */
+static bool
+run_has_ended(SshRun *run)
+{
+	const char *mark = run->command->end_mark;
+	size_t		length = strlen(mark);
+	const StringInfo out = &run->result->out;
+	const StringInfo err = &run->result->err;
+	int			from = Max(0, run->searched - (int) length);
+	char	   *line = memmem(out->data + from, out->len - from, mark, length);
+
+	run->searched = line ? line - out->data : out->len;
+	return line != NULL &&
+		memchr(line + length, '\n', out->data + out->len - line - length) != NULL &&
+		memmem(err->data, err->len, mark, length) != NULL;
+}
+
+/* Has the script come to its end, or said that it is to be held? */
 static void
-run_check_ready(SshRun *run)
+run_check_ended(SshRun *run)
 {
 	const SshCommand *command = run->command;
+	SshSession *session = run->session;
 
-	if (command->hold_at == NULL || run->input_sent < command->input_len ||
-		strstr(run->result->out.data, command->hold_at) == NULL)
+	if (run->input_sent < command->input_len)
 		return;
-	Assert(run->session->held == NULL);
-	run->session->held = run->channel;
-	run->channel = NULL;
-	run_end(run, SSH_END_HELD, NULL);
+	if (run_has_ended(run))
+	{
+		if (run->command->on_stderr_line != NULL)
+			run_end_line(run);
+		if (!command->hold)
+		{
+			session->shell = run->channel;
+			run->channel = NULL;
+		}
+		run_end(run, SSH_END_DONE, NULL);
+	}
+	else if (command->hold && strstr(run->result->out.data, command->hold_at) != NULL)
+	{
+		Assert(session->held == NULL);
+		session->held = run->channel;
+		run->channel = NULL;
+		run_end(run, SSH_END_HELD, NULL);
+	}
 }
 
 /*
@@ -608,7 +691,8 @@ run_abandon(SshRun *run)
 	TimestampTz deadline = ssh_after(SSH_ABANDON_MS);
 	int			rc = 0;
 
-	if (session->handle == NULL || run->result->end == SSH_END_HELD)
+	if (session->handle == NULL || run->result->end == SSH_END_HELD ||
+		(run->result->end == SSH_END_DONE && run->channel == NULL))
 		return;
 	if (run->channel == NULL)
 		session->lost = true;

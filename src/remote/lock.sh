@@ -10,8 +10,8 @@
 # directory if the account may not write beside PGDATA. When the file is there
 # but not locked, it is what a power failure left, and no harm.
 #
-# Once it has said held=yes it goes on until it is ended by SIGTERM, as the
-# wrapper does when the channel ends; it takes the file away then.
+# Once it has said held=yes it goes on until its stdin ends, as it does when the
+# channel ends, or until SIGTERM; it takes the file away then.
 #
 # Another job may have had the lock between the survey and now: a lock file that
 # came or went tells.
@@ -66,18 +66,19 @@ while :; do
     fresh=no
 done
 
-sleeper=
 # The file goes while it is locked. The wrapper's watcher need not wait then for
 # others of its process group.
 # shellcheck disable=SC2154 # the wrapper's
-trap 'rm -f "$file"; kill $sleeper; [ -z "${watcher:-}" ] || kill -KILL 0; exit 0' TERM INT HUP
+let_go() {
+    rm -f "$file"
+    [ -z "${watcher:-}" ] || kill -KILL 0
+    exit 0
+}
+trap let_go TERM INT HUP
 printf '%s\n' "$who" >"$file"
 emit file "$file"
 emit fresh "$fresh"
 emit held yes
 exec 2>/dev/null
-while :; do
-    sleep 3600 >/dev/null 9>&- &
-    sleeper=$!
-    wait "$sleeper"
-done
+while read -r _; do :; done
+let_go

@@ -1,16 +1,19 @@
 # wrapper.sh - runs one script of this folder for the worker.
 #
-# Arguments: NONCE SCRIPT ARGUMENTS...
-# It is read from stdin up to its end; what follows on stdin is watched: when
-# the SSH channel ends, for whatever reason, the whole process group is ended,
-# so that nothing outlives the job. The marker lines tell the worker where the
-# script's own output begins, past all that the account's start-up files say, and,
-# beyond doubt, that and how the script ended.
+# Arguments: NONCE HOLD SCRIPT ARGUMENTS...
+# It is the body of a compound command, "{ set -- ARGUMENTS...; ... }", that a
+# shell reads from its stdin, one for each script of a job. What else comes on
+# stdin while the script runs is watched: when the SSH channel ends, for whatever
+# reason, the whole process group is ended, so that nothing outlives the job. A
+# script that is held (HOLD is yes) waits for that end on its own stdin. The marker
+# lines tell the worker where the script's own output begins, past all that the
+# account's start-up files and earlier scripts say, and, beyond doubt, that and how
+# the script ended.
 
-nonce=$1 script=$2
-shift 2
-exec 3<&0 0</dev/null
-# What those files set for the account's own use would lead us elsewhere.
+nonce=$1 hold=$2 script=$3
+shift 3
+exec 3<&0
+# What the start-up files set for the account's own use would lead us elsewhere.
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS \
     PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT
 printf '%s begin\n' "$nonce"
@@ -22,15 +25,17 @@ printf '%s begin\n' "$nonce" >&2
     kill -TERM 0
     sleep 3
     kill -KILL 0
-} >/dev/null 2>&1 &
+} </dev/null >/dev/null 2>&1 &
 watcher=$!
-exec 3<&-
 # In a subshell, not by a new sh: arguments may hold what must not be seen in a
 # process list.
-(
-    eval "$script"
-)
+if [ "$hold" = yes ]; then
+    (eval "$script") <&3 3<&-
+else
+    (eval "$script") </dev/null 3<&-
+fi
 status=$?
-kill -KILL "$watcher" 2>/dev/null
+# It must be gone before more comes on stdin.
+{ kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
+printf '\n%s end %s\n' "$nonce" "$status" >&2
 printf '\n%s end %s\n' "$nonce" "$status"
-exit "$status"

@@ -265,8 +265,9 @@ spew("$dir/take", <<'END');
 n=0
 while [ $n -lt 25 ]; do
     n=$((n + 1))
-    mkfifo "$1.fifo"
-    sh "$3" "$2" "$1" x >"$1.fifo" 2>/dev/null &
+    mkfifo "$1.fifo" "$1.stdin"
+    exec 8<>"$1.stdin"
+    sh "$3" "$2" "$1" x <&8 >"$1.fifo" 2>/dev/null &
     while read -r line; do
         if [ "$line" = held=yes ]; then
             mkdir "$2.inside" && rmdir "$2.inside" && echo "had it" || echo clash
@@ -274,7 +275,7 @@ while [ $n -lt 25 ]; do
         fi
     done <"$1.fifo"
     wait
-    rm "$1.fifo"
+    rm "$1.fifo" "$1.stdin"
 done
 END
 my @takers = map { FollowPrimary::Process->start([ 'sh', "$dir/take", "$dir/$_", "$dir/data", $script ]) } 1 .. 6;
@@ -286,7 +287,8 @@ ok(!-e "$dir/data.follow_primary.lock", 'no file is left');
 
 mkdir "$dir/$_" or die "$dir/$_: $!" for qw(closed home);
 chmod 0500, "$dir/closed" or die "chmod: $!";
-my $p = FollowPrimary::Process->start([ 'sh', $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/home" });
+my $p = FollowPrimary::Process->start([ 'sh', '-c', 'mkfifo "$0" && exec 8<>"$0" && exec sh "$@" <&8', "$dir/stdin",
+    $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/home" });
 wait_until('the script has the lock', sub { $p->out =~ /^held=yes$/m }, 10);
 like($p->out, qr{^file=\Q$dir\E/home/\.follow_primary-\d+\.lock$}m, 'where nothing can be written beside the data, it locks a file at home');
 my ($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'him', 'x' ], env => { HOME => "$dir/home" });

@@ -8,24 +8,34 @@
 use FollowPrimary::Test;
 
 my $dir = scratch_dir('hold');
-mkdir "$dir/path" or die;
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, sshd_conf => "SetEnv PATH=$dir/path:/usr/bin:/bin\n");
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
+    sshd_conf => "ForceCommand $^X $dir/hold.pl | exec /bin/sh -s follow_primary\n");
 my ($primary, $node) = $cluster->nodes;
 
-# The head that reads a script's text for the shell of a session.
-spew("$dir/path/head", <<"END", 0755);
-#!/bin/sh
-if [ \$# = 2 ] && [ "\$1" = -c ]; then
-    read -r n <$dir/n
-    n=\$((n - 1))
-    echo "\$n" >$dir/n
-    if [ "\$n" = 0 ]; then
-        touch $dir/held
-        /usr/bin/head "\$@" | sed '0,/set -u/s//set -u; sleep 987654/'
-        exit
-    fi
-fi
-exec /usr/bin/head "\$@"
+# What a session's shell gets to read goes through this: a compound command for
+# each script.
+spew("$dir/hold.pl", <<"END");
+use strict;
+\$| = 1;
+my \$held = 0;
+while (my \$line = <STDIN>)
+{
+    if (\$line =~ /^set -- 'follow_primary:/)
+    {
+        open my \$file, '+<', '$dir/n' or die;
+        my \$n = <\$file> - 1;
+        seek \$file, 0, 0;
+        printf \$file "%-9d\\n", \$n;
+        close \$file;
+        \$held = \$n == 0;
+    }
+    if (\$held && \$line =~ s/set -u\$/set -u; sleep 987654/)
+    {
+        \$held = 0;
+        open my \$file, '>', '$dir/held';
+    }
+    print \$line;
+}
 END
 
 sub hold_at
@@ -45,7 +55,7 @@ sub remote_processes
     {
         my $command = eval { slurp("/proc/$pid/cmdline") } // next;
         $command =~ tr/\0/ /;
-        push @left, "$pid $command" if $command =~ m{^sleep 987654|^/bin/sh -c eval .* follow_primary $};
+        push @left, "$pid $command" if $command =~ m{^sleep 987654|^/bin/sh -s follow_primary $};
     }
     return @left;
 }
