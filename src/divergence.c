@@ -90,7 +90,7 @@ own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
 	return false;
 }
 
-/* How survey.sh and its answer name a record. */
+/* How survey.sh's answer names a record. */
 static char *
 record_name(TimeLineID tli, XLogRecPtr lsn)
 {
@@ -217,6 +217,19 @@ compare_checkpoint(const PrimaryFacts *primary, const NodeFacts *node,
 	return LIKENESS_OTHER;
 }
 
+/* A record for survey.sh to read, under its name, from the segment's file. */
+static void
+ask_for_record(StringInfo records, TimeLineID tli, XLogRecPtr lsn)
+{
+	XLogSegNo	segment;
+	char		file[MAXFNAMELEN];
+
+	XLByteToSeg(lsn, segment, wal_segment_size);
+	XLogFileName(file, tli, segment, wal_segment_size);
+	appendStringInfo(records, "%s:%s:%u ", record_name(tli, lsn), file,
+					 (unsigned int) XLogSegmentOffset(lsn, wal_segment_size));
+}
+
 char *
 divergence_records(const History *history)
 {
@@ -227,8 +240,8 @@ divergence_records(const History *history)
 	{
 		const Stretch *stretch = &history->stretches[i];
 
-		appendStringInfo(&records, "%s %s ", record_name(stretch->tli, stretch->begin),
-						 record_name(stretch[-1].tli, stretch->begin));
+		ask_for_record(&records, stretch->tli, stretch->begin);
+		ask_for_record(&records, stretch[-1].tli, stretch->begin);
 	}
 	return records.data;
 }

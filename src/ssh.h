@@ -85,11 +85,12 @@ typedef struct SshCommand
 	void		(*on_stderr_line) (void *arg, const char *line);
 
 	/*
-	 * Called about once a second while the script runs; returns true if it
-	 * saw progress from elsewhere. May run SQL in a transaction of its own.
-	 * May be NULL.
+	 * Called about every tick_ms (0 = once a second) while the script runs;
+	 * returns true if it saw progress from elsewhere. May run SQL in a
+	 * transaction of its own. May be NULL.
 	 */
 	bool		(*on_tick) (void *arg);
+	int			tick_ms;
 	void	   *arg;
 } SshCommand;
 

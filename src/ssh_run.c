@@ -615,7 +615,7 @@ run_check_limits(SshRun *run)
 				run->last_progress = GetCurrentTimestamp();
 			MemoryContextSwitchTo(run->context);
 		}
-		run->next_tick = ssh_after(SSH_TICK_MS);
+		run->next_tick = ssh_after(command->tick_ms > 0 ? command->tick_ms : SSH_TICK_MS);
 		now = GetCurrentTimestamp();
 	}
 

@@ -547,7 +547,6 @@ survey(Job *job)
 			settings->rewind_user,
 			settings->rewind_database,
 			settings->passfile,
-			psprintf("%d", wal_segment_size),
 			request->node_host,
 			divergence_records(&job->primary.history),
 			NULL

@@ -28,7 +28,7 @@
 #include "survey.h"
 #include "verify.h"
 
-#define POLL_MS		3
+#define POLL_MS		5
 #define GRACE_MS	15000
 
 /* How long a repointed node may take before it is looked at again. */
@@ -130,29 +130,62 @@ was_overtaken(Job *job)
 	return now.diverged;
 }
 
-/*
- * Waits until the node shows that it follows, as a phrase what it lacks after
- * so many seconds, or NULL.  *written is WAL that it has seen then.
- */
-static const char *
-wait_for_node(Job *job, int seconds, RemoteReply *reply, char **written)
+/* What stands between the job and a proof: see wait_for_node(). */
+typedef struct Proof
 {
-	const Settings *settings = job->request->settings;
-	RemoteLimits limits = {.timeout_ms = seconds * 1000 + GRACE_MS};
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
-	const char *objection = wait_for_sender(job, NULL, deadline);
+	Job		   *job;
+	char	   *written;		/* the end of the WAL of the row that must arrive;
+								 * NULL while it is not written */
+} Proof;
+
+/* Writes the row that must arrive: not before the node streams. */
+static void
+write_row(Proof *proof)
+{
+	const Job  *job = proof->job;
 	const char *row[] = {
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
 
-	if (objection)
-		return objection;
-
-	/* Written now that it streams: the row that must arrive. */
 	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
 					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
 			lengthof(row), row);
-	*written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
+	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
+}
+
+/* While the node looks for the row. */
+static bool
+write_row_when_it_streams(void *arg)
+{
+	Proof	   *proof = (Proof *) arg;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext scratch;
+	bool		streams;
+
+	if (proof->written)
+		return false;
+	scratch = AllocSetContextCreate(caller, "verify", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(scratch);
+	streams = sender_objection(proof->job) == NULL;
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+	if (streams)
+		write_row(proof);
+	return streams;
+}
+
+/* Lets the node look, for so many seconds. */
+static void
+look_on_node(Proof *proof, int seconds, RemoteReply *reply)
+{
+	const Job  *job = proof->job;
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.timeout_ms = seconds * 1000 + GRACE_MS,
+		.on_tick = write_row_when_it_streams,
+		.tick_ms = POLL_MS,
+		.arg = proof
+	};
 
 	remote_run(job->ssh, &remote_verify,
 			   (const char *[]) {
@@ -160,10 +193,43 @@ wait_for_node(Job *job, int seconds, RemoteReply *reply, char **written)
 			settings->rewind_user, settings->passfile,
 			job->request->slot_name, psprintf("%u", job->primary.timeline),
 			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
-			row[0], row[1], *written, psprintf("%d", seconds), NULL
+			psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq),
+			proof->written ? proof->written : "", psprintf("%d", seconds), NULL
 	},
 			   &limits, reply);
-	return reply->ok ? NULL : reply->messages;
+}
+
+/*
+ * Waits until the node shows that it follows; returns what it lacks after so
+ * many seconds, as a phrase, or NULL.
+ *
+ * The row is written while the node looks for it already, as soon as it streams.
+ * A node that does not show rows must have its WAL: then it looks once more, for
+ * that.
+ */
+static const char *
+wait_for_node(Proof *proof, int seconds, RemoteReply *reply)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
+	const char *objection;
+
+	proof->written = NULL;
+	look_on_node(proof, seconds, reply);
+	if (reply->ok && remote_says(reply, "seen", "row"))
+		return NULL;
+	if (reply->ok)
+	{
+		objection = wait_for_sender(proof->job, NULL, deadline);
+		if (objection)
+			return objection;
+		if (proof->written == NULL)
+			write_row(proof);
+		look_on_node(proof, seconds, reply);
+	}
+	if (reply->ok)
+		return NULL;
+	objection = proof->written ? NULL : sender_objection(proof->job);
+	return objection ? objection : reply->messages;
 }
 
 const char *
@@ -187,11 +253,11 @@ verify_follows(Job *job)
 	RemoteReply reply = {0};
 	const char *objection;
 	const char *seen;
-	char	   *written = NULL;
+	Proof		proof = {.job = job};
 
 	for (;;)
 	{
-		objection = wait_for_node(job, seconds, &reply, &written);
+		objection = wait_for_node(&proof, seconds, &reply);
 		if (objection == NULL)
 			break;
 		if (GetCurrentTimestamp() >= deadline ||
@@ -208,7 +274,7 @@ verify_follows(Job *job)
 	seen = verify_seen(&reply);
 	objection = seen == NULL ? "it was not told what the node shows" :
 		remote_says(&reply, "seen", "nothing") ?
-		wait_for_sender(job, written, deadline) : sender_objection(job);
+		wait_for_sender(job, proof.written, deadline) : sender_objection(job);
 	if (objection)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",

@@ -31,8 +31,15 @@ kept=
 LC_ALL=C
 export LC_ALL
 
+# remove PATH...: as far as they are there.
 remove() {
-    rm -rf "$@" || die clean_failed "could not remove $1"
+    for path; do
+        shift
+        if [ -e "$path" ] || [ -h "$path" ]; then
+            set -- "$@" "$path"
+        fi
+    done
+    [ $# -eq 0 ] || rm -rf "$@" || die clean_failed "could not remove $1"
 }
 
 # relink FROM TO: the replaced data's links follow a folder that was renamed.
@@ -69,23 +76,23 @@ replaced() {
 if [ -e "$work/mark" ]; then
     rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
 fi
-for path in "$waldir" "$@"; do
-    [ -n "$path" ] || continue
-    path=$(real "$path")
-    remove "$path.follow_primary_new" "$path/.follow_primary_new"
-    replaced "$path.follow_primary_old"
-    replaced "$path/.follow_primary_old"
+for folder in "$waldir" "$@"; do
+    [ -n "$folder" ] || continue
+    folder=$(real "$folder")
+    remove "$folder.follow_primary_new" "$folder/.follow_primary_new"
+    replaced "$folder.follow_primary_old"
+    replaced "$folder/.follow_primary_old"
 done
 remove "$pgdata/.follow_primary_new"
 replaced "$pgdata/.follow_primary_old"
 replaced "$work/old"
 set -- "$pgdata"/*.fp_tmp
-for name in new repoint/complete repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp \
+for name in new repoint/complete repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp edit.old \
     swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"
 done
 remove "$@" "$work"/swap.away.*
 # not empty is no failure: something is kept
-rmdir "$work" 2>/dev/null
+[ ! -d "$work" ] || rmdir "$work" 2>/dev/null
 emit kept "$kept"
 exit 0

@@ -53,13 +53,39 @@ install_file() {
     mv -f "$1" "$2" || die config_not_writable "could not replace $2"
 }
 
-# put_text FILE TEXT
+# Files whose new text is in FILE.fp_tmp.
+pending=
+
+# install_pending: makes them what they are to be, in order, durably. What a
+# repoint keeps for its undo is durable before.
+install_pending() {
+    [ -n "$pending" ] || return 0
+    set --
+    [ ! -e "$work/repoint/complete" ] || set -- "$work/repoint/complete" "$work/repoint" "$work"
+    while IFS= read -r file; do
+        set -- "$@" "$file.fp_tmp"
+    done <<PENDING
+${pending%"$nl"}
+PENDING
+    sync "$@" 2>/dev/null
+    while IFS= read -r file; do
+        mv -f "$file.fp_tmp" "$file" || die config_not_writable "could not replace $file"
+    done <<PENDING
+${pending%"$nl"}
+PENDING
+    pending=
+}
+
+# put_text FILE TEXT: for the owner alone if there is a password in it.
 put_text() {
+    mask=$(umask)
+    case $2 in *password*) umask 077 ;; esac
     if ! printf '%s\n' "${2%"$nl"}" >"$1.fp_tmp"; then
         rm -f "$1.fp_tmp"
         die config_not_writable "could not write $1.fp_tmp"
     fi
-    install_file "$1.fp_tmp" "$1"
+    umask "$mask"
+    pending=$pending$1$nl
 }
 
 # edited FILE AWK_PROGRAM: puts the program's output into edit.tmp. Returns 1
@@ -73,8 +99,25 @@ edited() {
     esac
 }
 
+# replace_in_place FILE: by edit.tmp, such that a full disk costs nothing of it. As a
+# rule it only gets longer.
+replace_in_place() {
+    size=$(wc -c <"$1")
+    cp "$1" "$work/edit.old" || die config_not_writable "could not save $1"
+    if cmp -s -n "$size" "$1" "$work/edit.tmp"; then
+        tail -c +"$((size + 1))" "$work/edit.tmp" >>"$1"
+    else
+        dd if="$work/edit.tmp" of="$1" conv=notrunc 2>/dev/null && truncate -s "$(wc -c <"$work/edit.tmp")" "$1"
+    fi || {
+        dd if="$work/edit.old" of="$1" conv=notrunc 2>/dev/null && truncate -s "$size" "$1"
+        die config_not_writable "could not write $1, which is what it was"
+    }
+    sync "$1" 2>/dev/null
+    rm -f "$work/edit.old"
+}
+
 # replace FILE: by edit.tmp, with the mode and owner that it has. In place only
-# where there is no other way, for a full disk would leave FILE empty.
+# where there is no other way.
 replace() {
     changed=yes
     if [ "$live" = check ]; then
@@ -84,12 +127,12 @@ replace() {
             rm -f "$1.fp_tmp"
             die config_not_writable "could not write $1.fp_tmp"
         fi
-        install_file "$1.fp_tmp" "$1"
+        pending=$pending$1$nl
     else
         # a directory that belongs to somebody else, a file that is ours
         [ -w "$1" ] || die config_not_writable "could not write $1"
-        cat "$work/edit.tmp" >"$1" || die config_not_writable "could not write $1"
-        sync "$1" 2>/dev/null
+        install_pending
+        replace_in_place "$1"
     fi
 }
 
@@ -111,7 +154,9 @@ fi
 
 # The end: settings were all that a rewound node still needed.
 finish() {
-    [ ! -e "$work/edit.tmp" ] || rm -f "$work/edit.tmp"
+    install_pending
+    # of a repoint, clean.sh takes it away
+    [ "$live" = yes ] || [ ! -e "$work/edit.tmp" ] || rm -f "$work/edit.tmp"
     if [ -e "$work/mark" ] && [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
         sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" ||
             die config_not_writable "could not write $work/mark.tmp"
@@ -176,6 +221,8 @@ else
     become_standby
     # a rewind removes a folder that the primary does not have
     make_folder "${recovery%/*}"
+    # so that a link to it is known below
+    [ -e "$recovery" ] || : >"$recovery" || die config_not_writable "could not write $recovery"
     put_text "$recovery" "$content"
 fi
 
@@ -242,7 +289,17 @@ fi
 [ "$live" != check ] || exit 0
 
 auto=$pgdata/postgresql.auto.conf
-if [ -f "$auto" ]; then
+# has_settings FILE: as a rule it has comments alone, which takes no process to see.
+has_settings() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            '' | '#'*) ;;
+            *) return 0 ;;
+        esac
+    done <"$1"
+    return 1
+}
+if [ -f "$auto" ] && has_settings "$auto"; then
     # shellcheck disable=SC2016 # awk's dollars
     if edited "$auto" "$decides"'
         !decides($0) { kept[++n] = $0 }
@@ -266,6 +323,7 @@ fi
 if [ "$live" != no ] || [ $# -lt 9 ]; then
     finish
 fi
+install_pending
 
 # effective NAME: its value as the server would see it.
 effective() {

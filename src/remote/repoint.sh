@@ -6,7 +6,8 @@
 #        repoint.sh undo PGDATA BIN_DIR RELOAD_COMMAND
 #        repoint.sh restore PGDATA BIN_DIR
 #   save    keeps the files that configure.sh will change, as
-#           PGDATA.follow_primary/repoint/N with their path in N.path
+#           PGDATA.follow_primary/repoint/copies/NAME with their path in N.path; as
+#           N, if two have one name
 #   reload  makes the running server read its settings
 #   undo    puts the kept files back, and reloads
 #   restore puts the kept files back; the server is stopped
@@ -27,24 +28,21 @@ kept=$pgdata.follow_primary/repoint
 
 umask 077
 
-# keep N FILE: a file that is not there is kept as N.path alone.
-keep() {
-    printf '%s\n' "$2" >"$kept.tmp/$1.path" || die save_failed "could not write $kept.tmp"
-    [ ! -e "$2" ] || cp -p "$2" "$kept.tmp/$1" || die save_failed "could not copy $2"
-}
-
-# put_back N: into the file's own inode when its folder is not ours to write.
+# put_back N: into the file's own inode when its folder is not ours to write. A
+# file that was not there has a path alone.
 put_back() {
     file=$(cat "$kept/$1.path") || return 1
-    if [ ! -e "$kept/$1" ]; then
+    copy=$kept/$1
+    [ -e "$copy" ] || copy=$kept/copies/${file##*/}
+    if [ ! -e "$copy" ]; then
         rm -f "$file"
     elif [ -w "${file%/*}/" ]; then
-        if ! { cp -p "$kept/$1" "$file.fp_tmp" && sync "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
+        if ! { cp -p "$copy" "$file.fp_tmp" && sync "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
             rm -f "$file.fp_tmp"
             return 1
         fi
     else
-        cat "$kept/$1" >"$file"
+        cat "$copy" >"$file"
     fi
 }
 
@@ -59,12 +57,14 @@ restore() {
     rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null || :
 }
 
+# reload COMMAND: without one, as pg_ctl does it.
 reload() {
     if [ -n "$1" ]; then
-        /bin/sh -c "$1" </dev/null >&2
+        /bin/sh -c "$1" </dev/null >&2 || die reload_failed "the reload failed"
     else
-        "$bin/pg_ctl" -D "$pgdata" reload >/dev/null
-    fi || die reload_failed "the reload failed"
+        server_pid || die reload_failed "the server of $pgdata is not running"
+        kill -HUP "$pid" || die reload_failed "the server, process $pid, could not be told to reload"
+    fi
 }
 
 # The checksums of the files as they are.
@@ -85,19 +85,34 @@ case $action in
         fi
         [ ! -d "$kept" ] || rm -rf "$kept"
         config=${4:-$pgdata/postgresql.conf}
-        [ ! -e "$kept.tmp" ] || rm -rf "$kept.tmp"
-        mkdir -p "$kept.tmp" || die save_failed "could not make $kept.tmp"
+        mkdir -p "$kept/copies" || die save_failed "could not make $kept"
         [ ! -h "$config" ] || config=$(readlink -f -- "$config")
-        keep 1 "$config"
-        keep 2 "$5"
-        keep 3 "$pgdata/postgresql.auto.conf"
-        { : >"$kept.tmp/complete" && sync "$kept.tmp"/*; } || die save_failed "could not write $kept.tmp"
-        mv "$kept.tmp" "$kept" || die save_failed "could not rename $kept.tmp"
-        sync "$kept" "${kept%/*}" 2>/dev/null
+        set -- "$config" "$5" "$pgdata/postgresql.auto.conf"
+        n=0 names=$nl
+        for file; do
+            shift
+            n=$((n + 1))
+            printf '%s\n' "$file" >"$kept/$n.path" || die save_failed "could not write $kept"
+            [ -e "$file" ] || continue
+            case $names in
+                *"$nl${file##*/}$nl"*)
+                    cp -p -- "$file" "$kept/$n" || die save_failed "could not copy $file"
+                    ;;
+                *)
+                    names=$names${file##*/}$nl
+                    set -- "$@" "$file"
+                    ;;
+            esac
+        done
+        [ $# -eq 0 ] || cp -p -t "$kept/copies" -- "$@" || die save_failed "could not copy the settings to $kept"
+        set -- "$kept"/[123]* "$kept"/copies/*
+        # configure.sh flushes what says that they are, before it changes them
+        { sync "$@" && : >"$kept/complete"; } || die save_failed "could not write $kept"
         ;;
     reload)
-        [ ! -e "$kept/complete" ] || sums >"$kept/sums"
+        # who looks for a change since then has time
         reload "$4"
+        [ ! -e "$kept/complete" ] || sums >"$kept/sums"
         ;;
     undo)
         [ -e "$kept/complete" ] || exit 0

@@ -8,10 +8,9 @@
 #   5 DB_USER      role to ask a running server as
 #   6 DB_NAME      database to connect to for that
 #   7 PASSFILE     password file for that; '' = libpq's default
-#   8 SEGMENT      size of a WAL segment in bytes
-#   9 HOST         the node's host, as the caller names it
-#  10 RECORDS      "TLI/HI/LO ..." (hexadecimal): WAL records to read the first
-#                  bytes of, for comparison with the primary's
+#   8 HOST         the node's host, as the caller names it
+#   9 RECORDS      "KEY:FILE:OFFSET ...": WAL records, by their segment's file, to
+#                  read the first bytes of, for comparison with the primary's
 #
 # Prints key=value lines; survey.c knows them all. Exits 0 whatever the state
 # of the node is, 1 when the question itself makes no sense there:
@@ -24,9 +23,7 @@ set -u
 . "${0%/*}/recovery.sh"
 
 pgdata=$1 port=$2 bin_dir=$3 config_file=$4 db_user=$5 db_name=$6 passfile=$7
-segment=$8 host=$9
-shift 9
-records=$1
+host=$8 records=$9
 connect_with "$passfile" "$db_name"
 
 # A node is asked often, and many at once: what the shell can find out itself
@@ -72,7 +69,14 @@ for lock in /proc/[0-9]*/cwd/postmaster.pid; do
         break
     fi
 done
-[ -z "$port_owner" ] || port_owner=$(cd -P -- "$port_owner" 2>/dev/null && pwd -P)
+# resolve FOLDER: sets resolved to its one name, or returns 1; a subshell for it
+# would be a process.
+resolve() {
+    cd -P -- "$1" 2>/dev/null || return 1
+    resolved=$PWD
+    cd /
+}
+[ -z "$port_owner" ] || { resolve "$port_owner" && port_owner=$resolved; } || port_owner=
 emit port_owner "$port_owner"
 asked=$pgdata
 if [ -z "$pgdata" ]; then
@@ -85,10 +89,12 @@ fi
 
 # Its one name, also where a swap has moved it away: what is beside it is named
 # after it.
-if ! { [ -d "$pgdata" ] && real=$(cd -P -- "$pgdata" 2>/dev/null && pwd -P); }; then
-    real=$(readlink -f -- "$pgdata")
+if [ "$pgdata" != "$port_owner" ]; then
+    if ! { [ -d "$pgdata" ] && resolve "$pgdata"; }; then
+        resolved=$(readlink -f -- "$pgdata")
+    fi
+    pgdata=${resolved:-$pgdata}
 fi
-pgdata=${real:-$pgdata}
 emit pgdata "$pgdata"
 if [ ! -e "$pgdata" ] && [ ! -d "$pgdata.follow_primary" ]; then
     emit pgdata_state missing
@@ -261,17 +267,14 @@ emit wal_timeline "$wal_timeline"
 # The first bytes of a WAL record, its header and checksum among them: equal on
 # two servers only if they have the same record there.
 wal_record() {
-    tli=${1%%/*}
-    rest=${1#*/}
-    hi=$((0x${rest%%/*}))
-    lo=$((0x${rest#*/}))
-    file=$(printf '%08X%08X%08X' "$((0x$tli))" "$hi" "$((lo / segment))")
-    [ -f "$pgdata/pg_wal/$file" ] || return 0
+    rest=${1#*:}
+    file=$pgdata/pg_wal/${rest%:*}
+    [ -f "$file" ] || return 0
     bytes=
-    for byte in $(od -An -v -tx1 -j "$((lo % segment))" -N 64 -- "$pgdata/pg_wal/$file" 2>/dev/null); do
+    for byte in $(od -An -v -tx1 -j "${rest#*:}" -N 64 -- "$file" 2>/dev/null); do
         bytes=$bytes$byte
     done
-    emit "record.$1" "$bytes"
+    emit "record.${1%%:*}" "$bytes"
 }
 
 for record in $records; do
@@ -320,7 +323,10 @@ SQL
     case $answer in
         *"${nl}set.config_file="*)
             running_config_file=${answer#*"${nl}set.config_file="}
-            running_config_file=$(printf '%b' "${running_config_file%%"$nl"*}")
+            running_config_file=${running_config_file%%"$nl"*}
+            case $running_config_file in
+                *\\*) running_config_file=$(printf '%b' "$running_config_file") ;;
+            esac
             ;;
     esac
 fi

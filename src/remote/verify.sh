@@ -7,7 +7,8 @@
 #   7 DATABASE  where the row is that must become visible
 #   8 SCHEMA    quoted schema of follow_primary_step
 #   9 JOB       10 SEQ  key of that row
-#  11 LSN       where the WAL of that row ends
+#  11 LSN       where the WAL of that row ends; '' = not known, for it is not
+#               written yet
 #  12 TIMEOUT   seconds
 #
 # Prints answer=, what the node last said: in recovery|receiver's state|its
@@ -34,6 +35,19 @@ connect_with "$passfile" "$database"
 
 delay=0
 [ ! -f "$pgdata/recovery.conf" ] || delay=$(recovery_conf "$pgdata" | sed -n 's/^set.recovery_min_apply_delay=//p')
+if [ -n "$lsn" ]; then
+    received="coalesce(pg_last_wal_receive_lsn() >= '$lsn', false)"
+else
+    received=true
+fi
+
+# What a connection does, to look again and again without a process for each: up
+# to half a second, for the server may end meanwhile.
+again=
+for pause in 5 5 5 5 5 5 5 5 5 5 10 10 10 10 10 10 10 10 10 10 20 20 20 20 20 20 20 20 20 20; do
+    again="$again${nl}EXECUTE look \\gset$nl\\if :proven$nl\\echo :answer$nl\\q$nl\\endif${nl}SELECT pg_sleep(0.001 * $pause) \\gset"
+done
+
 deadline=$(($(date +%s) + timeout))
 answer='' missing='it does not answer'
 while :; do
@@ -49,18 +63,22 @@ while :; do
     host=$lock_socket_dir
     [ -n "$host" ] || host=$lock_listen
     case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
-    # One connection looks again and again, until all is there.
     if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
         -U "$db_user" -v ON_ERROR_STOP=1 2>&1 <<SQL
-SELECT pg_is_in_recovery(), coalesce(r.status, '-'), coalesce(r.slot_name, '-'), coalesce(r.received_tli, 0),
-       coalesce(r.sender_host, '-'),
-       (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams'),
-       coalesce(pg_last_wal_receive_lsn() >= '$lsn', false),
-       CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
-            WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
-                > $timeout * 500 THEN 'delayed'
-            ELSE '-' END
-FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true;
+PREPARE look AS
+SELECT concat_ws('|', pg_is_in_recovery(), receiver, slot, timeline, sender, rows, received, held) AS answer,
+       receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
+FROM (SELECT coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
+             coalesce(r.sender_host, '-') AS sender,
+             (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams') AS rows,
+             $received AS received,
+             CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
+                  WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
+                      > $timeout * 500 THEN 'delayed'
+                  ELSE '-' END AS held
+      FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true) s;
+$again
+\\echo :answer
 SQL
     ); then
         case $answer in
@@ -81,11 +99,11 @@ SQL
         esac
     else
         missing=$answer
+        sleep 0.02
     fi
     if [ "$(date +%s)" -ge "$deadline" ]; then
         emit answer "$answer"
         die not_proven "$missing"
     fi
-    sleep 0.02
 done
 emit answer "$answer"

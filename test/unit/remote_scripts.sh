@@ -368,7 +368,7 @@ ok 'save: of nothing' printed saved=0
 ### repoint.sh
 
 flushing repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
-ok 'repoint: what is kept is flushed' flushed '3 corrected, recovering'
+ok 'repoint: what is kept is flushed' flushed 'postgresql.auto.conf corrected, recovering'
 ok 'repoint: and where it belongs' grep -q '^3\.path ' "$FP_TEST_SYNCED"
 echo other >"$pgdata/postgresql.auto.conf"
 flushing repoint.sh restore "$pgdata" "$bin"
@@ -394,16 +394,16 @@ mkdir "$top/interrupted"
 cat >"$top/interrupted/rm" <<'END'
 #!/bin/sh
 [ "$1" = -rf ] || exec /bin/rm "$@"
-/bin/rm -f "$2/3"
+/bin/rm -f "$2/copies/postgresql.auto.conf"
 kill -9 "$PPID"
 END
 chmod +x "$top/interrupted/rm"
 PATH=$top/interrupted:$PATH run repoint.sh undo "$pgdata" "$bin" true
-ok 'repoint: an undo is interrupted' test -e "$kept/3.path" -a ! -e "$kept/3"
+ok 'repoint: an undo is interrupted' test -e "$kept/3.path" -a ! -e "$kept/copies/postgresql.auto.conf"
 run repoint.sh undo "$pgdata" "$bin" true
 ok 'repoint: no file is removed for that' is "$(cat "$pgdata/postgresql.auto.conf")" 'mine since'
 run repoint.sh save "$pgdata" "$bin" '' "$pgdata/recovery file"
-ok 'repoint: and the next keeps its own' is "$(cat "$kept/3")" 'mine since'
+ok 'repoint: and the next keeps its own' is "$(cat "$kept/copies/postgresql.auto.conf")" 'mine since'
 rm -r "$kept"
 run restore_config.sh "$top/never saved"
 ok 'restore: of nothing' fails_with not_saved
