@@ -56,6 +56,9 @@ ssh_authenticate(SshSession *session, const char *key_file)
 	bool		foreign = false;
 	char	   *without_public = NULL;
 	char	   *first_path = NULL;
+	const char *other_user =
+		psprintf("If the node lets in another user than \"%s\": set follow_primary.ssh_user, or ssh_user in the node's row.",
+				 session->user);
 
 	ssh_check_methods(session);
 
@@ -120,16 +123,17 @@ ssh_authenticate(SshSession *session, const char *key_file)
 				 pem_rsa ?
 				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
 						 "If it is there: libssh2 %s signs by RSA keys with SHA-1 only, so OpenSSH 8.8 and later want "
-						 "\"PubkeyAcceptedAlgorithms +ssh-rsa\" in sshd_config; else see sshd's log.",
-						 first_path, session->user, session->host, libssh2_version(0)) :
+						 "\"PubkeyAcceptedAlgorithms +ssh-rsa\" in sshd_config; else see sshd's log. %s",
+						 first_path, session->user, session->host, libssh2_version(0), other_user) :
 				 only_rsa && !ssh_has_rsa_sha2() ?
 				 errhint("libssh2 %s signs by RSA keys with SHA-1 only, which OpenSSH 8.8 and later refuse. "
 						 "Make an ed25519 key as OS user \"%s\": %s, "
 						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
 						 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
 				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
-						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log.",
-						 first_path, session->user, session->host)));
+						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log. "
+						 "%s",
+						 first_path, session->user, session->host, other_user)));
 
 	if (unusable == 0)
 		ereport(ERROR,

@@ -9,6 +9,7 @@ package FollowPrimary::Host;
 #   $host->ssh_cut                            # sessions only, as a broken line
 #   $host->ssh_freeze  ssh_thaw               # it no longer answers, and again
 #   $host->login_shell('/bin/tcsh', $home)    # of the account, from the next login on
+#   $host->only_user('dba', $home)            # the name that is let in, instead of the account's
 
 use strict;
 use warnings;
@@ -153,10 +154,27 @@ sub ssh_start
 sub login_shell
 {
     my ($self, $shell, $home) = @_;
+    return $self->_accounts([ scalar getpwuid $<, $home, $shell ]);
+}
+
+# Another name of the test's account, with a home of its own and the keys in its
+# ~/.ssh/authorized_keys. The account's own name is known, but has no keys. Undef
+# without nss_wrapper.
+sub only_user
+{
+    my ($self, $user, $home) = @_;
+    my $conf = "$self->{dir}/sshd_config";
+    spew($conf, slurp($conf) =~ s/^AuthorizedKeysFile .*$/AuthorizedKeysFile .ssh\/authorized_keys/mr);
+    return $self->_accounts([ scalar getpwuid $<, $self->{dir}, '/bin/sh' ], [ $user, $home, '/bin/sh' ]);
+}
+
+sub _accounts
+{
+    my ($self, @accounts) = @_;
     return if !defined _nss_wrapper();
     my $first = !-e "$self->{dir}/passwd";
     my ($user, undef, $uid, $gid) = getpwuid $<;
-    spew("$self->{dir}/passwd", "$user:x:$uid:${gid}::$home:$shell\n");
+    spew("$self->{dir}/passwd", join '', map { my ($name, $home, $shell) = @$_; "$name:x:$uid:${gid}::$home:$shell\n" } @accounts);
     spew("$self->{dir}/group", "$user:x:$gid:\n");
     if ($first && $self->ssh_pid)
     {
