@@ -94,7 +94,7 @@ own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
 static char *
 record_name(TimeLineID tli, XLogRecPtr lsn)
 {
-	return psprintf("%X/%X/%X", tli, (uint32) (lsn >> 32), (uint32) lsn);
+	return psprintf("%X/%s", tli, lsn_text(lsn));
 }
 
 /* The header of a record that the node was asked for, if it has one there. */

@@ -25,7 +25,6 @@
 #define SLOT_POLL_MS		50
 
 #define TEXT_INT64(value)	psprintf(INT64_FORMAT, (int64) (value))
-#define TEXT_LSN(lsn)		psprintf("%X/%X", (uint32) ((lsn) >> 32), (uint32) (lsn))
 
 /* Takes a lock of job.h until this worker ends; false if another has it. */
 static bool
@@ -161,7 +160,7 @@ job_record_plan(Job *job)
 		method_name(job->plan.method),
 		job->plan.reason,
 		job->primary.timeline ? TEXT_INT64(job->primary.timeline) : NULL,
-		job->plan.diverged ? TEXT_LSN(job->plan.fork_lsn) : NULL,
+		job->plan.diverged ? lsn_text(job->plan.fork_lsn) : NULL,
 		job->node.pgdata,
 		job->primary_host
 	};

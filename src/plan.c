@@ -33,8 +33,6 @@ method_name(Method method)
 	return names[method];
 }
 
-#define LSN_ARGS(lsn)	(uint32) ((lsn) >> 32), (uint32) (lsn)
-
 /* How the WAL of the node stands to the primary's. */
 typedef enum WalRelation
 {
@@ -236,8 +234,8 @@ wal_objection(const PrimaryFacts *primary, const NodeFacts *node,
 {
 	if (relation != REL_PREFIX || node->lsn >= primary->oldest_wal || node->archive_serves)
 		return NULL;
-	return psprintf("the WAL that the node needs next, at %X/%X, is no longer on this server, and %s",
-					LSN_ARGS(node->lsn),
+	return psprintf("the WAL that the node needs next, at %s, is no longer on this server, and %s",
+					lsn_text(node->lsn),
 					node->restore_command && node->restore_command[0] ?
 					"the node's restore_command does not serve it" :
 					"the node has no restore_command");
@@ -254,8 +252,8 @@ fork_objection(const PrimaryFacts *primary, const NodeFacts *node,
 	if (!plan->diverged || plan->fork_lsn >= primary->oldest_wal ||
 		(node->restore_command && node->restore_command[0]))
 		return NULL;
-	return psprintf("the WAL since the fork at %X/%X is no longer on this server, and the node has no restore_command",
-					LSN_ARGS(plan->fork_lsn));
+	return psprintf("the WAL since the fork at %s is no longer on this server, and the node has no restore_command",
+					lsn_text(plan->fork_lsn));
 }
 
 /* Why a repoint is not safe or not possible, or NULL. */
@@ -275,9 +273,9 @@ repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
 	if (relation == REL_UNKNOWN)
 		return "it is not known how far the node's WAL reaches";
 	if (relation == REL_DIVERGED)
-		return psprintf("the node has received WAL up to %X/%X on timeline %u, which parts from this server's history at %X/%X",
-						LSN_ARGS(node->lsn), node->timeline,
-						LSN_ARGS(plan->fork_lsn));
+		return psprintf("the node has received WAL up to %s on timeline %u, which parts from this server's history at %s",
+						lsn_text(node->lsn), node->timeline,
+						lsn_text(plan->fork_lsn));
 	return NULL;
 }
 
@@ -429,15 +427,15 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		case REQUESTED_AUTO:
 			if (no_repoint == NULL)
 				choose(plan, METHOD_REPOINT,
-					   psprintf("the node's WAL up to %X/%X on timeline %u is part of this server's history",
-								LSN_ARGS(node->lsn), node->timeline));
+					   psprintf("the node's WAL up to %s on timeline %u is part of this server's history",
+								lsn_text(node->lsn), node->timeline));
 			else if (no_rewind == NULL)
 			{
 				choose(plan, METHOD_REWIND,
 					   node->state == NODE_STANDBY ? no_repoint :
 					   plan->diverged ?
-					   psprintf("the node %s and has WAL after the fork at %X/%X on timeline %u",
-								state, LSN_ARGS(plan->fork_lsn), plan->fork_timeline) :
+					   psprintf("the node %s and has WAL after the fork at %s on timeline %u",
+								state, lsn_text(plan->fork_lsn), plan->fork_timeline) :
 					   psprintf("the node %s", state));
 				plan->copy_if_rewind_fails = true;
 			}

@@ -23,6 +23,12 @@ lsn_parse(const char *text, XLogRecPtr *lsn)
 	return true;
 }
 
+char *
+lsn_text(XLogRecPtr lsn)
+{
+	return psprintf("%X/%X", (uint32) (lsn >> 32), (uint32) lsn);
+}
+
 bool
 history_parse(const char *text, TimeLineID tli, History *history)
 {

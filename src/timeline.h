@@ -26,6 +26,9 @@ typedef struct History
 /* "X/Y" as an LSN; false, and *lsn as it was, for anything else, or NULL. */
 extern bool lsn_parse(const char *text, XLogRecPtr *lsn);
 
+/* The reverse, palloc'd. */
+extern char *lsn_text(XLogRecPtr lsn);
+
 /*
  * Parses the text of a history file (NULL or "" for a timeline without one,
  * which is the first) into the history of timeline tli.  Returns false on text
