@@ -120,12 +120,13 @@ SELECT pg_temp.refusal($$SET follow_primary.node_bin_dir = 'bin'$$);
 SELECT pg_temp.refusal($$SET follow_primary.passfile = '.pgpass'$$);
 SELECT pg_temp.refusal($$SET follow_primary.primary_host = '-h'$$);
 SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'sslmode'$$);
+SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'postgresql://db1/?sslmode=require'$$);
 SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'sslmode=require password=secret'$$);
 SET follow_primary.replication_options = 'sslmode=verify-full sslrootcert=''/my certs/ca''';
 
 -- The node table takes a value where the setting of that name takes it, tried
--- with every bound and with texts of every kind. Only the syntax of
--- replication_options is left to the call.
+-- with every bound and with texts of every kind. Only which keys libpq knows is
+-- left to the call.
 \pset tuples_only off
 CREATE FUNCTION pg_temp.taken(statement text) RETURNS boolean LANGUAGE plpgsql AS
 $$BEGIN EXECUTE statement; RETURN true; EXCEPTION WHEN OTHERS THEN RETURN false; END$$;
@@ -140,11 +141,18 @@ LATERAL (
     UNION ALL
     SELECT unnest(ARRAY['', 'plain', 'two words', '/abs', '~/home', '~user/home', '-dash', '.dot', '%percent', '_under',
                         '::1', 'fe80::1%eth0', 'host.example', 'a@b', 'a/b', E'a\nb', E'a\x7fb', '''', '$(reboot)',
-                        repeat('x', 255), repeat('x', 256)])
+                        repeat('x', 255), repeat('x', 256),
+                        'sslmode=require', '  sslmode = require  ', 'sslmode=', 'sslmode= ', 'sslmode=require sslrootcert', '=x', 'a b=c',
+                        $$sslrootcert='/my certs/host=db1' keepalives=1$$, $$sslrootcert='a'sslmode=require$$, $$sslrootcert='$$,
+                        $$sslrootcert=' a$$, $$sslrootcert='it\'s'$$, $$sslrootcert='it\'$$, $$sslrootcert='it''s'$$, $$sslrootcert=it's$$,
+                        $$sslrootcert=a\ host=b$$, $$sslrootcert=\'a sslmode=c$$, 'options=-cwork_mem=1', 'SSLMODE=require', 'sslmode=require,verify=1',
+                        'host=db1', 'sslmode=require host=db1', 'sslmode=require  port  = 1', 'hostaddr=::1', 'user=x', 'dbname=x', 'replication=1',
+                        'password=x', 'sslpassword=x', $$sslrootcert='a'password=x$$, $$sslrootcert=\ password=x$$,
+                        'passfile=/a', 'postgresql:///?sslmode=require', 'postgres://db1'])
     WHERE vartype = 'string') v(value),
 pg_temp.taken(format('SET follow_primary.%I = %L', name, value)) in_setting,
 pg_temp.taken(format('UPDATE follow_primary_node SET %I = %L', name, value)) in_table
-WHERE in_setting <> in_table AND s.name <> 'replication_options'
+WHERE in_setting <> in_table
 ORDER BY 1, 2;
 
 -- Its other columns judge as the arguments of their names do.
@@ -152,7 +160,7 @@ ORDER BY 1, 2;
 SELECT left(v, 20), pg_temp.taken(format('INSERT INTO follow_primary_node (host) VALUES (%L)', v))
 FROM unnest(ARRAY['-db', '.db', '%db', 'a@b', 'a b', '', 'DB3', 'db5', 'fe80::1%eth0']) v;
 SELECT left(v, 20), pg_temp.taken(format('UPDATE follow_primary_node SET pgdata = %L WHERE host = ''db3''', v))
-FROM unnest(ARRAY['', 'data', '~/data', '/', '/..//', '/.', E'/a\nb', '/' || repeat('d', 1023), '/data', '//data', '/.pg']) v;
+FROM unnest(ARRAY['', 'data', '~/data', '/', '/..//', '/.', E'/a\nb', '/' || repeat('d', 1023), '/data', '//data', '/.pg', '/' || repeat('é', 512)]) v;
 SELECT left(v, 20), pg_temp.taken(format('UPDATE follow_primary_node SET slot_name = %L WHERE host = ''db3''', v))
 FROM unnest(ARRAY['', 'db-3', 'Db3', repeat('d', 64), 'db3', repeat('d', 63)]) v;
 SELECT left(v, 20), pg_temp.taken(format('UPDATE follow_primary_node SET application_name = %L WHERE host = ''db3''', v))
@@ -162,7 +170,7 @@ SELECT pg_temp.taken('UPDATE follow_primary_node SET node_id = -1'),
        pg_temp.taken('UPDATE follow_primary_node SET port = 0'),
        pg_temp.taken('UPDATE follow_primary_node SET replication_options = ''sslmode=require Password = x''');
 SELECT pg_temp.refusal($$INSERT INTO follow_primary_node (host) VALUES ('DB3')$$);
-UPDATE follow_primary_node SET replication_options = 'nonsense' WHERE host = 'db3';
+UPDATE follow_primary_node SET replication_options = 'nonsense=1' WHERE host = 'db3';
 SELECT pg_temp.refusal($$SELECT follow_primary('db3')$$);
 
 DROP EXTENSION follow_primary;

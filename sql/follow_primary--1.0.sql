@@ -95,7 +95,7 @@ CREATE TABLE @extschema@.follow_primary_node (
         CHECK (host ~ '^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$' AND length(host) <= 255),
     port integer NOT NULL DEFAULT 5432 CHECK (port BETWEEN 1 AND 65535),
     node_id integer CHECK (node_id BETWEEN 0 AND 127),
-    pgdata text CHECK (pgdata ~ '^/' AND pgdata ~ '[^/.]' AND length(pgdata) < 1024 AND pgdata !~ '[[:cntrl:]]'),
+    pgdata text CHECK (pgdata ~ '^/' AND pgdata ~ '[^/.]' AND octet_length(pgdata) < 1024 AND pgdata !~ '[[:cntrl:]]'),
     config_file text CHECK (config_file ~ '^/' AND config_file !~ '[[:cntrl:]]'),
     slot_name text CHECK (slot_name ~ '^[a-z0-9_]{1,63}$'),
     application_name text CHECK (application_name ~ '^[ -~]{1,63}$'),
@@ -111,7 +111,10 @@ CREATE TABLE @extschema@.follow_primary_node (
     node_reload_command text CHECK (node_reload_command !~ '[[:cntrl:]]'),
     primary_host text CHECK (primary_host ~ '^([A-Za-z0-9_:][A-Za-z0-9_.:%-]*)?$' AND length(primary_host) <= 255),
     replication_user text CHECK (replication_user <> '' AND replication_user !~ '[[:cntrl:]]'),
-    replication_options text CHECK (replication_options !~ '[[:cntrl:]]' AND replication_options !~* '(^|\s)(ssl)?password\s*='),
+    -- key=value as libpq reads it; which keys there are is left to the call
+    replication_options text CHECK (replication_options !~ '[[:cntrl:]]' AND replication_options ~ (
+        '^ *((?!(host|hostaddr|port|user|dbname|replication|password|sslpassword) *=)[a-z0-9_]+ *= *'
+        '(''([^''\\]|\\.)*'' *|([^ ''\\]|\\.)([^ \\]|\\.)*( +|$)|$))*$')),
     passfile text CHECK (passfile ~ '^(/|~/|$)' AND passfile !~ '[[:cntrl:]]'),
     rewind_user text CHECK (rewind_user <> '' AND rewind_user !~ '[[:cntrl:]]'),
     rewind_database text CHECK (rewind_database <> '' AND rewind_database !~ '[[:cntrl:]]'),
@@ -133,14 +136,14 @@ CREATE TABLE @extschema@.follow_primary_node (
 CREATE UNIQUE INDEX ON @extschema@.follow_primary_node (lower(host), port);
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.follow_primary_node', '');
 
-COMMENT ON TABLE @extschema@.follow_primary_node IS 'what differs from node to node; arguments of follow_primary() win over it, it wins over the settings';
+COMMENT ON TABLE @extschema@.follow_primary_node IS 'what differs from node to node; arguments of follow_primary() win over it, it wins over the settings, and null leaves a setting in force';
 COMMENT ON COLUMN @extschema@.follow_primary_node.host IS 'the node''s host, as follow_primary() is called with; upper and lower case are the same';
 COMMENT ON COLUMN @extschema@.follow_primary_node.port IS 'the node''s PostgreSQL port';
-COMMENT ON COLUMN @extschema@.follow_primary_node.node_id IS 'pgpool''s id of the node';
-COMMENT ON COLUMN @extschema@.follow_primary_node.pgdata IS 'the node''s data directory';
-COMMENT ON COLUMN @extschema@.follow_primary_node.config_file IS 'the node''s postgresql.conf, when it is not in the data directory';
-COMMENT ON COLUMN @extschema@.follow_primary_node.slot_name IS 'the node''s replication slot';
-COMMENT ON COLUMN @extschema@.follow_primary_node.application_name IS 'the node''s application_name in primary_conninfo';
+COMMENT ON COLUMN @extschema@.follow_primary_node.node_id IS 'pgpool''s id of the node; null: nothing is attached';
+COMMENT ON COLUMN @extschema@.follow_primary_node.pgdata IS 'the node''s data directory; null: that of the server that runs on the port';
+COMMENT ON COLUMN @extschema@.follow_primary_node.config_file IS 'the node''s postgresql.conf; null: it is found, in the data directory, by the last start, or where Debian has it';
+COMMENT ON COLUMN @extschema@.follow_primary_node.slot_name IS 'the node''s replication slot; null: the host in lower case, with _ for all but a-z and 0-9';
+COMMENT ON COLUMN @extschema@.follow_primary_node.application_name IS 'the node''s application_name in primary_conninfo; null: what the node uses now, else its host';
 COMMENT ON COLUMN @extschema@.follow_primary_node.ssh_user IS 'user to log in to nodes as; overrides follow_primary.ssh_user';
 COMMENT ON COLUMN @extschema@.follow_primary_node.ssh_port IS 'port of the nodes'' SSH servers; overrides follow_primary.ssh_port';
 COMMENT ON COLUMN @extschema@.follow_primary_node.ssh_key_file IS 'private key to log in to nodes with; overrides follow_primary.ssh_key_file';

@@ -205,8 +205,13 @@ connection_options_objection(const char *text)
 	const char *objection = NULL;
 	PQconninfoOption *options = PQconninfoParse(text, NULL);
 
-	if (options == NULL)
+	/* libpq takes a URI, too, but that is more than options. */
+	if (options == NULL || strncmp(text, "postgres://", 11) == 0 ||
+		strncmp(text, "postgresql://", 13) == 0)
+	{
+		PQconninfoFree(options);
 		return "It must be a connection string: key=value, separated by spaces.";
+	}
 	for (PQconninfoOption *o = options; o->keyword; o++)
 		for (int i = 0; i < lengthof(refused); i++)
 			if (o->val && strcmp(o->keyword, refused[i]) == 0)
