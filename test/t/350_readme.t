@@ -1,0 +1,109 @@
+# The README's section on installing, followed to the letter: its key, roles and
+# rights, lines of pg_hba.conf, passwords, settings and rows are taken out of the
+# file and used as they are, but for what no test can have: host names, port 22,
+# and the network's addresses. A failover then shows that nothing is missing.
+# Elsewhere the tests have a superuser for everything, and settings of their own.
+
+use FollowPrimary::Test;
+
+my ($readme) = grep { -e } map { "$_/README.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
+my ($section) = slurp($readme) =~ /^## Installing on a cluster\n(.*?)^## /ms or BAIL_OUT('the README tells nothing of installing');
+
+# The block of code that begins with the text.
+sub block
+{
+    my ($begin, $text) = @_;
+    my ($block) = grep { /\A$begin/ } ($text // $section) =~ /^```\w*\n(.*?)^```$/msg or BAIL_OUT("the README has no block that begins with $begin");
+    return $block;
+}
+
+my $major = FollowPrimary::Node::pg_major();
+plan(skip_all => 'the README is for PostgreSQL 13 and later') if $major < 13;
+
+# 2. SSH, as the servers' user, whose home this is; sshd says the same of the
+# nodes'.
+my $home = scratch_dir('home');
+$ENV{HOME} = $home;
+mkdir "$home/.ssh", 0700 or die;
+run_ok([ 'sh', '-c', block(libssh2()->{only_rsa} ? 'ssh-keygen -q -t rsa' : 'ssh-keygen -q -t ed25519') =~ s{~}{$home}gr ]);
+my ($public) = map { slurp($_) } glob "$home/.ssh/*.pub";
+my @hosts = map { FollowPrimary::Host->new(name => $_, authorized_key => $public, sshd_conf => "SetEnv HOME=$home\n") } qw(db1 db2 db3);
+$_->ssh_start for @hosts;
+for my $host (@hosts)
+{
+    my $keyscan = block('ssh-keyscan');
+    $keyscan =~ s{^(ssh-keyscan) db1 db2 db3 }{"$1 -p @{[ $host->ssh_port ]} @{[ $host->address ]} "}me or BAIL_OUT('ssh-keyscan is called in another way');
+    $keyscan =~ s{~}{$home}g;
+    run_ok([ 'sh', '-c', ($keyscan =~ /^(.*)$/m)[0] ]);
+}
+
+# 4. to 6. What is not the README's: the superuser, whom these tests are.
+my $port = free_port(map { $_->address } @hosts);
+my $hba = block('local  postgres') =~ s{10\.0\.0\.0/24}{127.0.0.0/8}gr;
+spew("$home/.pgpass", block('\*:\*:\*:repl') . "*:*:*:postgres:superuser password\n", 0600);
+my %conf = map { /^([\w.]+) = (?:'(.*?)'|(\S+))/ ? ($1 => $2 // $3) : () } split /\n/, block('listen_addresses');
+is($conf{wal_log_hints}, 'on', 'the settings are read');
+delete @conf{qw(listen_addresses follow_primary.pcp_host)};
+# The server looks for its user's home by the account, and libpq before 15 does.
+@conf{qw(follow_primary.ssh_key_file follow_primary.ssh_known_hosts_file)} = ((glob "$home/.ssh/id_*")[0], "$home/.ssh/known_hosts");
+$conf{'follow_primary.passfile'} = "$home/.pgpass" if $major < 15;
+my ($old, $new, $sibling) = map { FollowPrimary::Node->new(host => $_, port => $port, passfile => "$home/.pgpass") } @hosts;
+sub own_name { my ($node) = @_; return $node->set('follow_primary.primary_host' => $node->address) }
+
+$old->init(auth => 'scram-sha-256', conf => { %conf, password_encryption => 'scram-sha-256' },
+    hba => $hba . "local all postgres scram-sha-256\nhost all postgres 127.0.0.0/8 scram-sha-256\n");
+own_name($old);
+$old->start;
+
+# 3. Roles and extension.
+$old->safe_psql(block('CREATE ROLE repl'));
+$old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+for my $standby ($new, $sibling)
+{
+    $standby->init_standby_from($old, slot => 1);
+    own_name($standby);
+    $standby->start;
+}
+$_->wait_for_streaming($old) for $new, $sibling;
+
+# 8. The node table.
+my $rows = block('INSERT INTO follow_primary_node');
+for my $node ($old, $new, $sibling)
+{
+    my ($name, $pgdata, $address) = ($node->name, $node->pgdata, $node->address);
+    $rows =~ s{\('$name', (\d), '[^']*'\)}{('$address', $1, '$pgdata')} or BAIL_OUT("the README has no row for $name");
+}
+$old->safe_psql($rows);
+$old->safe_psql("UPDATE follow_primary_node SET node_id = NULL, port = $port, ssh_port = CASE host "
+    . join(' ', map { "WHEN '@{[ $_->address ]}' THEN @{[ $_->ssh_port ]}" } @hosts) . ' END');
+$old->wait_for_catchup($_) for $new, $sibling;
+my ($plan) = block(q{SELECT \* FROM follow_primary_plan}) =~ /(follow_primary_plan)\('db2'\)/;
+my $r = $old->make_follow($new, function => $plan);
+like($r->{out}, qr/^none\|/, 'the plan, tried at the end, answers') or diag($r->{err});
+
+# The failover. Who calls is the operator of the section on privileges.
+my ($grant) = slurp($readme) =~ /^(GRANT EXECUTE ON FUNCTION follow_primary, .* TO operator;)$/m or BAIL_OUT('the README has no grant for an operator');
+$old->safe_psql("CREATE ROLE operator; $grant");
+$old->wait_for_catchup($_) for $new, $sibling;
+$old->kill9;
+$new->promote;
+$old->start;
+$old->safe_psql('INSERT INTO t VALUES (7777)');
+
+sub follows
+{
+    my ($node, $method, %arguments) = @_;
+    my $result = $new->try_sql('SET ROLE operator; ' . $new->follow_sql($node, %arguments), timeout => 300);
+    ok($result->{ok}, $node->name . ' follows') or diag($result->{err});
+    is($new->safe_psql('SELECT method, state FROM follow_primary_job ORDER BY id DESC LIMIT 1'), "$method|succeeded", "by a $method");
+    $new->safe_psql('INSERT INTO t VALUES (0)');
+    $new->wait_for_catchup($node);
+    is($node->safe_psql('SELECT sum(i) FROM t'), '500500', "and has the primary's rows");
+    return;
+}
+follows($sibling, 'repoint');
+follows($old, 'rewind');
+follows($old, 'basebackup', method => 'basebackup');
+is($new->safe_psql('SELECT string_agg(DISTINCT usename, \' \') FROM pg_stat_replication'), 'repl', 'they replicate as the role for it');
+
+done_testing();
