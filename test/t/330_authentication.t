@@ -28,9 +28,10 @@ my $home = scratch_dir('home');
 my $major = FollowPrimary::Node::pg_major();
 my $tls_options = "sslmode=verify-full sslrootcert=$tls/ca.crt";
 my $cluster = FollowPrimary::Cluster->new(
-    nodes     => 3,
-    addresses => [ 'localhost', 'localhost', '::1' ],
+    nodes     => 4,
+    addresses => [ 'localhost', 'localhost', '::1', 'localhost' ],
     same_port => 0,
+    node      => sub { return $_[0]->name eq 'node3' ? (slot_name => 'at_first') : () },
     superuser => 'admin',
     auth      => 'scram-sha-256',
     conninfo  => $major >= 15 ? $tls_options : "sslmode=verify-ca sslrootcert=$tls/ca.crt",
@@ -50,7 +51,7 @@ hostssl all         all  ::1/128       scram-sha-256
 hostssl replication all  127.0.0.0/8   scram-sha-256
 hostssl replication all  ::1/128       scram-sha-256
 END
-my ($old, $new, $six) = $cluster->nodes;
+my ($old, $new, $six, $beside) = $cluster->nodes;
 my ($repl) = slurp($cluster->passfile) =~ /^(.*:repl:.*)$/m;
 spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
 run_ok([ 'ssh-keygen', '-q', '-H', '-f', $cluster->known_hosts ]);
@@ -77,7 +78,7 @@ for my $node ($cluster->nodes)
 }
 $new->set(listen_addresses => 'localhost, ::1');
 $new->restart;
-$old->wait_for_catchup($_) for $new, $six;
+$old->wait_for_catchup($_) for $new, $six, $beside;
 $old->kill9;
 $new->promote;
 
@@ -104,11 +105,21 @@ follows($six, 'repoint', 'repoint by IPv6', primary_host => '::1');
 is($six->pid, $pid, 'repoint by IPv6: by a reload');
 is($six->safe_psql('SELECT sender_host, slot_name FROM pg_stat_wal_receiver'), '::1|__1', 'repoint by IPv6: it streams from there');
 
-# 2. What cannot work is known before anything is touched.
+# 2. Two nodes on one host, whose slots would be of one name.
+follows($beside, 'repoint', 'a node on the same host');
 $old->start;
+my $r = $new->make_follow($old);
+is($r->{sqlstate}, '55006', 'a second node on that host is refused') or diag($r->{err});
+like($r->{message}, qr/slot.* is in use by node localhost:@{[ $beside->port ]}/i, 'the error names the first');
+like($r->{hint}, qr/slot_name of its own/, 'the hint says what to do');
+$new->safe_psql("UPDATE follow_primary_node SET slot_name = 'beside' WHERE port = " . $beside->port);
+follows($beside, 'repoint', 'the first, with a slot of its own');
+is($beside->safe_psql('SELECT slot_name FROM pg_stat_wal_receiver'), 'beside', 'which its row names');
+
+# 3. What cannot work is known before anything is touched.
 $new->safe_psql('REVOKE USAGE ON SCHEMA dba FROM rewind');
 $pid = $old->pid;
-my $r = $new->make_follow($old);
+$r = $new->make_follow($old);
 is($r->{sqlstate}, '42501', 'a rewind role that cannot see the proof is an error') or diag($r->{err});
 like($r->{message}, qr/at step survey: role "rewind" cannot read dba\.follow_primary_step/, 'at once');
 like($r->{hint}, qr/GRANT USAGE ON SCHEMA dba TO rewind/, 'the hint says what to do');
@@ -126,7 +137,7 @@ like($r->{detail}, qr/password authentication failed for user "rewind"/, 'with t
 spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
 is($old->pid, $pid, 'the node has run all the time');
 
-# 3. The former primary, on the primary's own host, under its name in capitals.
+# 4. The former primary, on the primary's own host, under its name in capitals.
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 follows($old, 'rewind', 'rewind', node_host => 'LocalHOST');
 is(job('lost_transactions'), '1', 'rewind: the lost transaction is counted');
@@ -135,11 +146,11 @@ my $conninfo = $old->safe_psql('SHOW primary_conninfo');
 like($conninfo, qr/host=localhost .*sslmode=verify-full sslrootcert=\Q$tls\E/, 'rewind: it connects as it was told');
 unlike($conninfo, qr/password=/, 'rewind: with no password in it');
 
-# 4. Copies, by both names.
+# 5. Copies, by both names.
 follows($old, 'basebackup', 'copy', method => 'basebackup', node_host => 'LOCALHOST');
 follows($six, 'basebackup', 'copy by IPv6', method => 'basebackup', primary_host => $major >= 15 ? '::1' : 'localhost');
 
-is($new->safe_psql(q{SELECT string_agg(slot_name || active, ' ' ORDER BY slot_name) FROM pg_replication_slots}), '__1true localhosttrue',
+is($new->safe_psql(q{SELECT string_agg(slot_name || active, ' ' ORDER BY slot_name) FROM pg_replication_slots}), '__1true besidetrue localhosttrue',
     'the primary has a slot for each');
 
 done_testing();
