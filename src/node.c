@@ -362,8 +362,7 @@ node_save_wal(Job *job)
 	}
 	remote_run(job->ssh, &remote_save_wal,
 			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
-						 fork_known ? psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32),
-											   (uint32) job->plan.fork_lsn) : "",
+						 fork_known ? lsn_text(job->plan.fork_lsn) : "",
 						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
 						 psprintf(INT64_FORMAT, job->id),
 						 NUMBER(wal_segment_size)),
@@ -439,7 +438,7 @@ rewind_arguments(Job *job)
 		NUMBER(job->primary.version_num),
 		job->keep_slots,
 		job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
-		psprintf("%X/%X", (uint32) (job->plan.fork_lsn >> 32), (uint32) job->plan.fork_lsn),
+		lsn_text(job->plan.fork_lsn),
 		NUMBER(wal_segment_size)
 	};
 	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
