@@ -7,7 +7,8 @@
 # make_standby PGDATA VERSION_NUM: whoever starts it from now on starts a standby.
 make_standby() {
     if [ "$2" -ge 120000 ]; then
-        touch "$1/standby.signal"
+        touch "$1/standby.signal" || return
+        sync "$1/standby.signal" "$1" 2>/dev/null || :
     elif [ ! -e "$1/recovery.conf" ]; then
         printf "standby_mode = 'on'\n" >"$1/recovery.conf"
     fi

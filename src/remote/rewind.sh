@@ -16,9 +16,11 @@
 #
 # A server that crashed is recovered first: a primary in single-user mode, a
 # standby up to its consistent point and no further, for single-user mode would
-# write WAL of its own on a timeline that is not the standby's to write. The
-# mark, in PGDATA.follow_primary/mark, goes through these phases:
-#   recovering  crash recovery runs, with the signal files moved aside
+# write WAL of its own on a timeline that is not the standby's to write. What
+# has a standby.signal stays a standby all the while, for a server that starts
+# by itself after a power failure. The mark, in PGDATA.follow_primary/mark, goes
+# through these phases:
+#   recovering  crash recovery runs; a primary's recovery.signal is moved aside
 #   rewinding   pg_rewind may have begun to change PGDATA
 #   rewound     it is done; settings have to follow before a start
 # configure.sh makes the last one ready. Where PGDATA is known to be as it was,
@@ -85,12 +87,9 @@ marked() {
     sed -n "s/^$1=//p" "$work/mark" 2>/dev/null
 }
 
-# Puts back the signal files that crash recovery needed away.
+# Puts back what single-user mode needed away.
 signals_back() {
     for signal in standby.signal recovery.signal; do
-        if [ -e "$aside/made_$signal" ]; then
-            rm -f "$pgdata/$signal" "$aside/made_$signal"
-        fi
         if [ -e "$aside/$signal" ]; then
             mv -f "$aside/$signal" "$pgdata/$signal"
         fi
@@ -369,52 +368,60 @@ recover_primary() {
     logged "$work/recovery.log" "$bin/postgres" --single -D "$pgdata" "$@" template1 </dev/null
 }
 
-# recover_standby: replays to where it is consistent and shuts down there. Not
-# as a standby, which would wait for ever for WAL that is not there.
+# recover_standby: replays to where it is consistent, and shuts down there. It does
+# so by itself, but for one that is consistent with its very last record: unless
+# that is a commit, recovery does not see its target there (recoveryStopsAfter()
+# in PostgreSQL). A standby waits for the next record then, and can be stopped;
+# one without standby.signal would fail, and would promote if a power failure
+# left it to be started by itself.
 recover_standby() {
-    touch "$aside/made_recovery.signal" "$pgdata/recovery.signal"
-    recovering_server -c recovery_target=immediate -c recovery_target_action=shutdown
-    rm -f "$pgdata/recovery.signal" "$aside/made_recovery.signal"
-    shut_down_in_recovery || recover_standby_to_the_end
-}
-
-# recover_standby_to_the_end: for a standby that becomes consistent with its very
-# last record. Unless that is a commit, recovery ends there without having seen
-# its target (recoveryStopsAfter() in PostgreSQL), and fails. But then a standby
-# would not wait for anything before it is consistent, and can be stopped.
-recover_standby_to_the_end() {
-    grep -q 'consistent recovery state reached' "$work/recovery.log" || return 1
-    rm -f "$work/recovery.log"
-    touch "$aside/made_standby.signal" "$pgdata/standby.signal"
+    make_standby "$pgdata" "$version" || return
+    rm -f "$work/recovery.log" "$aside/asked"
     recovering_server &
     server=$!
+    turn=0
     while kill -0 "$server" 2>/dev/null; do
         if grep -qs 'consistent recovery state reached' "$work/recovery.log" && server_pid; then
             kill -INT "$pid"
             break
         fi
+        turn=$((turn + 1))
+        if [ $((turn % 10)) -eq 0 ] && waits_for_wal && server_pid; then
+            # a shutdown in good order would say that it is consistent
+            kill -QUIT "$pid"
+            wait "$server"
+            echo 'WAL ends before consistent recovery point' | tee -a "$work/recovery.log" >&2
+            break
+        fi
         sleep 0.05 2>/dev/null || sleep 1
     done
     wait "$server"
-    rm -f "$pgdata/standby.signal" "$aside/made_standby.signal"
-    shut_down_in_recovery
+    rm -f "$pgdata"/.s.PGSQL.*
+    cluster_state && [ "$state" = 'shut down in recovery' ] &&
+        grep -q 'consistent recovery state reached' "$work/recovery.log"
 }
 
-# recovering_server OPTION...: one that nobody connects to, which says in English
-# how far it is.
+# waits_for_wal: has the server asked for one segment over and over? It asks three
+# times at most for one that it has: for the checkpoint, the redo, and in turn.
+waits_for_wal() {
+    awk 'length($0) == 24 && ++asked[$0] == 10 { waits = 1 } END { exit !waits }' "$aside/asked" 2>/dev/null
+}
+
+# recovering_server: one that nobody connects to, which says in English how far it
+# is, and in a file for which WAL it asks.
 recovering_server() {
-    logged "$work/recovery.log" postgres "$@" -c recovery_target_timeline=latest \
-        -c restore_command=false -c recovery_min_apply_delay=0 \
+    FOLLOW_PRIMARY_ASKED=$aside/asked
+    export FOLLOW_PRIMARY_ASKED
+    # shellcheck disable=SC2016 # for the shell that the server starts
+    logged "$work/recovery.log" postgres \
+        -c recovery_target=immediate -c recovery_target_action=shutdown -c recovery_target_timeline=latest \
+        -c restore_command='echo %f >>"$FOLLOW_PRIMARY_ASKED"; false' -c wal_retrieve_retry_interval=100 \
+        -c wal_keep_size=1000000000 -c recovery_min_apply_delay=0 \
         -c archive_cleanup_command= -c recovery_end_command= \
         -c primary_conninfo= -c primary_slot_name= -c hot_standby=off \
         -c listen_addresses= -c unix_socket_directories=. -c unix_socket_permissions=0700 \
         -c logging_collector=off -c log_destination=stderr -c log_min_messages=warning \
         -c lc_messages=C </dev/null
-}
-
-shut_down_in_recovery() {
-    rm -f "$pgdata"/.s.PGSQL.*
-    cluster_state && [ "$state" = 'shut down in recovery' ]
 }
 
 # pg_rewind reads all that is in PGDATA, and removes what the primary has not.
@@ -462,18 +469,19 @@ case $state in
         # A backup that was never started: its control file is the primary's.
         [ ! -e "$pgdata/backup_label" ] || crashed=standby
         if [ "$crashed" = standby ] && [ "$version" -lt 130000 ]; then
-            # it would promote where its WAL ends before the consistent point
             give_up no needs_copy "a crashed standby before PostgreSQL 13 cannot be recovered without being started"
         fi
+        # A primary that was to be one from its next start on.
+        [ ! -e "$pgdata/standby.signal" ] || [ "$version" -lt 130000 ] || crashed=standby
         mark recovering
-        for signal in standby.signal recovery.signal; do
-            if [ -e "$pgdata/$signal" ]; then
-                mv -f "$pgdata/$signal" "$aside/$signal"
-            fi
-        done
         if [ "$crashed" = standby ]; then
             recover_standby
         else
+            for signal in standby.signal recovery.signal; do
+                if [ -e "$pgdata/$signal" ]; then
+                    mv -f "$pgdata/$signal" "$aside/$signal"
+                fi
+            done
             recover_primary
         fi || {
             why=$(reason "$work/recovery.log")

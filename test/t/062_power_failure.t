@@ -1,0 +1,103 @@
+# A machine loses its power in the seconds in which a crashed standby recovers
+# before its rewind. What is left must be a standby still: a service manager may
+# start it before anybody looks, and a server that promotes itself is a split
+# brain. Only a real recovery, killed with all that runs it, shows what it leaves.
+
+use FollowPrimary::Test;
+
+plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' if FollowPrimary::Node::pg_major() < 13;
+
+# Small buffers: pages are written all the time, so that the data is consistent
+# only where the WAL ends, and is long in recovery.
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, conf => {
+    shared_buffers => '256kB', checkpoint_timeout => '1h', max_wal_size => '4GB' });
+my ($primary, $node) = $cluster->nodes;
+my $work = $node->pgdata . '.follow_primary';
+$primary->safe_psql('CREATE TABLE t (i int PRIMARY KEY, j float8)');
+
+sub job
+{
+    my ($columns) = @_;
+    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+sub crash
+{
+    $primary->safe_psql('TRUNCATE t');
+    $primary->safe_psql('CHECKPOINT');
+    $primary->wait_for_catchup($node);
+    $node->safe_psql('CHECKPOINT');
+    $primary->safe_psql('INSERT INTO t SELECT i, random() FROM generate_series(1, 150000) i ORDER BY random()');
+    $primary->wait_for_catchup($node);
+    $node->kill9;
+    is($node->controldata('Database cluster state'), 'in archive recovery', 'a standby is killed');
+    return;
+}
+
+sub recovering
+{
+    return (eval { slurp("$work/mark") } // '') =~ /^phase=recovering$/m && $node->running
+        && (eval { slurp("$work/recovery.log") } // '') =~ /redo starts/;
+}
+
+# Neither sshd nor the script nor the server has any more to say.
+sub lose_power
+{
+    my $call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin'));
+    wait_until('it is recovered', \&recovering, 60);
+    my $left = $node->pid;
+    $node->host->ssh_kill;
+    ok(!kill(0, $left), 'the power fails while it is recovered');
+    isnt($call->wait(60), 0, 'the call fails');
+    unlike(slurp("$work/recovery.log"), qr/consistent recovery state/, 'the recovery had not ended');
+    is($node->controldata('Database cluster state'), 'in archive recovery', 'its data is as after a crash');
+    ok(-e $node->pgdata . '/standby.signal', 'it is marked as a standby');
+    ok(!-e $node->pgdata . '/recovery.signal', 'and as nothing else');
+    unlink $node->host->dir . '/.s.PGSQL.' . $node->port . '.lock';
+    $node->host->ssh_start;
+    return;
+}
+
+sub follows_now
+{
+    my ($what, $how, @asked) = @_;
+    my $r = $primary->make_follow($node, when_down => 'rejoin', @asked);
+    ok($r->{ok}, "$what: the call succeeds") or diag($r->{err});
+    is(job('method'), $how, "$what: $how");
+    $primary->safe_psql('INSERT INTO t SELECT min(i) - 1 FROM t');
+    $primary->wait_for_catchup($node);
+    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'),
+        "$what: it has the primary's rows");
+    is(join(' ', grep { !/^lost_wal/ } map { s{.*/}{}r } glob "$work/*"), '', "$what: nothing is left beside its data");
+    return;
+}
+
+crash();
+lose_power();
+follows_now('called again', 'rewind');
+
+crash();
+lose_power();
+$node->start;
+ok($node->in_recovery, 'a server that starts by itself is a standby');
+$node->wait_for_streaming($primary);
+follows_now('started by itself', 'none');
+
+# A former primary that somebody made a standby, but has not started yet.
+$node->promote;
+$node->safe_psql('INSERT INTO t SELECT generate_series(1000001, 1000100)');
+$node->kill9;
+is($node->controldata('Database cluster state'), 'in production', 'a primary is killed');
+spew($node->pgdata . '/standby.signal', '');
+follows_now('a primary with standby.signal', 'rewind', method => 'rewind');
+cmp_ok(job('lost_transactions'), '>=', 1, 'and what it had is counted');
+
+# The WAL that would make it consistent is gone. A standby waits for that for ever.
+crash();
+my ($end) = map { hex s{.*/}{}r } $node->controldata('Minimum recovery ending location');
+my @gone = grep { hex(substr $_, -8) >= $end >> 24 } glob $node->pgdata . '/pg_wal/????????????????????????';
+is(unlink(@gone), scalar @gone, 'the end of its WAL is lost: ' . @gone . ' files');
+follows_now('without its last WAL', 'basebackup');
+like(job('reason'), qr/WAL ends before consistent recovery point/, 'for this reason');
+
+done_testing();
