@@ -31,6 +31,7 @@ PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
 PG_FUNCTION_INFO_V1(follow_primary_unit_reply);
 PG_FUNCTION_INFO_V1(follow_primary_unit_survey);
 PG_FUNCTION_INFO_V1(follow_primary_unit_answer);
+PG_FUNCTION_INFO_V1(follow_primary_unit_value);
 PG_FUNCTION_INFO_V1(follow_primary_unit_history);
 PG_FUNCTION_INFO_V1(follow_primary_unit_pcp);
 
@@ -320,6 +321,30 @@ follow_primary_unit_answer(PG_FUNCTION_ARGS)
 	else if (strcmp(script, "space") == 0 && folders_missing_room(&job, &reply, needed, NULL, &missing))
 		text = psprintf(INT64_FORMAT " bytes missing", missing);
 	PG_RETURN_TEXT_P(cstring_to_text(sql_text(text)));
+}
+
+/*
+ * (output bytea, key text) returns text: what the steps can have of any script's
+ * answer: whether it failed and for what, whether the key says yes, its number,
+ * and its text as a step's detail
+ */
+Datum
+follow_primary_unit_value(PG_FUNCTION_ARGS)
+{
+	const char *key = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Job			job = {.context = CurrentMemoryContext};
+	RemoteReply reply;
+	int64		number = -2;
+
+	if (!remote_parse(output_argument(fcinfo, 0), "nonce", &reply))
+		PG_RETURN_TEXT_P(cstring_to_text("not whole"));
+	(void) remote_number(&reply, key, &number);
+	job_detail(&job, "%s|%s|" INT64_FORMAT "|%s",
+			   reply.ok ? "ok" : remote_failed_for(&reply, "no_space") ? "no_space" : "failed",
+			   remote_says(&reply, key, "yes") ? "yes" : "no",
+			   number,
+			   remote_get(&reply, key) ? remote_get(&reply, key) : "unknown");
+	PG_RETURN_TEXT_P(cstring_to_text(sql_text(job.detail)));
 }
 
 /* (file bytea, tli int) returns int: stretches of the history, 0 if it is none */
