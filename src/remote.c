@@ -273,7 +273,7 @@ run(SshSession *session, const RemoteScript *script,
 	command.progress_timeout_ms = limits->progress_timeout_ms;
 	command.on_stderr_line = limits->on_stderr_line;
 	command.on_tick = limits->on_tick;
-	command.tick_ms = limits->tick_ms;
+	command.first_tick_ms = limits->first_tick_ms;
 	command.arg = limits->arg;
 	command.hold = hold;
 	command.hold_at = HOLD_AT;

@@ -40,7 +40,7 @@ typedef struct RemoteLimits
 	int			progress_timeout_ms;
 	void		(*on_stderr_line) (void *arg, const char *line);
 	bool		(*on_tick) (void *arg);
-	int			tick_ms;		/* 0 = a second */
+	int			first_tick_ms;
 	void	   *arg;
 } RemoteLimits;
 

@@ -85,12 +85,13 @@ typedef struct SshCommand
 	void		(*on_stderr_line) (void *arg, const char *line);
 
 	/*
-	 * Called about every tick_ms (0 = once a second) while the script runs;
-	 * returns true if it saw progress from elsewhere. May run SQL in a
-	 * transaction of its own. May be NULL.
+	 * Called about once a second while the script runs; in the beginning,
+	 * after every first_tick_ms (0 = a second), then less and less often.
+	 * Returns true if it saw progress from elsewhere.  May run SQL in a
+	 * transaction of its own.  May be NULL.
 	 */
 	bool		(*on_tick) (void *arg);
-	int			tick_ms;
+	int			first_tick_ms;
 	void	   *arg;
 } SshCommand;
 

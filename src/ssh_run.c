@@ -40,6 +40,7 @@
 #define SSH_ABANDON_MS			2000
 #define SSH_RELEASE_MS			1000
 #define SSH_TICK_MS				1000
+#define SSH_TICK_SLOWS			4	/* each is a quarter longer than the last */
 
 #define SSH_READ_SIZE			32768
 #define SSH_READS_PER_TURN		32
@@ -76,6 +77,7 @@ typedef struct SshRun
 
 	TimestampTz deadline;
 	TimestampTz next_tick;
+	int			tick_ms;		/* until the one after that */
 	TimestampTz last_progress;
 	TimestampTz unanswered_since;	/* of the first keepalive that nothing
 									 * was heard after; 0 = none */
@@ -292,6 +294,7 @@ run_until_over(SshRun *run)
 
 	run->last_progress = now;
 	run->next_tick = now;
+	run->tick_ms = run->command->first_tick_ms > 0 ? run->command->first_tick_ms : SSH_TICK_MS;
 
 	while (!run->over)
 	{
@@ -615,7 +618,8 @@ run_check_limits(SshRun *run)
 				run->last_progress = GetCurrentTimestamp();
 			MemoryContextSwitchTo(run->context);
 		}
-		run->next_tick = ssh_after(command->tick_ms > 0 ? command->tick_ms : SSH_TICK_MS);
+		run->tick_ms = Min(SSH_TICK_MS, run->tick_ms + run->tick_ms / SSH_TICK_SLOWS);
+		run->next_tick = ssh_after(run->tick_ms);
 		now = GetCurrentTimestamp();
 	}
 

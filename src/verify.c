@@ -183,7 +183,7 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 	RemoteLimits limits = {
 		.timeout_ms = seconds * 1000 + GRACE_MS,
 		.on_tick = write_row_when_it_streams,
-		.tick_ms = POLL_MS,
+		.first_tick_ms = POLL_MS,
 		.arg = proof
 	};
 

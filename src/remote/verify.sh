@@ -41,10 +41,10 @@ else
     received=true
 fi
 
-# What a connection does, to look again and again without a process for each: up
-# to half a second, for the server may end meanwhile.
+# What a connection does, to look again and again without a process for each: for
+# a second or two, since the server may end meanwhile.
 again=
-for pause in 5 5 5 5 5 5 5 5 5 5 10 10 10 10 10 10 10 10 10 10 20 20 20 20 20 20 20 20 20 20; do
+for pause in 5 5 10 10 10 20 20 20 20 40 40 40 40 80 80 80 80 160 160 160; do
     again="$again${nl}EXECUTE look \\gset$nl\\if :proven$nl\\echo :answer$nl\\q$nl\\endif${nl}SELECT pg_sleep(0.001 * $pause) \\gset"
 done
 
