@@ -53,7 +53,7 @@ restore() {
     rm -f "$kept/complete"
     rm -rf "$kept"
     # what configure.sh put aside is back in its place
-    rm -f "${kept%/*}/config/postgresql.auto.conf.before"
+    rm -f "${kept%/*}/config/postgresql.auto.conf.before" "${kept%/*}/edit.tmp"
     rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null || :
 }
 
