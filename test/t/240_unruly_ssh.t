@@ -168,7 +168,7 @@ sub sessions_of_sshd
         my $command = eval { slurp("/proc/$pid/cmdline") } // next;
         $command =~ tr/\0/ /;
         my ($parent) = slurp("/proc/$pid/stat") =~ /.*\) \S (\d+)/s;
-        $child_of_sshd{$pid} = $parent if $command =~ m{^/bin/sh -c eval .* follow_primary $} && slurp("/proc/$parent/comm") =~ /^sshd/;
+        $child_of_sshd{$pid} = $parent if $command =~ m{^/bin/sh -s follow_primary $} && slurp("/proc/$parent/comm") =~ /^sshd/;
     }
     return %child_of_sshd;
 }
@@ -178,9 +178,9 @@ fails('a script is killed', sqlstate => '08006', message => qr/outcome of the sc
     meanwhile => sub {
         wait_until('it runs', sub { remote_sleep() });
         spew("$dir/killed", '');
-        # Not the one that holds the lock, which came first.
+        # Not the one that holds the lock, which came second.
         my %session = sessions_of_sshd();
-        kill 'KILL', (sort { $a <=> $b } keys %session)[-1];
+        kill 'KILL', (sort { $a <=> $b } keys %session)[0];
     });
 works('the next call works', method => 'repoint');
 
