@@ -104,7 +104,7 @@ sub remote_processes
     {
         my $command = eval { slurp("/proc/$pid/cmdline") } // next;
         $command =~ tr/\0/ /;
-        $left{$pid} = $command if $command =~ m{/pg_basebackup |^/bin/sh -c eval .* follow_primary $};
+        $left{$pid} = $command if $command =~ m{/pg_basebackup |^/bin/sh -s follow_primary $};
     }
     return %left;
 }

@@ -42,7 +42,7 @@ sub remote_processes
     {
         my $command = eval { slurp("/proc/$pid/cmdline") } // next;
         $command =~ tr/\0/ /;
-        push @left, "$pid $command" if $command =~ m{^sleep 987654|^yes |^/bin/sh -c eval .* follow_primary $|pg_basebackup|pg_rewind};
+        push @left, "$pid $command" if $command =~ m{^sleep 987654|^yes |^/bin/sh -s follow_primary $|pg_basebackup|pg_rewind};
     }
     return @left;
 }
