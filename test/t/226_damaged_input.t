@@ -450,6 +450,6 @@ is(scalar(@internal), 0, "known hosts, keys and programs: " . join ', ', map { "
 survives('plans');
 my ($rss, $fds, $rss_after, $fds_after) = $out =~ /VmRSS:\s*(\d+) kB\n(\d+)\n.*VmRSS:\s*(\d+) kB\n(\d+)\n/s;
 is($fds_after, $fds, 'the session has no more open files');
-cmp_ok($rss_after - $rss, '<', $ENV{FOLLOW_PRIMARY_VALGRIND} || $ENV{FOLLOW_PRIMARY_SANITIZER} ? 100000 : 1000, "nor much more memory, after plans that failed: $rss kB, $rss_after kB");
+cmp_ok($rss_after - $rss, '<', $ENV{FOLLOW_PRIMARY_VALGRIND} ? 100000 : 1000, "nor much more memory, after plans that failed: $rss kB, $rss_after kB");
 
 done_testing();
