@@ -15,7 +15,7 @@ chomp $program;
 # %D must stand any name of a data directory.
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
     node => sub { my ($host) = @_; return (pgdata => $host->dir . q{/the server's "data" & $HOME}) },
-    conf => { 'follow_primary.verify_timeout' => '2s' });
+    conf => { autovacuum => 'off', 'follow_primary.verify_timeout' => '2s' });
 my ($old, $new, $sibling) = $cluster->nodes;
 
 sub unit { my ($node) = @_; return 'postgresql@' . $node->name }
@@ -63,6 +63,10 @@ sub follows
 }
 
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+# Whatever the former primary logs of itself, as the running transactions every
+# 15 seconds, the sibling would receive, and need a rewind.
+my $writer = $old->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
+kill 'STOP', $writer;
 $old->wait_for_catchup($_) for $new, $sibling;
 $new->promote;
 asked();
@@ -100,6 +104,7 @@ follows($sibling, 'repoint', 'restart');
 is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'restart: by the manager');
 
 # 3. A server that still runs as a primary is stopped and rewound.
+kill 'CONT', $writer;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});

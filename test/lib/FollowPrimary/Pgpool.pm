@@ -408,14 +408,14 @@ sub nodes
 }
 
 # What pgpool shows and is not so, and which node does not follow $primary: a
-# line each, '' when there is none within 20 seconds.  Every node but those that
+# line each, '' when there is none within a minute.  Every node but those that
 # are named as dead must be up in pgpool, and stream the primary's timeline
 # through its own active slot; no job is left that runs.
 sub untruths
 {
     my ($self, $primary, @dead) = @_;
     my @wrong = ('pgpool is not asked');
-    eval { wait_until('pgpool shows the truth', sub { return !(@wrong = $self->_untruths($primary, @dead)) }, 20) };
+    eval { wait_until('pgpool shows the truth', sub { return !(@wrong = $self->_untruths($primary, @dead)) }, 60) };
     return join "\n", @wrong;
 }
 
