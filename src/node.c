@@ -406,16 +406,21 @@ tool_progress(void *arg, const char *line)
 		job_progress((Job *) arg, done * 1024, total * 1024);
 }
 
-/* After a rewind: can the node have the WAL from this segment on? */
+/*
+ * After a rewind: can the node have the WAL that it asks for next?  It tells of
+ * none when there is no backup_label any more, as after a start.
+ */
 static bool
-can_start_from(Job *job, const char *segment)
+can_start_from_next_segment(Job *job, const RemoteReply *reply)
 {
+	const char *segment = remote_get(reply, "next_segment");
 	TimeLineID	tli;
 	XLogSegNo	number;
 
-	if (segment == NULL || strlen(segment) != 24 ||
-		strspn(segment, "0123456789ABCDEF") != 24)
+	if (segment == NULL || segment[0] == '\0')
 		return true;
+	if (!IsXLogFileName(segment))
+		fail_answer(job, reply, "which WAL it needs next");
 	XLogFromFileName(segment, &tli, &number, wal_segment_size);
 	return wal_is_available(job, number * wal_segment_size);
 }
@@ -483,7 +488,7 @@ node_rewind(Job *job)
 	if (!remote_says(&reply, "result", "rewound") &&
 		!remote_says(&reply, "result", "not_required"))
 		fail_answer(job, &reply, "whether the data was rewound");
-	if (!can_start_from(job, remote_get(&reply, "next_segment")))
+	if (!can_start_from_next_segment(job, &reply))
 	{
 		if (!job->plan.copy_if_rewind_fails)
 			ereport(ERROR,

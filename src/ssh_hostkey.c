@@ -52,20 +52,20 @@ typedef struct HostKey
 
 /*
  * Host key types in the order of preference, each with the signature methods
- * that go with it.  libssh2 drops the methods that it does not know.
+ * that go with it.
  */
 static const struct
 {
 	const char *type;
-	const char *methods;
+	const char *methods[4];		/* up to a NULL */
 	const char *name;			/* in ssh_host_*_key.pub */
 }			host_key_types[] =
 {
-	{"ssh-ed25519", "ssh-ed25519", "ed25519"},
-	{"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", "ecdsa"},
-	{"ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384", "ecdsa"},
-	{"ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521", "ecdsa"},
-	{"ssh-rsa", "rsa-sha2-512,rsa-sha2-256,ssh-rsa", "rsa"},
+	{"ssh-ed25519", {"ssh-ed25519"}, "ed25519"},
+	{"ecdsa-sha2-nistp256", {"ecdsa-sha2-nistp256"}, "ecdsa"},
+	{"ecdsa-sha2-nistp384", {"ecdsa-sha2-nistp384"}, "ecdsa"},
+	{"ecdsa-sha2-nistp521", {"ecdsa-sha2-nistp521"}, "ecdsa"},
+	{"ssh-rsa", {"rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"}, "rsa"},
 };
 
 static void known_hosts_read_line(SshSession *session, KnownHosts *known,
@@ -331,29 +331,48 @@ known_hosts_add(SshSession *session, KnownHosts *known, HostKey *key)
 }
 
 
+/* Is it among them? */
+static bool
+is_supported(const char *method, const char *const *supported, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(supported[i], method) == 0)
+			return true;
+	return false;
+}
+
 /*
  * A host usually has a key of each type and shows the one that the client asks
  * for first, so ask first for the types that the known_hosts file can confirm.
+ * Only for methods that this libssh2 has: from a list with another one, 1.10
+ * takes that out by a strcpy() that overlaps.
  */
 void
 host_key_prefer_known(SshSession *session, KnownHosts *known)
 {
 	StringInfoData methods;
 	List	   *keys = NIL;
+	const char **supported = NULL;
+	int			nsupported;
 	int			rc;
 
 	if (known != NULL)
 		keys = known->keys != NIL ? known->keys : known->portless_keys;
 
 	initStringInfo(&methods);
+	nsupported = libssh2_session_supported_algs(session->handle, LIBSSH2_METHOD_HOSTKEY,
+												&supported);
 	for (int wanted = 1; wanted >= 0; wanted--)
 		for (int i = 0; i < lengthof(host_key_types); i++)
 			if ((known_keys_find(keys, host_key_types[i].type, NULL) != NULL) == (wanted == 1))
-				appendStringInfo(&methods, "%s%s", methods.len > 0 ? "," : "",
-								 host_key_types[i].methods);
+				for (const char *const *method = host_key_types[i].methods; *method; method++)
+					if (is_supported(*method, supported, nsupported))
+						appendStringInfo(&methods, "%s%s", methods.len > 0 ? "," : "", *method);
+	if (supported)
+		libssh2_free(session->handle, (void *) supported);
 
-	rc = libssh2_session_method_pref(session->handle, LIBSSH2_METHOD_HOSTKEY,
-									 methods.data);
+	rc = nsupported < 0 ? nsupported :
+		libssh2_session_method_pref(session->handle, LIBSSH2_METHOD_HOSTKEY, methods.data);
 	if (rc != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),

@@ -168,7 +168,7 @@ enter_pgdata() {
 data_umask() {
     umask 077
     case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
-        d???r-x---) umask 027 ;;
+        d???r-x-?-) umask 027 ;; # rewind.sh's forbid_start()
     esac
 }
 

@@ -24,7 +24,8 @@
 #   rewinding   pg_rewind may have begun to change PGDATA
 #   rewound     it is done; settings have to follow before a start
 # configure.sh makes the last one ready. Where PGDATA is known to be as it was,
-# so is the mark. The output of pg_rewind is passed on live and kept in
+# so is the mark. While pg_rewind works, and after it has failed half-way, no
+# server can be started in PGDATA: see forbid_start(). The output of pg_rewind is passed on live and kept in
 # PGDATA.follow_primary/rewind.log.
 #
 # prints: recovered=yes|no          whether crash recovery was run
@@ -87,8 +88,21 @@ marked() {
     sed -n "s/^$1=//p" "$work/mark" 2>/dev/null
 }
 
-# Puts back what single-user mode needed away.
-signals_back() {
+# forbid_start: what pg_rewind leaves has no standby.signal, and would come up as a
+# second primary; a service manager may start it after a power failure, before
+# anybody looks. No server starts in a data directory that others may write to.
+# They cannot, for they may not search it.
+forbid_start() {
+    chmod o+w "$pgdata" && sync "$pgdata" 2>/dev/null
+}
+
+allow_start() {
+    chmod o-w "$pgdata"
+}
+
+# Puts back what a server needs to start as what it was.
+as_it_was() {
+    allow_start
     for signal in standby.signal recovery.signal; do
         if [ -e "$aside/$signal" ]; then
             mv -f "$aside/$signal" "$pgdata/$signal"
@@ -98,7 +112,7 @@ signals_back() {
 
 # Nothing was changed: the node is what it was.
 forget() {
-    signals_back
+    as_it_was
     rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark "$was"
@@ -299,6 +313,7 @@ database_versions() {
 after_rewind() {
     # The source is none, so this is none now.
     make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
+    allow_start
     database_versions
     drop_read_wal
     wal_back
@@ -329,7 +344,7 @@ was=
 case $(marked phase) in
     '') ;;
     ready | stopped) was=$(marked phase) ;; # of an earlier job or step
-    recovering) signals_back ;;
+    recovering) as_it_was ;;
     rewinding)
         if [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
             grep -q 'Done!' "$log" 2>/dev/null; then
@@ -339,7 +354,7 @@ case $(marked phase) in
         elif [ -s "$log" ] && ! grep -q 'need to copy' "$log" &&
             [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
             [ -z "$(find -L "$pgdata" -newer "$work/mark" 2>/dev/null | head -n 1)" ]; then
-            signals_back
+            as_it_was
         else
             give_up yes needs_copy "an earlier rewind was interrupted and left the data directory half-changed"
         fi
@@ -545,6 +560,7 @@ mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/"
 
 rm -f "$log"
 mark rewinding
+forbid_start
 logged "$log" "$@" </dev/null
 rc=$?
 rm -f "$work/rewind.conf"

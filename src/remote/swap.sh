@@ -274,6 +274,8 @@ if [ "$phase" != ready ]; then
         swap_others <"$list"
         into_place "$pgdata" "$new_data"
     fi
+    # where only entries changed places, rewind.sh may have forbidden a start
+    chmod o-w "$pgdata"
     mark ready
 fi
 rm -f "$work/proven"

@@ -1,7 +1,8 @@
 # A machine loses its power in the seconds in which a crashed standby recovers
-# before its rewind. What is left must be a standby still: a service manager may
-# start it before anybody looks, and a server that promotes itself is a split
-# brain. Only a real recovery, killed with all that runs it, shows what it leaves.
+# before its rewind, or when pg_rewind has removed standby.signal. What is left must
+# be a standby still, or not start: a service manager may start it before anybody
+# looks, and a server that promotes itself is a split brain. Only a real recovery
+# and a real rewind, killed with all that runs them, show what they leave.
 
 use FollowPrimary::Test;
 
@@ -91,6 +92,29 @@ is($node->controldata('Database cluster state'), 'in production', 'a primary is 
 spew($node->pgdata . '/standby.signal', '');
 follows_now('a primary with standby.signal', 'rewind', method => 'rewind');
 cmp_ok(job('lost_transactions'), '>=', 1, 'and what it had is counted');
+
+# pg_rewind has ended, and nothing after it.
+my $real = FollowPrimary::Node::bindir();
+my $bin = scratch_dir('bin');
+my $ended = "$bin/ended";
+symlink $_, $bin . '/' . s{.*/}{}r for glob("$real/*");
+unlink "$bin/pg_rewind";
+spew("$bin/pg_rewind", "#!/bin/sh\n'$real/pg_rewind' \"\$@\" || exit\n>'$ended'\nsleep 100\n", 0755);
+$primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin'");
+$node->promote;
+$node->safe_psql('INSERT INTO t SELECT generate_series(2000001, 2000100)');
+$node->stop;
+my $call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin', method => 'rewind'));
+wait_until('pg_rewind has ended', sub { -e $ended }, 60);
+$node->host->ssh_kill;
+isnt($call->wait(60), 0, 'the power fails when pg_rewind has ended: the call fails');
+ok(!-e $node->pgdata . '/standby.signal', 'its data is no standby\'s by then');
+ok(!$node->start(fail_ok => 1), 'a server does not start by itself');
+like(slurp($node->host->dir . '/' . $node->name . '.start.log'), qr/FATAL: .*has invalid permissions/, 'for this reason');
+$node->host->ssh_start;
+$primary->safe_psql('UPDATE follow_primary_node SET node_bin_dir = NULL');
+follows_now('after pg_rewind', 'basebackup');
+is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were');
 
 # The WAL that would make it consistent is gone. A standby waits for that for ever.
 crash();

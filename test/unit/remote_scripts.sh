@@ -410,6 +410,15 @@ ok 'restore: of nothing' fails_with not_saved
 
 ### rewind.sh
 
+# Are the permissions of PGDATA such as a server starts with?
+permitted() {
+    [ -z "$(find "$pgdata" -prune -perm -002)" ]
+}
+
+forbidden() {
+    ! permitted
+}
+
 # A full disk has no room for the log of pg_rewind, and then not for its data.
 pgdata="$top/rewind $nasty"
 mkdir -p "$pgdata/base" "$pgdata/pg_wal"
@@ -429,8 +438,14 @@ for FP_TEST_CHANGES in '' "$pgdata/pg_wal/from the archive" "$pgdata/base/1"; do
     PATH=$top/full:$PATH run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
     ok "rewind: fails, without a log, when ${FP_TEST_CHANGES#"$pgdata/"} changed" fails_with rewind_failed
     case $FP_TEST_CHANGES in
-        */base/*) ok 'rewind: that is half-changed data' grep -qx phase=rewinding "$pgdata.follow_primary/mark" ;;
-        *) ok 'rewind: that is the data as it was' grep -qx phase=stopped "$pgdata.follow_primary/mark" ;;
+        */base/*)
+            ok 'rewind: that is half-changed data' grep -qx phase=rewinding "$pgdata.follow_primary/mark"
+            ok 'rewind: and is not to be started' forbidden
+            ;;
+        *)
+            ok 'rewind: that is the data as it was' grep -qx phase=stopped "$pgdata.follow_primary/mark"
+            ok 'rewind: and can be started' permitted
+            ;;
     esac
 done
 
@@ -509,6 +524,7 @@ lay_out() {
     if [ "$where" = inside ]; then
         rm -r "$space2/PG_15_1"
         mkdir "$pgdata/lost+found"
+        chmod o+w "$pgdata" # as rewind.sh does
         for one in "$wal" "$space1" "$space2"; do
             echo theirs >"$one/others"
         done
@@ -562,7 +578,7 @@ method=basebackup
 phase=ready" || return 1
     if [ "$where" = inside ]; then
         is "$(cat "$wal/others" "$space1/others" "$space2/others" | tr '\n' ' ')" 'theirs theirs theirs ' &&
-            test -d "$pgdata/lost+found"
+            test -d "$pgdata/lost+found" && permitted
     fi
 }
 
