@@ -275,8 +275,7 @@ run(SshSession *session, const RemoteScript *script,
 	command.on_tick = limits->on_tick;
 	command.first_tick_ms = limits->first_tick_ms;
 	command.arg = limits->arg;
-	command.hold = hold;
-	command.hold_at = HOLD_AT;
+	command.hold_at = hold ? HOLD_AT : NULL;
 
 	ssh_run(session, &command, &result);
 	if (result.end == SSH_END_HELD)

@@ -328,21 +328,26 @@ ssh_has_rsa_sha2(void)
 }
 
 bool
-ssh_only_rsa(SshSession *session)
+ssh_has_host_key_method(SshSession *session, const char *method)
 {
-	const char **types;
+	const char **methods;
 	int			count = libssh2_session_supported_algs(session->handle,
-													   LIBSSH2_METHOD_HOSTKEY, &types);
-	bool		only_rsa = true;
+													   LIBSSH2_METHOD_HOSTKEY, &methods);
+	bool		found = false;
 
 	if (count < 0)
 		return false;
-	for (int i = 0; i < count; i++)
-		if (strncmp(types[i], "ecdsa-", strlen("ecdsa-")) == 0 ||
-			strcmp(types[i], "ssh-ed25519") == 0)
-			only_rsa = false;
-	libssh2_free(session->handle, types);
-	return only_rsa;
+	for (int i = 0; i < count && !found; i++)
+		found = strcmp(methods[i], method) == 0;
+	libssh2_free(session->handle, methods);
+	return found;
+}
+
+bool
+ssh_only_rsa(SshSession *session)
+{
+	return !ssh_has_host_key_method(session, "ssh-ed25519") &&
+		!ssh_has_host_key_method(session, "ecdsa-sha2-nistp256");
 }
 
 

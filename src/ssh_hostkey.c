@@ -331,16 +331,6 @@ known_hosts_add(SshSession *session, KnownHosts *known, HostKey *key)
 }
 
 
-/* Is it among them? */
-static bool
-is_supported(const char *method, const char *const *supported, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (strcmp(supported[i], method) == 0)
-			return true;
-	return false;
-}
-
 /*
  * A host usually has a key of each type and shows the one that the client asks
  * for first, so ask first for the types that the known_hosts file can confirm.
@@ -352,27 +342,21 @@ host_key_prefer_known(SshSession *session, KnownHosts *known)
 {
 	StringInfoData methods;
 	List	   *keys = NIL;
-	const char **supported = NULL;
-	int			nsupported;
 	int			rc;
 
 	if (known != NULL)
 		keys = known->keys != NIL ? known->keys : known->portless_keys;
 
 	initStringInfo(&methods);
-	nsupported = libssh2_session_supported_algs(session->handle, LIBSSH2_METHOD_HOSTKEY,
-												&supported);
 	for (int wanted = 1; wanted >= 0; wanted--)
 		for (int i = 0; i < lengthof(host_key_types); i++)
 			if ((known_keys_find(keys, host_key_types[i].type, NULL) != NULL) == (wanted == 1))
 				for (const char *const *method = host_key_types[i].methods; *method; method++)
-					if (is_supported(*method, supported, nsupported))
+					if (ssh_has_host_key_method(session, *method))
 						appendStringInfo(&methods, "%s%s", methods.len > 0 ? "," : "", *method);
-	if (supported)
-		libssh2_free(session->handle, (void *) supported);
 
-	rc = nsupported < 0 ? nsupported :
-		libssh2_session_method_pref(session->handle, LIBSSH2_METHOD_HOSTKEY, methods.data);
+	rc = libssh2_session_method_pref(session->handle, LIBSSH2_METHOD_HOSTKEY,
+									 methods.data);
 	if (rc != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),

@@ -69,6 +69,9 @@ pg_noreturn extern void ssh_timed_out(SshSession *session, const char *what);
 /* Does the library that is loaded know RSA signatures with SHA-2? */
 extern bool ssh_has_rsa_sha2(void);
 
+/* A signature method of host keys, as "ssh-ed25519": does this libssh2 know it? */
+extern bool ssh_has_host_key_method(SshSession *session, const char *method);
+
 /*
  * Does it know RSA keys only?  So it is when it was built with libgcrypt: then
  * it reads only those in PEM format, and wants the .pub file beside them.

@@ -149,7 +149,7 @@ run_open(SshRun *run)
 	const char *doing = "open a channel to";
 	int			rc = LIBSSH2_ERROR_SOCKET_DISCONNECT;
 
-	if (!run->command->hold && ssh_is_alive(session) && run_take_shell(run))
+	if (run->command->hold_at == NULL && ssh_is_alive(session) && run_take_shell(run))
 	{
 		run_check_held(run);
 		return;
@@ -487,14 +487,14 @@ run_check_ended(SshRun *run)
 	{
 		if (run->command->on_stderr_line != NULL)
 			run_end_line(run);
-		if (!command->hold)
+		if (command->hold_at == NULL)
 		{
 			session->shell = run->channel;
 			run->channel = NULL;
 		}
 		run_end(run, SSH_END_DONE, NULL);
 	}
-	else if (command->hold && strstr(run->result->out.data, command->hold_at) != NULL)
+	else if (command->hold_at && strstr(run->result->out.data, command->hold_at) != NULL)
 	{
 		Assert(session->held == NULL);
 		session->held = run->channel;
