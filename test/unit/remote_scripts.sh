@@ -244,6 +244,18 @@ echo slot >"$FP_TEST_VALUES/primary_slot_name"
 configure
 ok 'configure: and is when all is right' grep -qx phase=ready "$pgdata.follow_primary/mark"
 
+# What a group may read, that has the group access of initdb.
+chmod 750 "$pgdata"
+configure
+ok 'configure: the group reads them where it reads all' is "$(mode "$recovery")" -rw-r-----
+without=$content
+content="primary_conninfo = 'host=x password=secret'"
+configure
+ok 'configure: but no password' is "$(mode "$recovery")" -rw-------
+content=$without
+chmod 700 "$pgdata"
+configure
+
 mv "$pgdata/postgresql.conf" "$top/etc.conf"
 ln -s "$top/etc.conf" "$pgdata/postgresql.conf"
 echo 'port = 1' >"$top/etc.conf"
