@@ -31,13 +31,13 @@ is(($pgpool->pcp('pcp_node_count'))[1], "3\n", 'its control port answers');
 my @processes = process_tree($old->pid);
 $old->kill9;
 ok(!$old->running && !grep({ process_alive($_) } @processes), 'the primary is dead');
-$pgpool->wait_for_primary($new->id, 25);
+$pgpool->wait_for_primary($new->id, 60);
 ok(!$new->in_recovery, 'pgpool promoted the second node');
 is($new->timeline, 2, 'which is on a new timeline');
 is(($cluster->primary)->name, $new->name, 'and is the only primary');
 wait_until('pgpool runs follow_primary_command for the sibling', sub {
     return $pgpool->log_content =~ /^follow node_id= ?2 .*host=\S+ primary=\Q@{[ $new->address ]}\E:/m;
-}, 10);
+}, 60);
 is($pgpool->pool_node($sibling->id)->{status}, 'down', 'pgpool leaves the sibling down');
 
 ok($old->start, 'the crashed server starts again');

@@ -93,7 +93,7 @@ sub is_refused
         {
             is($new->safe_psql($jobs), $last, 'it did not become a job');
         }
-        ok(eval { wait_until('nothing is left', sub { left_behind() eq '0 0 0' }, 10) }, 'nothing is left behind')
+        ok(eval { wait_until('nothing is left', sub { left_behind() eq '0 0 0' }, 60) }, 'nothing is left behind')
             or diag(left_behind());
         nothing_is_changed();
     };
@@ -268,7 +268,7 @@ is($new->safe_psql("SELECT follow_primary_wait($busy[0], '10 s')"), 'cancelled',
 is($new->safe_psql("SELECT follow_primary_cancel($busy[1])"), 't', 'the second is cancelled');
 is($new->safe_psql("SELECT follow_primary_wait($busy[1], '10 s')"), 'cancelled', 'and ends');
 $_->host->ssh_thaw for $old, $sibling;
-ok(eval { wait_until('nothing is left', sub { left_behind() eq '0 0 0' }, 20) }, 'nothing is left behind') or diag(left_behind());
+ok(eval { wait_until('nothing is left', sub { left_behind() eq '0 0 0' }, 60) }, 'nothing is left behind') or diag(left_behind());
 nothing_is_changed();
 
 #

@@ -99,18 +99,16 @@ is(temporary_folders($old), '', 'nothing is left beside the data');
 $r = $new->make_follow($sibling);
 ok($r->{ok}, 'a sibling is repointed') or diag($r->{err});
 mark_configuration($sibling);
+my $reader = $sibling->psql_start('SELECT clock_timestamp(), count(*), pg_sleep(0.02) FROM t;' x 6000);
+wait_until('it is read', sub { $reader->out });
 my $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; "
     . $new->follow_sql($sibling, method => 'basebackup', wait => 'false'));
-my $copying = "SELECT count(*) FROM follow_primary_step WHERE job_id = $id AND step = 'copy' AND state = 'running'";
-my $reads = 0;
-wait_until('the job ends', sub {
-    my $before = $new->safe_psql($copying);
-    my ($code, $out) = $sibling->psql('SELECT count(*) FROM t');
-    $reads++ if $before && $code == 0 && $new->safe_psql($copying);
-    return $new->safe_psql("SELECT state FROM follow_primary_job WHERE id = $id") ne 'running';
-}, 60);
+ok($new->poll_query_until("SELECT state <> 'running' FROM follow_primary_job WHERE id = $id"), 'the job ends');
 is(job($new, 'state, method, reason'), 'succeeded|basebackup|asked for', 'a running standby is copied anew when asked for');
-cmp_ok($reads, '>', 0, 'it answered queries while the copy was made');
+isnt($reader->wait(60), 0, 'its sessions end with its former server');
+my @copied = split /\|/, $new->safe_psql("SELECT started_at, finished_at FROM follow_primary_step WHERE job_id = $id AND step = 'copy'");
+my @reads = grep { $copied[0] lt $_ && $_ lt $copied[1] } map { (split /\|/)[0] } split /\n/, $reader->out;
+cmp_ok(scalar @reads, '>', 0, 'it answered queries while the copy was made: ' . @reads);
 follows_now($sibling, $new, 'the copied standby');
 keeps_configuration($sibling, 'the copied standby');
 is($new->safe_psql("SELECT slot_name FROM pg_replication_slots WHERE slot_name ~ '^follow_primary'"), '',

@@ -31,7 +31,7 @@ my ($code, $out, $err) = $pgpool->pcp('pcp_promote_node', '-n', 1);
 is($code, 0, 'pcp_promote_node without -s') or diag($out, $err);
 wait_until('pgpool has run the command for both other nodes', sub {
     return 2 == (() = substr($pgpool->log_content, $size) =~ /^ERROR:  this server is a standby$/mg);
-}, 20);
+}, 60);
 is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:down', 'pgpool takes a standby for the primary');
 ok($node[1]->in_recovery && !$node[0]->in_recovery, 'which it is not');
 is($node[0]->safe_psql('SELECT count(*) FROM follow_primary_job'), 0, 'no job has begun');

@@ -24,7 +24,7 @@ sub jobs
 $node[0]->safe_psql("UPDATE follow_primary_node SET application_name = '@{[ $_->name ]}' WHERE host = '@{[ $_->address ]}'") for @node;
 $node[0]->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $node[0]->wait_for_catchup($_) for @node[ 1 .. 3 ];
-$pgpool->wait_for('pgpool has seen them stream', sub { return 3 == grep { ($_->{replication_state} // '') eq 'streaming' } @_ }, 20);
+$pgpool->wait_for('pgpool has seen them stream', sub { return 3 == grep { ($_->{replication_state} // '') eq 'streaming' } @_ }, 60);
 is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and three standbys, and so it is');
 
 # 1. The README's line returns at once, so every node is visited before pgpool has
@@ -53,7 +53,7 @@ my $go = $pgpool->dir . '/go';
 spew($pgpool->dir . '/wait', "#!/bin/sh\nfor i in \$(seq 600); do [ ! -e $go ] || break; sleep 0.1; done\n", 0700);
 my $setting = $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command';
 $pgpool->set(auto_failback => 'off', $setting => $pgpool->dir . '/wait; ' . $pgpool->follow_command);
-wait_until('pgpool has read it', sub { return ($pgpool->psql("PGPOOL SHOW $setting"))[1] =~ m{/wait; } }, 20);
+wait_until('pgpool has read it', sub { return ($pgpool->psql("PGPOOL SHOW $setting"))[1] =~ m{/wait; } }, 60);
 my $jobs = $node[1]->safe_psql('SELECT max(id) FROM follow_primary_job');
 $node[1]->kill9;
 wait_until('the command runs', sub { return $pgpool->log_content =~ m{execute command: \S+/wait;} }, 30);

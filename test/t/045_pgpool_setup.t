@@ -96,7 +96,7 @@ $node[0]->wait_for_catchup($_) for @node[ 1, 2 ];
 append_text("$dir/etc/pgpool.conf", join "\n", "@{[ $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command' ]} = '$command'",
     (map { ("health_check_period$_ = 1", "health_check_max_retries$_ = 0") } 0 .. 2), '');
 run_ok([ "$sbin/pgpool", '-f', "$dir/etc/pgpool.conf", 'reload' ]);
-wait_until('pgpool has read it', sub { return ($pgpool->psql('PGPOOL SHOW health_check_period2'))[1] =~ /^1$/m }, 20);
+wait_until('pgpool has read it', sub { return ($pgpool->psql('PGPOOL SHOW health_check_period2'))[1] =~ /^1$/m }, 60);
 
 # 1. Two jobs at once that have one slot name.
 ($code, $out, $err) = $pgpool->pcp('pcp_detach_node', '-n', 0);

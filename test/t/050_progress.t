@@ -147,7 +147,7 @@ my $far = $tells ? "percent > 0 AND percent < 100, elapsed > '0', rate IS NOT NU
 is($new->safe_psql("SELECT state, step, $far
     FROM follow_primary_progress WHERE id = $id"), 'running|copy|t|t|t|t', 'follow_primary_progress tells how far it is');
 my $last = $tells ? qr/copy: \d+% of \d+ MB/ : qr/space: /;
-eval { wait_until('it has', sub { $caller->err =~ $last }, 10) };
+eval { wait_until('it has', sub { $caller->err =~ $last }, 60) };
 like($caller->err, qr/NOTICE:  job $id has begun\n.*NOTICE:  survey: .*NOTICE:  plan: basebackup: asked for\n.*NOTICE:  $last/s,
     'the waiting caller has seen it in NOTICEs') or diag($caller->err);
 is($new->safe_psql("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity

@@ -79,9 +79,9 @@ kill 'STOP', $writer;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
 kill 'INT', $c->pid;
-wait_until('it is told to end', sub { slurp("/proc/$writer/status") =~ /^ShdPnd:\s*[0-9a-f]*[4567cdef][0-9a-f]{3}$/m }, 10);
+wait_until('it is told to end', sub { slurp("/proc/$writer/status") =~ /^ShdPnd:\s*[0-9a-f]*[4567cdef][0-9a-f]{3}$/m }, 60);
 kill 'CONT', $writer;
-wait_until('it has ended', sub { !$c->running }, 20);
+wait_until('it has ended', sub { !$c->running }, 60);
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $a, $b;
 $b->promote;    # for later
 $b->safe_psql('INSERT INTO t SELECT 1000');

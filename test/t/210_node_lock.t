@@ -147,7 +147,7 @@ sub lock_gone
 {
     my ($standby, $what) = @_;
     my $start = time;
-    wait_until("the lock file goes when $what", sub { !-e lock_file($standby) }, 10);
+    wait_until("the lock file goes when $what", sub { !-e lock_file($standby) }, 30);
     cmp_ok(time - $start, '<', 2, "the lock is free within two seconds when $what");
     return;
 }
@@ -289,7 +289,7 @@ mkdir "$dir/$_" or die "$dir/$_: $!" for qw(closed home);
 chmod 0500, "$dir/closed" or die "chmod: $!";
 my $p = FollowPrimary::Process->start([ 'sh', '-c', 'mkfifo "$0" && exec 8<>"$0" && exec sh "$@" <&8', "$dir/stdin",
     $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/home" });
-wait_until('the script has the lock', sub { $p->out =~ /^held=yes$/m }, 10);
+wait_until('the script has the lock', sub { $p->out =~ /^held=yes$/m }, 60);
 like($p->out, qr{^file=\Q$dir\E/home/\.follow_primary-\d+\.lock$}m, 'where nothing can be written beside the data, it locks a file at home');
 my ($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'him', 'x' ], env => { HOME => "$dir/home" });
 is("$code $out $err", "1 failed=locked\n me\n", 'that lock holds too');

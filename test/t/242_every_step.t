@@ -102,7 +102,7 @@ for my $call (
             is($row->('state'), 'succeeded', "$name succeeds at last") or diag($row->('*'));
             last;
         }
-        wait_until('it sleeps', sub { held_processes() }, 10);
+        wait_until('it sleeps', sub { held_processes() }, 60);
         my $activity = $primary->safe_psql("SELECT backend_xmin IS NULL AND backend_xid IS NULL AND xact_start IS NULL, wait_event
             FROM pg_stat_activity WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)");
         push @wrong, $row->('step') . " holds a transaction: $activity" if $activity !~ /^t\|/;

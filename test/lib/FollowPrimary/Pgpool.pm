@@ -403,7 +403,7 @@ sub nodes
 {
     my ($self) = @_;
     my @nodes;
-    wait_until('pgpool answers', sub { return @nodes = $self->pool_nodes }, 20);
+    wait_until('pgpool answers', sub { return @nodes = $self->pool_nodes }, 60);
     return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } @nodes;
 }
 
