@@ -577,6 +577,18 @@ sub small_cases
             no_proof => 1,
             ways     => [ ours => sub { ours($new, $node, function => 'follow_primary_plan') } ]);
     }
+    if (wanted('none'))
+    {
+        measure(
+            name     => 'none',
+            title    => 'a second call, right after a success: until it returns',
+            limit    => { ours => [ '<=', 1 ] },
+            primary  => $new,
+            nodes    => [$node],
+            before   => sub { $before->(@_); ours($new, $node); return },
+            no_proof => 1,             # the benchmark's would be there at once
+            ways     => [ ours => sub { ours($new, $node) } ]);
+    }
     if (wanted('siblings'))
     {
         my $start = sub {
@@ -742,7 +754,7 @@ $facts{load_rate}          = $load_rate;
 $facts{postgres}           = (split /\n/, run_ok([ FollowPrimary::Node::bindir() . '/postgres', '-V' ]))[0];
 $facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
 
-small_cases() if wanted(qw(repoint pgbench plan siblings));
+small_cases() if wanted(qw(repoint pgbench plan none siblings));
 big_cases()   if wanted(qw(rewind copy copy_load));
 
 print Report::markdown(\@results, \%facts);
