@@ -4,8 +4,10 @@
  *		follow_primary_step.
  *
  * Every function is a transaction of its own, committed before any network
- * work goes on.  The worker runs with synchronous_commit = local, so none waits
- * for a standby, which may be the very one that is being made.
+ * work goes on.  None waits for a standby, which may be the very one that is
+ * being made.  What a crash of this server must not take back is flushed: that
+ * there is a job, that a step is about to change something, what was lost, and
+ * how the job ended.
  */
 #include "postgres.h"
 
@@ -64,13 +66,13 @@ job_record(Job *job)
 	/* Whoever sees the row sees the lock. */
 	job->id = strtoll(args[lengthof(args) - 1], NULL, 10);
 	(void) take_lock(JOB_LOCK_CLASS, job->id % 2147483648);
-	sql_run(psprintf("INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
-					 "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
-					 "OVERRIDING SYSTEM VALUE "
-					 "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
-					 SQL_TIMELINE ", $10::bigint)",
-					 request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
+					   "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
+					   "OVERRIDING SYSTEM VALUE "
+					   "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
+					   SQL_TIMELINE ", $10::bigint)",
+					   request->schema),
+			  lengthof(args), args, true);
 }
 
 void
@@ -142,14 +144,14 @@ job_sweep(const char *schema)
 {
 	const char *args[] = {CALL_AGAIN};
 
-	sql_run(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
-					 "error_code = '57P01', error = 'its worker ended without a word', hint = $1 "
-					 "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
-					 "RETURNING id) "
-					 "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
-					 "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
-					 schema, schema),
-			lengthof(args), args);
+	sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
+					   "error_code = '57P01', error = 'its worker ended without a word', hint = $1 "
+					   "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
+					   "RETURNING id) "
+					   "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
+					   "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
+					   schema, schema),
+			  lengthof(args), args, false);
 }
 
 void
@@ -166,15 +168,15 @@ job_record_plan(Job *job)
 	};
 
 	if (job->id != 0)
-		sql_run(psprintf("UPDATE %s.follow_primary_job SET method = $2, reason = $3, timeline = $4::bigint, "
-						 "fork_lsn = $5::pg_lsn, node_pgdata = coalesce($6, node_pgdata), "
-						 "primary_host = coalesce($7, primary_host) WHERE id = $1::bigint",
-						 job->request->schema),
-				lengthof(args), args);
+		sql_write(psprintf("UPDATE %s.follow_primary_job SET method = $2, reason = $3, timeline = $4::bigint, "
+						   "fork_lsn = $5::pg_lsn, node_pgdata = coalesce($6, node_pgdata), "
+						   "primary_host = coalesce($7, primary_host) WHERE id = $1::bigint",
+						   job->request->schema),
+				  lengthof(args), args, false);
 }
 
 void
-job_begin_step(Job *job, const char *step)
+job_begin_step(Job *job, const char *step, bool durably)
 {
 	const char *args[] = {
 		TEXT_INT64(job->id), TEXT_INT64(++job->seq), step
@@ -184,11 +186,11 @@ job_begin_step(Job *job, const char *step)
 	job->detail = NULL;
 	if (job->id == 0)
 		return;
-	sql_run(psprintf("WITH step AS (INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at) "
-					 "VALUES ($1::bigint, $2::int, $3, 'running', clock_timestamp())) "
-					 "UPDATE %s.follow_primary_job SET step = $3 WHERE id = $1::bigint",
-					 job->request->schema, job->request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("WITH step AS (INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at) "
+					   "VALUES ($1::bigint, $2::int, $3, 'running', clock_timestamp())) "
+					   "UPDATE %s.follow_primary_job SET step = $3 WHERE id = $1::bigint",
+					   job->request->schema, job->request->schema),
+			  lengthof(args), args, durably);
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("follow_primary job " INT64_FORMAT ": %s:%d: %s",
 									job->id, job->request->node_host,
@@ -204,10 +206,10 @@ end_step(Job *job, const char *state, const char *detail)
 	};
 
 	if (job->id != 0)
-		sql_run(psprintf("UPDATE %s.follow_primary_step SET state = $3, finished_at = clock_timestamp(), detail = $4 "
-						 "WHERE job_id = $1::bigint AND seq = $2::int",
-						 job->request->schema),
-				lengthof(args), args);
+		sql_write(psprintf("UPDATE %s.follow_primary_step SET state = $3, finished_at = clock_timestamp(), detail = $4 "
+						   "WHERE job_id = $1::bigint AND seq = $2::int",
+						   job->request->schema),
+				  lengthof(args), args, false);
 }
 
 void
@@ -281,9 +283,9 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 		 !TimestampDifferenceExceeds(job->progress_written, now, PROGRESS_INTERVAL_MS)))
 		return;
 	job->progress_written = now;
-	sql_run(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
-					 "WHERE id = $1::bigint", job->request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
+					   "WHERE id = $1::bigint", job->request->schema),
+			  lengthof(args), args, false);
 	job_notice(job, "%s: %d%% of %d MB", job->step,
 			   bytes_total > 0 ? (int) (100 * bytes_done / bytes_total) : 0,
 			   (int) (bytes_total / (1024 * 1024)));
@@ -295,10 +297,10 @@ job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
 {
 	const char *args[] = {TEXT_INT64(job->id), bytes, transactions, dir};
 
-	sql_run(psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
-					 "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
-					 job->request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
+					   "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
+					   job->request->schema),
+			  lengthof(args), args, true);
 }
 
 void
@@ -306,9 +308,9 @@ job_finish(Job *job, const char *state)
 {
 	const char *args[] = {TEXT_INT64(job->id), state};
 
-	sql_run(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
-					 "WHERE id = $1::bigint", job->request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
+					   "WHERE id = $1::bigint", job->request->schema),
+			  lengthof(args), args, true);
 }
 
 void
@@ -324,8 +326,8 @@ job_fail(Job *job, const char *state, const ErrorData *error)
 	if (job->step)
 		end_step(job, state, text);
 	job->step = NULL;
-	sql_run(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
-					 "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
-					 job->request->schema),
-			lengthof(args), args);
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
+					   "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
+					   job->request->schema),
+			  lengthof(args), args, true);
 }

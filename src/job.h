@@ -83,7 +83,11 @@ extern void job_sweep(const char *schema);
 /* Writes method, reason, timeline and fork of the plan, and the facts found. */
 extern void job_record_plan(Job *job);
 
-extern void job_begin_step(Job *job, const char *step);
+/*
+ * Writes the row of a step that is about to run.  Durably, if it may change
+ * something: then a crash of this server does not take the row back.
+ */
+extern void job_begin_step(Job *job, const char *step, bool durably);
 extern void job_end_step(Job *job);
 
 /* What the running step found or did; shown when it ends. */

@@ -69,7 +69,7 @@ copy_result(MemoryContext context)
  * one for itself.
  */
 static SqlResult *
-run(const char *statement, int nargs, const char *const *args, bool latest)
+run(const char *statement, int nargs, const char *const *args, bool latest, bool durable)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -98,6 +98,8 @@ run(const char *statement, int nargs, const char *const *args, bool latest)
 	result = copy_result(context);
 	PopActiveSnapshot();
 	SPI_finish();
+	if (durable)
+		ForceSyncCommit();
 	if (own_transaction)
 	{
 		CommitTransactionCommand();
@@ -110,7 +112,13 @@ run(const char *statement, int nargs, const char *const *args, bool latest)
 SqlResult *
 sql_run(const char *statement, int nargs, const char *const *args)
 {
-	return run(statement, nargs, args, false);
+	return run(statement, nargs, args, false, false);
+}
+
+void
+sql_write(const char *statement, int nargs, const char *const *args, bool durably)
+{
+	(void) run(statement, nargs, args, false, durably);
 }
 
 char *
@@ -132,7 +140,7 @@ sql_is_true(const char *statement, int nargs, const char *const *args)
 char *
 sql_scalar_latest(const char *statement, int nargs, const char *const *args)
 {
-	SqlResult  *result = run(statement, nargs, args, true);
+	SqlResult  *result = run(statement, nargs, args, true, false);
 
 	return result->nrows > 0 ? sql_value(result, 0, 0) : NULL;
 }

@@ -33,6 +33,14 @@ typedef struct SqlResult
 extern SqlResult *sql_run(const char *statement, int nargs,
 						  const char *const *args);
 
+/*
+ * In a worker: a statement that writes.  If durably, it is on disk on return, and
+ * all that was written before; else it gets there a moment later
+ * (synchronous_commit is off in a worker), for a flush wakes all standbys.
+ */
+extern void sql_write(const char *statement, int nargs, const char *const *args,
+					  bool durably);
+
 /* The value of a statement's first row and column, or NULL. */
 extern char *sql_scalar(const char *statement, int nargs,
 						const char *const *args);

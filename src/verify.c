@@ -148,9 +148,9 @@ write_row(Proof *proof)
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
 
-	sql_run(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
-					 "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
-			lengthof(row), row);
+	sql_write(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
+					   "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
+			  lengthof(row), row, true);
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 

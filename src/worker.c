@@ -102,8 +102,11 @@ static const char *const session_settings[][2] = {
 	{"default_transaction_read_only", "off"},
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
-	/* No commit may wait for the standby that is being made. */
-	{"synchronous_commit", "local"}
+	/*
+	 * No commit may wait for the standby that is being made, nor for the disk
+	 * but where it matters: see sql_write().
+	 */
+	{"synchronous_commit", "off"}
 };
 
 static shm_mq_handle *queue = NULL; /* the worker's end */
@@ -335,7 +338,7 @@ run_steps(Job *job, const Step *steps)
 
 		if (!step_applies(step, job))
 			continue;
-		job_begin_step(job, step->name);
+		job_begin_step(job, step->name, true);
 		result = step->run(job);
 		job_end_step(job);
 		if (result != STEP_DONE)
@@ -352,7 +355,7 @@ make_plan(Job *job)
 	const Request *request = job->request;
 	JobPlan    *plan = &job->plan;
 
-	job_begin_step(job, "plan");
+	job_begin_step(job, "plan", false);
 	plan_choose(&job->primary, &job->node, request->method,
 				request->rejoin_when_down, plan);
 	folders_plan_room(job);
@@ -398,7 +401,7 @@ run(Job *job)
 	job_lock_node(job);
 	job_lock_slot(job);
 
-	job_begin_step(job, "survey");
+	job_begin_step(job, "survey", false);
 	attach_check_node_id(job);
 	survey(job);
 	job_end_step(job);
@@ -425,7 +428,7 @@ run(Job *job)
 		plan->reason = psprintf("%s; %s", plan->reason, job->detail);
 		plan->method = METHOD_BASEBACKUP;
 		plan->finish = false;
-		job_begin_step(job, "survey");
+		job_begin_step(job, "survey", false);
 		survey(job);
 		job_end_step(job);
 		folders_plan_room(job);
