@@ -584,9 +584,9 @@ survey(Job *job)
 	job->node.receives_from_us = remote_says(&reply, "sql.receiver_from",
 											 psprintf("%s:%d", job->primary_host, request->primary_port));
 
-	job_detail(job, "the node %s; timeline %u, WAL up to %X/%X",
+	job_detail(job, "the node %s; timeline %u, WAL up to %s",
 			   job->node.state == NODE_PRIMARY ? "runs as a primary" :
 			   job->node.state == NODE_STANDBY ? "is a standby" : "is down",
-			   job->node.timeline, (uint32) (job->node.lsn >> 32), (uint32) job->node.lsn);
+			   job->node.timeline, lsn_text(job->node.lsn));
 	MemoryContextSwitchTo(caller);
 }

@@ -227,9 +227,8 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 											  plan.restart ? " (restart)" : "",
 											  plan.in_place ? " (in place)" : "",
 											  plan.diverged ?
-											  psprintf(" (fork at %X/%X on %u)",
-													   (uint32) (plan.fork_lsn >> 32),
-													   (uint32) plan.fork_lsn,
+											  psprintf(" (fork at %s on %u)",
+													   lsn_text(plan.fork_lsn),
 													   plan.fork_timeline) : "",
 											  plan.reason)));
 }
