@@ -18,6 +18,7 @@
 #include "net.h"
 #include "node.h"
 #include "pcp.h"
+#include "ssh.h"
 
 #define POLL_MS		100
 
@@ -172,6 +173,7 @@ attach(Job *job, const PcpTarget *target)
 					 errdetail("pgpool took the request to attach it and still shows status %d.",
 							   info.status),
 					 errhint("See pgpool's log.")));
+		ssh_serve(job->ssh);
 		net_pause(POLL_MS);
 	}
 	job_detail(job, "pgpool at %s:%d shows node %d up", target->host, target->port, node_id);

@@ -16,6 +16,7 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -118,14 +119,19 @@ job_lock_slot(Job *job)
 {
 	const Request *request = job->request;
 	const char *slot[] = {request->slot_name, TEXT_INT64(job->id)};
+	MemoryContext scratch = AllocSetContextCreate(job->context, "slot lock",
+												  ALLOCSET_SMALL_SIZES);
 
 	while (!take_lock(SLOT_LOCK_CLASS, hash_of(request->slot_name)))
 	{
-		SqlResult  *other = sql_run(psprintf("SELECT id, node_host || ':' || node_port FROM %s.follow_primary_job "
-											 "WHERE slot_name = $1 AND id <> $2::bigint AND state = 'running' "
-											 "AND method IS NOT NULL ORDER BY id LIMIT 1",
-											 request->schema),
-									lengthof(slot), slot);
+		SqlResult  *other;
+
+		MemoryContextSwitchTo(scratch);
+		other = sql_run(psprintf("SELECT id, node_host || ':' || node_port FROM %s.follow_primary_job "
+								 "WHERE slot_name = $1 AND id <> $2::bigint AND state = 'running' "
+								 "AND method IS NOT NULL ORDER BY id LIMIT 1",
+								 request->schema),
+						lengthof(slot), slot);
 
 		if (other->nrows > 0)
 			ereport(ERROR,
@@ -135,8 +141,11 @@ job_lock_slot(Job *job)
 					 errdetail("Job %s is at work with it. Nothing was changed, neither here nor on the node.",
 							   sql_value(other, 0, 0)),
 					 errhint("%s", OWN_SLOT_HINT)));
+		MemoryContextSwitchTo(job->context);
+		MemoryContextReset(scratch);
 		net_pause(SLOT_POLL_MS);
 	}
+	MemoryContextDelete(scratch);
 }
 
 void
@@ -151,7 +160,7 @@ job_sweep(const char *schema)
 					   "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
 					   "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
 					   schema, schema),
-			  lengthof(args), args, false);
+			  lengthof(args), args, true);
 }
 
 void

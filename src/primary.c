@@ -11,11 +11,14 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "net.h"
 #include "primary.h"
 #include "sql.h"
+#include "ssh.h"
 
 /* The promotion's own checkpoint may still run when ours is asked for. */
 #define CHECKPOINT_TRIES 3
+#define CHECKPOINT_POLL_MS	20
 
 #define SLOT_RELEASE_MS		2000
 #define SLOT_POLL_MS		20
@@ -25,6 +28,33 @@ control_file_is_current(void)
 {
 	return sql_is_true("SELECT timeline_id = " SQL_TIMELINE " FROM pg_control_checkpoint()",
 					   0, NULL);
+}
+
+/*
+ * The checkpoint may take minutes, in which the node's sshd wants answers.  That
+ * it failed is not seen here: so there is a limit.
+ */
+static bool
+wait_for_checkpoint(Job *job)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "checkpoint",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   job->request->settings->progress_timeout * 1000);
+	bool		current = false;
+
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE);
+	while (!current && GetCurrentTimestamp() < deadline)
+	{
+		ssh_serve(job->ssh);
+		net_pause(CHECKPOINT_POLL_MS);
+		current = control_file_is_current();
+		MemoryContextReset(scratch);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+	return current;
 }
 
 StepResult
@@ -39,6 +69,8 @@ primary_checkpoint(Job *job)
 		job_detail(job, "not needed");
 		return STEP_DONE;
 	}
+	if (wait_for_checkpoint(job))
+		return STEP_DONE;
 	for (int i = 0; i < CHECKPOINT_TRIES; i++)
 	{
 		/* Directly, not by SQL: no transaction is held while it runs. */

@@ -144,6 +144,12 @@ extern void ssh_run(SshSession *session, const SshCommand *command,
  */
 extern bool ssh_is_holding(const SshSession *session);
 
+/*
+ * To be called now and then while nothing runs: an sshd with ClientAliveInterval
+ * asks whether we are there, and would hang up.  Accepts NULL, never raises.
+ */
+extern void ssh_serve(SshSession *session);
+
 /* Is the session still usable? */
 extern bool ssh_is_alive(const SshSession *session);
 

@@ -244,6 +244,25 @@ ssh_is_holding(const SshSession *session)
 }
 
 void
+ssh_serve(SshSession *session)
+{
+	LIBSSH2_CHANNEL *channel;
+	char		nothing;
+	ssize_t		rc;
+
+	if (session == NULL || session->handle == NULL || session->lost)
+		return;
+	channel = session->shell ? session->shell : session->held;
+	if (channel == NULL)
+		return;
+
+	/* Reads what has come for any channel, answers it, and takes nothing out. */
+	rc = libssh2_channel_read_ex(channel, 0, &nothing, 0);
+	if (rc < 0 && rc != LIBSSH2_ERROR_EAGAIN)
+		session->lost = true;
+}
+
+void
 ssh_release(SshSession *session)
 {
 	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);

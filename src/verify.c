@@ -108,6 +108,7 @@ wait_for_sender(const Job *job, const char *lsn, TimestampTz deadline)
 		MemoryContextSwitchTo(caller);
 		if (objection == NULL || GetCurrentTimestamp() >= deadline)
 			break;
+		ssh_serve(job->ssh);
 		net_pause(POLL_MS);
 	}
 	if (objection)
@@ -159,11 +160,18 @@ static bool
 write_row_when_it_streams(void *arg)
 {
 	Proof	   *proof = (Proof *) arg;
+	const char *objection;
 
-	if (proof->written || wait_for_sender(proof->job, NULL, DT_NOBEGIN) != NULL)
+	if (proof->written)
 		return false;
-	write_row(proof);
-	return true;
+	objection = wait_for_sender(proof->job, NULL, DT_NOBEGIN);
+	if (objection == NULL)
+	{
+		write_row(proof);
+		return true;
+	}
+	pfree((void *) objection);
+	return false;
 }
 
 /* Lets the node look, for so many seconds. */

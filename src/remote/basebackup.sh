@@ -56,7 +56,7 @@ logged() {
     shift
     rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
         (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
-    return "$rc"
+    return "${rc:-143}"
 }
 
 # Gives the room back, and leaves nothing of this job.

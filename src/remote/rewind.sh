@@ -91,23 +91,27 @@ marked() {
 # forbid_start: what pg_rewind leaves has no standby.signal, and would come up as a
 # second primary; a service manager may start it after a power failure, before
 # anybody looks. No server starts in a data directory that others may write to.
-# They cannot, for they may not search it.
+# They cannot, for they may not search it. But an sshd would not take a key that is
+# in such a place.
 forbid_start() {
+    case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
+        "$(cd -P "$pgdata" && pwd)"/*) return ;;
+    esac
     chmod o+w "$pgdata" && sync "$pgdata" 2>/dev/null
 }
 
 allow_start() {
-    chmod o-w "$pgdata"
+    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
 }
 
 # Puts back what a server needs to start as what it was.
 as_it_was() {
-    allow_start
     for signal in standby.signal recovery.signal; do
         if [ -e "$aside/$signal" ]; then
             mv -f "$aside/$signal" "$pgdata/$signal"
         fi
     done
+    allow_start
 }
 
 # Nothing was changed: the node is what it was.
@@ -160,6 +164,12 @@ give_up() {
     die "$@"
 }
 
+# unchanged REASON TEXT: gives up what has changed nothing yet.
+unchanged() {
+    forget
+    give_up no "$@"
+}
+
 # postgres OPTION...: runs it with the node's configuration file.
 postgres() {
     if [ -n "$config" ]; then
@@ -177,7 +187,7 @@ logged() {
     shift
     rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
         (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
-    return "$rc"
+    return "${rc:-143}" # of one that was ended
 }
 
 # Removes the slots that are none of the node's own downstreams.
@@ -246,15 +256,15 @@ drop_lost_wal() {
     for segment in "$pgdata/pg_wal/$(printf %08X "$lost_tli")"????????????????; do
         segment_number "$segment" || continue
         if [ "$number" -gt "$fork_number" ]; then
-            rm -f "$segment" || give_up no permission "could not remove $segment"
+            rm -f "$segment" || unchanged permission "could not remove $segment"
         elif [ "$number" -eq "$fork_number" ]; then
             offset=$((fork % segment_size))
             if ! { head -c "$offset" "$segment" &&
                 head -c "$((segment_size - offset))" /dev/zero; } >"$work/segment.tmp"; then
-                give_up no no_space "could not write $work/segment.tmp"
+                unchanged no_space "could not write $work/segment.tmp"
             fi
             sync "$work/segment.tmp" 2>/dev/null
-            mv -f "$work/segment.tmp" "$segment" || give_up no permission "could not write $segment"
+            mv -f "$work/segment.tmp" "$segment" || unchanged permission "could not write $segment"
         fi
     done
 }
@@ -313,7 +323,6 @@ database_versions() {
 after_rewind() {
     # The source is none, so this is none now.
     make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
-    allow_start
     database_versions
     drop_read_wal
     wal_back
@@ -324,6 +333,7 @@ after_rewind() {
         [ ! -d "$slot" ] || { cp -Rp "$slot" "$pgdata/pg_replslot/" && sync "$pgdata/pg_replslot/${slot##*/}/state"; } ||
             give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     done
+    allow_start
     mark rewound
     rm -rf "$work/slots"
     emit result rewound
@@ -500,8 +510,7 @@ case $state in
             recover_primary
         fi || {
             why=$(reason "$work/recovery.log")
-            forget
-            give_up no "$why" "crash recovery failed"
+            unchanged "$why" "crash recovery failed"
         }
         recovered=yes
         ;;
@@ -522,16 +531,12 @@ for slot in $keep_slots; do
         if ! { mkdir "$work/slots/$slot" &&
             cp -p "$pgdata/pg_replslot/$slot/state" "$work/slots/$slot/state" &&
             sync "$work/slots/$slot/state"; }; then
-            forget
-            give_up no permission "could not save the slot $slot"
+            unchanged permission "could not save the slot $slot"
         fi
     fi
 done
 
-enter_pgdata || {
-    forget
-    give_up no permission "could not change to $pgdata"
-}
+enter_pgdata || unchanged permission "could not change to $pgdata"
 set -- "$bin/pg_rewind" -P -D "$directory" --source-server="$conninfo"
 if [ "$version" -ge 130000 ]; then
     set -- "$@" --no-ensure-shutdown
@@ -558,6 +563,8 @@ fi
 rm -rf "$aside/wal"
 mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/" 2>/dev/null
 
+# When the job is ended here, so is pg_rewind, and it is told what that has changed.
+trap : TERM PIPE
 rm -f "$log"
 mark rewinding
 forbid_start
@@ -573,10 +580,10 @@ if [ "$rc" -ne 0 ]; then
         [ -n "$(find -L "$pgdata" -name pg_wal -prune -o -newer "$work/mark" -print 2>/dev/null | head -n 1)" ]; then
         give_up yes "$why" "pg_rewind failed with exit code $rc after it began to change the data directory"
     fi
-    forget
-    give_up no "$why" "pg_rewind failed with exit code $rc; it changed nothing"
+    unchanged "$why" "pg_rewind failed with exit code $rc; it changed nothing"
 fi
 
+trap - TERM PIPE
 if grep -q 'no rewind required' "$log"; then
     not_required
 fi

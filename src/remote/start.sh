@@ -156,6 +156,8 @@ if [ -e "$mark" ]; then
     if [ "$phase" != ready ] && [ "$phase" != stopped ]; then
         die marked "$mark says that the node is half-changed (phase ${phase:-unknown}): it is not started as it is"
     fi
+    # of rewind.sh, if a power failure brought it back
+    chmod o-w "$pgdata"
 fi
 
 deadline=$(($(date +%s) + limit))
@@ -172,13 +174,19 @@ emit was_running no
 
 umask 077
 if [ -n "$command" ]; then
+    # A server that it starts must not end with a later script, as all that is left
+    # of this session's process group does: the command gets one of its own.
+    set -- sh -c "$command"
+    ! timeout --foreground 1 true >/dev/null 2>&1 || set -- timeout --foreground "$limit" "$@"
+    ! command -v setsid >/dev/null 2>&1 || set -- setsid "$@"
+    trap 'kill -TERM -- "-$starter" "$starter"; sleep 2; kill -KILL -- "-$starter"; exit 143' TERM
     # The server may inherit these files: none of them may be ours.
-    if timeout --foreground 1 true >/dev/null 2>&1; then
-        timeout --foreground "$limit" sh -c "$command" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
-    else
-        sh -c "$command" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
-    fi
+    "$@" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+    starter=$!
+    wait "$starter"
     rc=$?
+    starter=
+    trap - TERM
     if [ "$rc" -ne 0 ] && ! serving; then
         fail start_failed "the command to start the server failed with exit code $rc"
     fi
@@ -194,12 +202,13 @@ in_single_quotes() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
 }
 enter_pgdata || die start_failed "could not change to $pgdata"
-set -- -D "$directory" -l "$(in_double_quotes "$log")" -w -t "$limit"
+set -- "$bin/pg_ctl" -D "$directory" -l "$(in_double_quotes "$log")" -w -t "$limit"
 if [ -n "$config" ] && [ "$config" != "$pgdata/postgresql.conf" ]; then
     set -- "$@" -o "-c config_file=$(in_single_quotes "$config")"
 fi
 
-# It makes the server the leader of a session of its own.
-LC_ALL=C "$bin/pg_ctl" "$@" start </dev/null >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+# From 12 on it makes the server the leader of a session of its own.
+[ "$(cat "$directory/PG_VERSION")" != 11 ] || ! command -v setsid >/dev/null 2>&1 || set -- setsid "$@"
+LC_ALL=C "$@" start </dev/null >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 starter=$!
 await_status 1
