@@ -461,6 +461,20 @@ for FP_TEST_CHANGES in '' "$pgdata/pg_wal/from the archive" "$pgdata/base/1"; do
     esac
 done
 
+# Nothing is to be rewound, and then there is no room to take lost WAL out.
+program pg_rewind <<'END'
+#!/bin/sh
+echo 'pg_rewind: no rewind required'
+END
+mkdir -p "$pgdata.follow_primary/segment.tmp"
+printf 'job=7\nphase=stopped\n' >"$pgdata.follow_primary/mark"
+echo whole >"$pgdata/pg_wal/000000010000000000000003"
+run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' 1 0/3000010 16777216
+ok 'rewind: fails when lost WAL cannot be taken out' fails_with no_space
+ok 'rewind: that is the data as it was, too' grep -qx phase=stopped "$pgdata.follow_primary/mark"
+ok 'rewind: and can be started, too' permitted
+ok 'rewind: with its WAL' is "$(cat "$pgdata/pg_wal/000000010000000000000003")" whole
+
 ### swap.sh, clean.sh
 
 # A stand-in for mv, rm and ln that lets the script die before its Nth call.
