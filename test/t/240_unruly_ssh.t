@@ -216,7 +216,7 @@ $r = fails('pg_rewind stands still', sqlstate => '58000', message => qr/the scri
     with => { method => 'rewind' }, then => 1,
     row => { progress_timeout => 2, node_bin_dir => stand_in('pg_rewind', "kill -STOP \$\$\nexec $bin/pg_rewind \"\$@\"") });
 ok(eval { wait_until('it ends', sub { !remote_processes() }, 10) }, 'nothing of it goes on there') or diag(remote_processes());
-works('the next call brings it back');
+works('nothing had been changed, and the next call rewinds it', method => 'rewind');
 is($node->safe_psql("SELECT to_regclass('stray') IS NULL, pg_is_in_recovery()"), 't|t', 'rightly');
 
 done_testing();
