@@ -97,7 +97,7 @@ test-matrix:
 
 # FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
 test-faults:
-	@exec env PG_CONFIG='$(PG_CONFIG)' test/faults/run $(FAULTS)
+	@exec env PG_CONFIG='$(PG_CONFIG)' test/faults/run $(foreach fault,$(FAULTS),'$(fault)')
 
 test-memory:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/memory/run $(PROVE_TESTS)
