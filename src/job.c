@@ -281,9 +281,8 @@ void
 job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	const char *args[] = {
-		TEXT_INT64(job->id), TEXT_INT64(bytes_done), TEXT_INT64(bytes_total)
-	};
+	MemoryContext scratch;
+	MemoryContext caller;
 
 	job->bytes_done = bytes_done;
 	job->bytes_total = bytes_total;
@@ -292,12 +291,25 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 		 !TimestampDifferenceExceeds(job->progress_written, now, PROGRESS_INTERVAL_MS)))
 		return;
 	job->progress_written = now;
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
-					   "WHERE id = $1::bigint", job->request->schema),
-			  lengthof(args), args, false);
+
+	/* A copy may go on for days. */
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "progress",
+									ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(scratch);
+	{
+		const char *args[] = {
+			TEXT_INT64(job->id), TEXT_INT64(bytes_done), TEXT_INT64(bytes_total)
+		};
+
+		sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
+						   "WHERE id = $1::bigint", job->request->schema),
+				  lengthof(args), args, false);
+	}
 	job_notice(job, "%s: %d%% of %d MB", job->step,
 			   bytes_total > 0 ? (int) (100 * bytes_done / bytes_total) : 0,
 			   (int) (bytes_total / (1024 * 1024)));
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
 }
 
 void

@@ -401,17 +401,9 @@ tool_progress(void *arg, const char *line)
 	long long	done;
 	long long	total;
 	char		unit;
-	MemoryContext scratch;
-	MemoryContext caller;
 
-	if (sscanf(line, " %lld/%lld %cB", &done, &total, &unit) != 3 || unit != 'k')
-		return;
-	scratch = AllocSetContextCreate(CurrentMemoryContext, "tool progress",
-									ALLOCSET_SMALL_SIZES);
-	caller = MemoryContextSwitchTo(scratch);
-	job_progress((Job *) arg, done * 1024, total * 1024);
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
+	if (sscanf(line, " %lld/%lld %cB", &done, &total, &unit) == 3 && unit == 'k')
+		job_progress((Job *) arg, done * 1024, total * 1024);
 }
 
 /*

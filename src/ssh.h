@@ -70,9 +70,9 @@ typedef struct SshCommand
 	int			progress_timeout_ms;	/* 0 = no such limit */
 
 	/*
-	 * The script is held once its stdout contains hold_at, if not NULL: it goes on, in a
-	 * shell of its own, until the session ends, and says nothing more until its
-	 * own end.  A session holds one script at most.
+	 * The script is held once its stdout contains hold_at, if not NULL: it goes
+	 * on, in a shell of its own, until the session ends, and says nothing more
+	 * until its own end.  A session holds one script at most.
 	 */
 	const char *hold_at;
 

@@ -50,15 +50,6 @@ if [ -n "$passfile" ]; then
     export PGPASSFILE
 fi
 
-# As in rewind.sh.
-logged() {
-    file=$1
-    shift
-    rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
-        (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
-    return "${rc:-143}"
-}
-
 # Gives the room back, and leaves nothing of this job.
 give_back() {
     remove_copies

@@ -107,9 +107,9 @@ replace_in_place() {
     if cmp -s -n "$size" "$1" "$work/edit.tmp"; then
         tail -c +"$((size + 1))" "$work/edit.tmp" >>"$1"
     else
-        dd if="$work/edit.tmp" of="$1" conv=notrunc 2>/dev/null && truncate -s "$(wc -c <"$work/edit.tmp")" "$1"
+        overwrite "$1" "$work/edit.tmp"
     fi || {
-        dd if="$work/edit.old" of="$1" conv=notrunc 2>/dev/null && truncate -s "$size" "$1"
+        overwrite "$1" "$work/edit.old"
         die config_not_writable "could not write $1, which is what it was"
     }
     sync "$1" 2>/dev/null

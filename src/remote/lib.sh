@@ -172,6 +172,29 @@ data_umask() {
     esac
 }
 
+# allow_start: after rewind.sh's forbid_start().
+# shellcheck disable=SC2154 # the scripts'
+allow_start() {
+    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
+}
+
+# logged FILE COMMAND...: runs it with all output live on our stderr and in
+# FILE; returns its exit code. The copier outlives signals to this group, so
+# that FILE has all that was said before an end.
+logged() {
+    file=$1
+    shift
+    code=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
+        (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
+    return "${code:-143}" # of one that was ended
+}
+
+# overwrite FILE TEXT_FILE: into FILE's own inode, giving up no block of it before
+# it has the new text, for a full disk would not give it back.
+overwrite() {
+    dd if="$2" of="$1" conv=notrunc 2>/dev/null && truncate -s "$(wc -c <"$2")" "$1"
+}
+
 # try COMMAND...: dies with the fitting reason if it fails, else with
 # $try_reason, which the script sets.
 # shellcheck disable=SC2154 # the scripts'

@@ -42,8 +42,7 @@ put_back() {
             return 1
         fi
     else
-        # what it replaces is longer by a line: no block more is needed, nor given up
-        dd if="$copy" of="$file" conv=notrunc 2>/dev/null && truncate -s "$(wc -c <"$copy")" "$file" && sync "$file"
+        overwrite "$file" "$copy" && sync "$file"
     fi
 }
 

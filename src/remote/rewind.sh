@@ -25,8 +25,8 @@
 #   rewound     it is done; settings have to follow before a start
 # configure.sh makes the last one ready. Where PGDATA is known to be as it was,
 # so is the mark. While pg_rewind works, and after it has failed half-way, no
-# server can be started in PGDATA: see forbid_start(). The output of pg_rewind is passed on live and kept in
-# PGDATA.follow_primary/rewind.log.
+# server can be started in PGDATA: see forbid_start(). The output of pg_rewind is
+# passed on live and kept in PGDATA.follow_primary/rewind.log.
 #
 # prints: recovered=yes|no          whether crash recovery was run
 #         result=rewound|not_required
@@ -98,10 +98,6 @@ forbid_start() {
         "$(cd -P "$pgdata" && pwd)"/*) return ;;
     esac
     chmod o+w "$pgdata" && sync "$pgdata" 2>/dev/null
-}
-
-allow_start() {
-    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
 }
 
 # Puts back what a server needs to start as what it was.
@@ -177,17 +173,6 @@ postgres() {
     else
         "$bin/postgres" -D "$pgdata" "$@"
     fi
-}
-
-# logged FILE COMMAND...: runs it with all output live on our stderr and in
-# FILE; returns its exit code. The copier outlives signals to this group, so
-# that FILE has all that was said before an end.
-logged() {
-    file=$1
-    shift
-    rc=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
-        (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
-    return "${rc:-143}" # of one that was ended
 }
 
 # Removes the slots that are none of the node's own downstreams.

@@ -156,8 +156,7 @@ if [ -e "$mark" ]; then
     if [ "$phase" != ready ] && [ "$phase" != stopped ]; then
         die marked "$mark says that the node is half-changed (phase ${phase:-unknown}): it is not started as it is"
     fi
-    # of rewind.sh, if a power failure brought it back
-    chmod o-w "$pgdata"
+    allow_start # a power failure may have taken that back
 fi
 
 deadline=$(($(date +%s) + limit))

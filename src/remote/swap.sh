@@ -275,7 +275,7 @@ if [ "$phase" != ready ]; then
         into_place "$pgdata" "$new_data"
     fi
     # where only entries changed places, rewind.sh may have forbidden a start
-    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
+    allow_start
     mark ready
 fi
 rm -f "$work/proven"
