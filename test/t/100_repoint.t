@@ -136,4 +136,19 @@ for my $node ($reader, $pinned)
     is($node->pid, $pid, 'nor is it restarted');
 }
 
+# While the job waits for its row, it looks at the node again and again. It must
+# not hold a snapshot meanwhile: the replay of what was vacuumed would wait for it.
+my $startup = $reader->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'");
+kill 'STOP', $startup;
+my $job = $new->safe_psql(q(SET follow_primary.verify_timeout = '60s'; ) . $new->follow_sql($reader, wait => 'false'));
+my %seen;
+wait_until('it has looked for a while', sub {
+    $seen{$_}++ for split /\n/, $reader->safe_psql(q{SELECT CASE WHEN state = 'idle' THEN 'idle' ELSE 'active ' || coalesce(wait_event, '') END
+        FROM pg_stat_activity WHERE application_name = 'follow_primary'});
+    return ($seen{idle} // 0) >= 20 || ($seen{'active PgSleep'} // 0) >= 20;
+}, 60);
+kill 'CONT', $startup;
+is($seen{'active PgSleep'} // 0, 0, 'what looks at the node pauses without a snapshot') or diag(explain(\%seen));
+is($new->safe_psql("SELECT follow_primary_wait($job)"), 'succeeded', 'and sees the row when it comes');
+
 done_testing();
