@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include <netdb.h>
 #include <sys/socket.h>
 
 #include "miscadmin.h"
@@ -51,18 +50,17 @@ is_local_name(const char *host)
 		strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
 }
 
-/* Do two names lead to one machine, as far as can be known here? */
+/* Do two names lead to one machine, as far as can be known here, and by then? */
 static bool
-may_be_same_host(const char *one, const char *other)
+may_be_same_host(const char *one, const char *other, int port, TimestampTz deadline)
 {
 	struct addrinfo *addresses[2] = {NULL, NULL};
-	struct addrinfo hint = {.ai_socktype = SOCK_STREAM};
 	bool		same;
 
 	if (pg_strcasecmp(one, other) == 0 || is_local_name(one) || is_local_name(other))
 		return true;
-	same = getaddrinfo(one, NULL, &hint, &addresses[0]) != 0 ||
-		getaddrinfo(other, NULL, &hint, &addresses[1]) != 0;
+	same = net_resolve(one, port, deadline, &addresses[0]) != 0 ||
+		net_resolve(other, port, deadline, &addresses[1]) != 0;
 	for (struct addrinfo *a = addresses[0]; a && !same; a = a->ai_next)
 		for (struct addrinfo *b = addresses[1]; b && !same; b = b->ai_next)
 			same = a->ai_addrlen == b->ai_addrlen &&
@@ -88,7 +86,7 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 	pcp_node_info(target, node_id, deadline, info);
 	if (info->port != job->request->node_port ||
-		!may_be_same_host(info->host, job->request->node_host))
+		!may_be_same_host(info->host, job->request->node_host, info->port, deadline))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("pgpool's node %d is %s:%d, not %s", node_id, info->host, info->port,

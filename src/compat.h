@@ -30,11 +30,11 @@
 /* SQL: bytes done and in all of the base backup that client $1 takes. */
 #if PG_VERSION_NUM >= 130000
 #define BASE_BACKUP_PROGRESS \
-	"SELECT p.backup_streamed, p.backup_total FROM pg_stat_progress_basebackup p " \
+	"SELECT p.backup_streamed, p.backup_total, p.phase = 'waiting for checkpoint to finish' FROM pg_stat_progress_basebackup p " \
 	"JOIN pg_stat_activity a USING (pid) WHERE a.application_name = $1"
 #else
 #define BASE_BACKUP_PROGRESS \
-	"SELECT NULL, NULL WHERE $1 IS NULL"
+	"SELECT NULL, NULL, false WHERE $1 IS NULL"
 #endif
 
 #if PG_VERSION_NUM < 130000

@@ -44,8 +44,6 @@
 /* A wait without a deadline still wakes up now and then. */
 #define NET_MAX_WAIT_MS				60000
 
-static int	net_resolve(const char *host, int port, TimestampTz deadline,
-						struct addrinfo **addresses);
 static pgsocket net_connect_address(const struct addrinfo *address,
 									TimestampTz deadline,
 									NetFailure *failure, int *error);
@@ -176,11 +174,7 @@ net_end_given_up(void)
 	}
 }
 
-/*
- * As getaddrinfo(), for TCP; EAI_INPROGRESS when the deadline has passed.  The
- * caller frees the addresses.
- */
-static int
+int
 net_resolve(const char *host, int port, TimestampTz deadline,
 			struct addrinfo **addresses)
 {

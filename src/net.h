@@ -7,6 +7,8 @@
 #ifndef FOLLOW_PRIMARY_NET_H
 #define FOLLOW_PRIMARY_NET_H
 
+#include <netdb.h>
+
 #include "utils/timestamp.h"
 
 /* Why net_try_connect() gave no socket. */
@@ -33,6 +35,13 @@ typedef enum NetFailure
 extern pgsocket net_try_connect(const char *host, int port,
 								TimestampTz deadline,
 								NetFailure *failure, char **cause);
+
+/*
+ * As getaddrinfo(), for TCP; EAI_INPROGRESS when the deadline has passed.  The
+ * caller frees the addresses by freeaddrinfo().  Raises ERROR on a cancel request.
+ */
+extern int	net_resolve(const char *host, int port, TimestampTz deadline,
+						struct addrinfo **addresses);
 
 /* Closes the socket and gives its file descriptor back. Never raises. */
 extern void net_close(pgsocket sock);

@@ -247,6 +247,8 @@ node_stop(Job *job)
 	RemoteLimits limits = {.timeout_ms = settings->stop_timeout * 1000 + GRACE_MS};
 	RemoteReply reply;
 
+	if (job->node.state == NODE_STANDBY)
+		job->undo = node_undo_stop;
 	remote_run(job->ssh, &remote_stop,
 			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
 						 NUMBER(settings->stop_timeout),
@@ -259,8 +261,6 @@ node_stop(Job *job)
 			 "Raise follow_primary.stop_timeout, or see what holds the server up, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
-	if (job->node.state == NODE_STANDBY)
-		job->undo = node_undo_stop;
 	if (remote_says(&reply, "promoted", "yes"))
 		return look_at_promoted(job);
 	job_detail(job, "%s", remote_says(&reply, "was_running", "yes") ?
@@ -520,11 +520,14 @@ copy_progress(void *arg)
 	int64		total;
 	bool		moved = false;
 
+	/* A checkpoint takes what it takes. */
+	if (row->nrows > 0 && sql_value(row, 0, 2))
+		moved = strcmp(sql_value(row, 0, 2), "t") == 0;
 	if (row->nrows > 0 && sql_value(row, 0, 0))
 	{
 		done = strtoll(sql_value(row, 0, 0), NULL, 10);
 		total = sql_value(row, 0, 1) ? strtoll(sql_value(row, 0, 1), NULL, 10) : 0;
-		moved = done != job->bytes_done;
+		moved |= done != job->bytes_done;
 		job_progress(job, done, Max(done, total));
 	}
 	MemoryContextSwitchTo(caller);

@@ -8,6 +8,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -187,10 +190,53 @@ default_slot_name(const char *host)
 	return name;
 }
 
+/*
+ * Whose the schema is; of one that belongs to whoever owns the database, that is
+ * the role.
+ */
+static Oid
+schema_owner(Oid schema)
+{
+	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for schema %u", schema);
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+#ifdef ROLE_PG_DATABASE_OWNER
+	if (owner == ROLE_PG_DATABASE_OWNER)
+	{
+		tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
+		owner = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
+		ReleaseSysCache(tuple);
+	}
+#endif
+	return owner;
+}
+
+/*
+ * The owner of a schema can rename it, and put tables of their own in the place
+ * of ours: with triggers and views that a job would run as a superuser.
+ */
 char *
 extension_schema(FunctionCallInfo fcinfo)
 {
-	return pstrdup(quote_identifier(get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid))));
+	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			owner = schema_owner(schema);
+	const char *name = quote_identifier(get_namespace_name(schema));
+
+	if (!superuser_arg(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("schema %s, which has the extension, belongs to role \"%s\", who is not a superuser",
+						name, GetUserNameFromId(owner, false)),
+				 errdetail("The owner could put other tables in the place of the extension's, and a job would use them as a superuser."),
+				 errhint("As a superuser, create the extension anew in a schema of its own: CREATE SCHEMA follow_primary; "
+						 "DROP EXTENSION follow_primary; CREATE EXTENSION follow_primary SCHEMA follow_primary.")));
+	return pstrdup(name);
 }
 
 void

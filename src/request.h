@@ -56,7 +56,10 @@ extern Request *request_receive(StringInfo buf);
  */
 extern char *default_slot_name(const char *host);
 
-/* The schema that the called function lives in, quoted for use in SQL. */
+/*
+ * The schema that the called function lives in, quoted for use in SQL.  Raises
+ * 55000 if it belongs to a role that is no superuser.
+ */
 extern char *extension_schema(FunctionCallInfo fcinfo);
 
 /*

@@ -448,6 +448,12 @@ run_take_stderr(SshRun *run, const char *data, size_t length)
 {
 	StringInfo	err = &run->result->err;
 
+	/* An empty line says no more than that the command goes on. */
+	while (length > 0 && data[0] == '\n' && err->len > 0 && err->data[err->len - 1] == '\n')
+	{
+		data++;
+		length--;
+	}
 	appendBinaryStringInfo(err, data, (int) length);
 	if (err->len > 4 * SSH_STDERR_TAIL)
 	{

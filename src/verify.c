@@ -280,5 +280,6 @@ verify_follows(Job *job)
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",
 			   job->primary.timeline, job->request->slot_name, seen);
 	job->undo = NULL;
+	job->slot_made = false;		/* it is the node's, whatever fails now */
 	return STEP_DONE;
 }

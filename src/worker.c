@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -106,7 +107,10 @@ static const char *const session_settings[][2] = {
 	 * No commit may wait for the standby that is being made, nor for the disk
 	 * but where it matters: see sql_write().
 	 */
-	{"synchronous_commit", "off"}
+	{"synchronous_commit", "off"},
+#if PG_VERSION_NUM >= 170000
+	{"transaction_timeout", "0"},
+#endif
 };
 
 static shm_mq_handle *queue = NULL; /* the worker's end */
@@ -411,6 +415,7 @@ run(Job *job)
 		make_plan(job);
 		if (plan->method == METHOD_SKIP)
 		{
+			primary_drop_made_slot(job);
 			job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
 			end_well(job, "skipped");
 			return;
@@ -558,6 +563,8 @@ follow_primary_worker_main(Datum main_arg)
 	for (int i = 0; i < lengthof(session_settings); i++)
 		SetConfigOption(session_settings[i][0], session_settings[i][1],
 						PGC_USERSET, PGC_S_OVERRIDE);
+	/* Nor does a "role" that is set for the database say who this is. */
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
 
 	/* The segment is to outlive the transaction that attaches it. */
 	StartTransactionCommand();

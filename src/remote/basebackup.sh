@@ -129,6 +129,8 @@ if [ "$version" -ge 130000 ] && [ -x "$bin/initdb" ]; then
     flush_apart=yes
     set -- "$@" --no-sync
 fi
+# it flushes without a word; what it receives is seen on the primary
+[ "$flush_apart" = yes ] || signs_of_life
 logged "$work/basebackup.log" "$bin/pg_basebackup" -D "$new" -d "$conninfo" -w \
     -c fast -X stream -P "$@" </dev/null
 rc=$?
@@ -139,6 +141,7 @@ fi
 verified=no
 if [ "$version" -ge 130000 ]; then
     say "verifying the copy"
+    [ "$flush_apart" = no ] || signs_of_life
     flusher=
     if [ "$flush_apart" = yes ]; then
         "$bin/initdb" --sync-only -D "$new" </dev/null >&2 &

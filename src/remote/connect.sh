@@ -16,7 +16,8 @@ passfile=$2
 shift 2
 
 LC_ALL=C
-export LC_ALL
+PGOPTIONS='-c role=none' # as rewind.sh
+export LC_ALL PGOPTIONS
 if [ -n "$passfile" ]; then
     PGPASSFILE=$passfile
     export PGPASSFILE

@@ -112,7 +112,7 @@ die() {
 # anybody, with that password file ('' = libpq's own default). The database is
 # in the environment, since psql takes a -d with "=" in it for a whole
 # connection string. Its owner, who need not be a superuser as we are, could set
-# a search_path for it.
+# a search_path or a role for it.
 connect_with() {
     case $1 in
         '') ;;
@@ -121,7 +121,7 @@ connect_with() {
     esac
     export PGDATABASE="$2"
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary \
-        PGOPTIONS='-c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
+        PGOPTIONS='-c role=none -c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
 }
 
 # server_pid: sets pid to the process that serves $pgdata, or returns 1; sets
@@ -187,6 +187,47 @@ logged() {
     code=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
         (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
     return "${code:-143}" # of one that was ended
+}
+
+# signs_of_life: from now on until the script ends, an empty line on stderr every
+# few seconds for as long as what it runs uses its processors: there are tools that
+# say nothing for hours. The script's own shell does not count, since it may wait
+# in a loop; what a server starts does, in a session of its own. It costs nothing
+# before the first few seconds are over.
+signs_of_life() {
+    [ -r /proc/self/stat ] || return 0
+    (
+        read -r self _ _ parent _ session _ </proc/self/stat
+        before='' nap=''
+        trap 'kill "$nap" 2>/dev/null; exit' TERM
+        while :; do
+            sleep 5 >/dev/null 2>&1 &
+            nap=$!
+            wait "$nap"
+            read -r _ _ _ now _ </proc/self/stat
+            [ "$now" = "$parent" ] || exit
+            used=$(cat /proc/[0-9]*/stat 2>/dev/null | awk -v self="$self" -v script="$parent" -v session="$session" '
+                {
+                    pid = $1
+                    sub(/.*\) /, "") # a name may have spaces
+                    if (pid == self || pid == script || $2 == self)
+                        next
+                    parent[pid] = $2
+                    session_of[pid] = $4
+                    ticks[pid] = $12 + $13
+                }
+                END {
+                    for (pid in ticks)
+                        if (session_of[pid] == session || session_of[parent[pid]] == session)
+                            all += ticks[pid]
+                    print all + 0
+                }')
+            [ -z "$before" ] || [ "$used" = "$before" ] || echo >&2
+            before=$used
+        done
+    ) </dev/null &
+    life=$!
+    trap 'kill "$life" 2>/dev/null' EXIT
 }
 
 # overwrite FILE TEXT_FILE: into FILE's own inode, giving up no block of it before

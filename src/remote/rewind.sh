@@ -62,7 +62,9 @@ aside=$work/aside
 
 data_umask
 LC_ALL=C
-export LC_ALL
+PGOPTIONS='-c role=none' # whatever the database's owner has set
+export LC_ALL PGOPTIONS
+signs_of_life
 if [ -n "$passfile" ]; then
     PGPASSFILE=$passfile
     export PGPASSFILE

@@ -45,6 +45,7 @@ try_reason=save_failed
 umask 077
 LC_ALL=C
 export LC_ALL
+signs_of_life
 
 # bytes X/Y: sets lsn to it as a number, or returns 1 if it is none.
 bytes() {

@@ -10,7 +10,8 @@
 #                  stderr; '' = PGDATA.follow_primary.log, or if that cannot be
 #                  written, PGDATA.follow_primary/server.log
 #
-# A server that runs already is a success.  The server is detached from this
+# A server that runs already is a success; one that is on its way down is started
+# when it has ended.  The server is detached from this
 # process group and from this script's files.
 #
 # prints: was_running=yes|no  pid=  status=ready|standby  log_file=
@@ -115,7 +116,7 @@ finish() {
 }
 
 # Waits for the status until the server is gone; $1 = seconds that a server may
-# take to appear. While a pg_ctl waits too, whether the server is gone is its
+# take to appear, 0 = it is there: then returns when it is gone. While a pg_ctl waits too, whether the server is gone is its
 # to say: it knows the process that it started.
 await_status() {
     seen=no
@@ -137,6 +138,8 @@ await_status() {
             if server_status; then
                 finish
             fi
+        elif [ "$1" -eq 0 ]; then
+            return
         elif [ -z "$starter" ] && { [ "$seen" = yes ] || [ "$now" -ge "$appear" ]; }; then
             fail start_failed "the server did not start, or ended again"
         fi

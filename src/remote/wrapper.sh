@@ -15,7 +15,7 @@ shift 3
 exec 3<&0
 # What the start-up files set for the account's own use would lead us elsewhere.
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS \
-    PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT
+    PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT TMOUT
 printf '%s begin\n' "$nonce"
 printf '%s begin\n' "$nonce" >&2
 {

@@ -70,4 +70,19 @@ for my $method (qw(basebackup rewind))
         "$method: now the old data is gone");
 }
 
+# A job that ends while the standby is on its way down, before anything was
+# changed: it comes back.
+my $checkpointer = $old->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+kill 'STOP', $checkpointer;
+my $log = $old->log_size;
+my $id = $new->safe_psql($new->follow_sql($old, method => 'rewind', wait => 'false'));
+$old->wait_for_log(qr/received fast shutdown request/, $log);
+$new->safe_psql("SELECT follow_primary_cancel($id)");
+kill 'CONT', $checkpointer;
+is($new->safe_psql("SELECT follow_primary_wait($id, '90 s')", timeout => 100), 'cancelled', 'a job is cancelled while the standby is stopped');
+is(job('step, worker_pid IS NOT NULL'), 'stop|t', 'at that step');
+ok($old->running, 'the standby runs again');
+$old->wait_for_streaming($new);
+pass('and streams');
+
 done_testing();

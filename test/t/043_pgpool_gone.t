@@ -47,6 +47,18 @@ is($node[1]->safe_psql(q{SELECT string_agg(step, ' ') FROM follow_primary_step W
 is(job(@node[ 1, 0 ], 'state, step, error_code'), 'failed|attach|08001', "the job's row tells it");
 is($node[0]->safe_psql('SELECT status, sender_host, slot_name FROM pg_stat_wal_receiver'),
     join('|', 'streaming', $node[1]->address, $node[0]->slot_name), 'the node follows');
+
+# The node is lost in that moment: its slot is its own by now.
+$node[0]->stop;
+$node[1]->safe_psql("SELECT pg_drop_replication_slot('@{[ $node[0]->slot_name ]}')");
+my $attaching = $node[1]->safe_psql('SET follow_primary.verify_timeout = 4; SET follow_primary.connect_timeout = 1; '
+    . $node[1]->follow_sql($node[0], when_down => 'rejoin', node_id => 0, wait => 'false'));
+ok($node[1]->poll_query_until(qq{SELECT state FROM follow_primary_step WHERE job_id = $attaching AND step = 'attach'}, 'running', 60), 'another job has proven it');
+$node[0]->kill9;
+is($node[1]->safe_psql("SELECT follow_primary_wait($attaching)", timeout => 60), 'failed', 'it fails at attach, and the node is down');
+is($node[1]->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '@{[ $node[0]->slot_name ]}'"), 1, 'the slot that it made is there');
+$node[0]->start;
+$node[0]->wait_for_streaming($node[1]);
 kill 'CONT', @pcp;
 is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool knows nothing of it');
 $r = $node[1]->make_follow($node[0], node_id => 0);

@@ -13,8 +13,20 @@ my $canary = scratch_dir('owner') . '/canary';
 $primary->safe_psql('CREATE ROLE owner LOGIN');
 $primary->safe_psql('CREATE DATABASE theirs OWNER owner');
 my @their = (dbname => 'theirs', user => 'owner');
-$primary->safe_psql('CREATE EXTENSION follow_primary', dbname => 'theirs');
-$primary->safe_psql(sprintf("INSERT INTO follow_primary_node (host, port, ssh_port, rewind_database) VALUES ('%s', %d, %d, 'theirs')",
+# In a schema of theirs they could put tables with triggers in the place of ours.
+$primary->safe_psql('CREATE SCHEMA theirs AUTHORIZATION owner; CREATE EXTENSION follow_primary SCHEMA theirs', dbname => 'theirs');
+for my $schema ('theirs', FollowPrimary::Node::pg_major() >= 15 ? 'public' : ())
+{
+    for my $call ("follow_primary('127.0.0.1')", "follow_primary_plan('127.0.0.1')", 'follow_primary_wait(1)')
+    {
+        my $r = $primary->try_sql("SELECT * FROM $schema.$call", dbname => 'theirs');
+        is($r->{sqlstate}, '55000', "$call: refused in schema $schema, which is the owner's");
+        like($r->{hint}, qr/CREATE EXTENSION follow_primary SCHEMA follow_primary/, 'the hint says what to do');
+    }
+    $primary->safe_psql('DROP EXTENSION follow_primary; CREATE EXTENSION follow_primary', dbname => 'theirs');
+}
+$primary->safe_psql('DROP EXTENSION follow_primary; CREATE SCHEMA ours; CREATE EXTENSION follow_primary SCHEMA ours', dbname => 'theirs');
+$primary->safe_psql(sprintf("INSERT INTO ours.follow_primary_node (host, port, ssh_port, rewind_database) VALUES ('%s', %d, %d, 'theirs')",
     $node->address, $node->port, $node->host->ssh_port), dbname => 'theirs');
 
 # What a superuser's session would do for them.
@@ -30,7 +42,7 @@ for my $function (@functions)
     $evil .= <<"END";
 CREATE FUNCTION evil.$name($arguments) RETURNS $returns LANGUAGE plpgsql AS \$\$
 BEGIN
-    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''touch $canary''';
+    EXECUTE 'COPY (SELECT 1) TO PROGRAM ''cat >$canary''';
     RETURN NULL;
 END \$\$;
 END
@@ -43,6 +55,8 @@ $primary->wait_for_catchup($node);
 is($primary->try_sql('SELECT pg_is_in_recovery()', @their)->{sqlstate}, '42501', 'the owner alone cannot run a program');
 $primary->safe_psql('SELECT pg_is_in_recovery()', dbname => 'theirs');
 ok(unlink($canary), 'with a superuser who asks there it could');
+$primary->safe_psql('ALTER DATABASE theirs SET role = owner');
+$primary->wait_for_catchup($node);
 
 # Nor can anybody who may connect hold up a job by taking its locks.
 my $theirs = $primary->psql_start(sprintf(<<'END', $node->address, $node->port, $node->slot_name), @their);
@@ -55,11 +69,11 @@ is($primary->try_sql('SELECT pg_advisory_lock(1718645615, 1, 3)', @their)->{sqls
 
 for my $method (qw(repoint rewind basebackup))
 {
-    my $r = $primary->try_sql('SET default_transaction_read_only = off; SET follow_primary.verify_timeout = 5; SELECT public.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
+    my $r = $primary->try_sql('SET role = none; SET default_transaction_read_only = off; SET follow_primary.verify_timeout = 5; SELECT ours.follow_primary(' . "'@{[ $node->address ]}', @{[ $node->port ]}, method => '$method')", dbname => 'theirs', timeout => 120);
     ok($r->{ok}, "a $method in that database") or diag($r->{err});
 }
 $theirs->stop;
-$primary->safe_psql("SELECT * FROM public.follow_primary_progress", dbname => 'theirs');
+$primary->safe_psql("SET role = none; SELECT * FROM ours.follow_primary_progress", dbname => 'theirs');
 ok(!-e $canary, 'nothing was executed for the owner');
 
 done_testing();

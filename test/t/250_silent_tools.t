@@ -1,0 +1,81 @@
+# Tools that say nothing for longer than follow_primary.progress_timeout: a copy
+# of terabytes is verified for hours. While they work, the job goes on; when they
+# stand still, it ends. How much processor time a program uses only a real one
+# tells.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+    conf => { 'follow_primary.progress_timeout' => '15s', wal_log_hints => 'on' });
+my ($primary, @nodes) = $cluster->nodes;
+my %tool = (basebackup => 'pg_verifybackup', rewind => 'pg_rewind', saving => 'pg_waldump');
+$tool{basebackup} = 'pg_basebackup' if FollowPrimary::Node::pg_major() < 13;
+
+# PostgreSQL's programs, one of which first does this for so long.
+sub with_tool
+{
+    my ($node, $tool, $first) = @_;
+    my $bin = scratch_dir('bin' . $node->name);
+    for my $file (glob $node->bin('*'))
+    {
+        my ($name) = $file =~ m{([^/]+)$};
+        if ($name eq $tool)
+        {
+            spew("$bin/$name", "#!/bin/sh\n$first\nexec '$file' \"\$@\"\n");
+            chmod 0755, "$bin/$name" or die $!;
+        }
+        else
+        {
+            symlink $file, "$bin/$name" or die $!;
+        }
+    }
+    $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
+    return;
+}
+my $works = 'end=$(($(date +%s) + 30)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
+
+# Each of them has rows of its own, which are lost.
+$primary->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+$primary->wait_for_catchup($_) for @nodes;
+for my $node (@nodes)
+{
+    $node->promote;
+    $node->safe_psql('INSERT INTO t SELECT generate_series(1, 10)');
+    $node->stop;
+}
+my @case = (
+    [ $nodes[0], 'basebackup', $tool{basebackup}, $works ],
+    [ $nodes[1], 'rewind', $tool{rewind}, $works ],
+    [ $nodes[2], 'rewind', $tool{saving}, 'sleep 100' ]);
+my %job;
+for my $case (@case)
+{
+    my ($node, $method, $tool, $first) = @$case;
+    with_tool($node, $tool, $first);
+    $job{ $node->name } = $primary->safe_psql($primary->follow_sql($node, method => $method, when_down => 'rejoin', wait => 'false'));
+}
+for my $case (@case)
+{
+    my ($node, $method, $tool, $first) = @$case;
+    my $id = $job{ $node->name };
+    my $row = sub { $primary->safe_psql("SELECT $_[0] FROM follow_primary_job WHERE id = $id") };
+    my $state = $primary->safe_psql("SELECT follow_primary_wait($id, '100 s')", timeout => 120);
+    if ($first eq $works)
+    {
+        is($state, 'succeeded', "$method: $tool works for 30 s without a word") or diag($row->('error'));
+        unlike($primary->safe_psql("SELECT string_agg(detail, ' ') FROM follow_primary_step WHERE job_id = $id"), qr/\n\n/, 'which leaves no trace in what is told');
+        $primary->wait_for_catchup($node);
+        is($node->safe_psql('SELECT count(*) FROM t'), 1000, 'the node is whole');
+        ok(!-e $node->pgdata . '.follow_primary/aside', 'nothing is left');
+    }
+    else
+    {
+        is($row->('state, step, error_code'), 'failed|save_wal|58000', "$tool stands still: that ends the job") or diag($row->('error'));
+        like($row->('error'), qr/made no progress for 15000 ms/, 'which says so');
+        $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $node->address ]}'");
+        my $r = $primary->make_follow($node, method => $method, when_down => 'rejoin');
+        ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
+    }
+}
+
+done_testing();
