@@ -210,7 +210,8 @@ node_lock(Job *job)
 	if (remote_failed_for(&reply, "locked"))
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
 			 "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
-			 "If that server should not be a primary, stop it first.");
+			 "If that server should not be a primary, stop it first. "
+			 "If its host is gone, the node's sshd may not know yet: end the process there that has the lock's file open (fuser tells), and call follow_primary() again.");
 	if (remote_failed_for(&reply, "no_flock"))
 		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
@@ -348,7 +349,8 @@ node_save_wal(Job *job)
 		!XLogRecPtrIsInvalid(job->plan.fork_lsn);
 
 	/* What is there once the data has been changed is not the node's own. */
-	if (job->wal_saved || job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED)
+	if (job->wal_saved || job->node.mark == MARK_CLEARED ||
+		(job->node.mark == MARK_HALF_CHANGED && !job->node.mark_stale))
 	{
 		job_detail(job, job->wal_saved ? "done already" :
 				   "done by the job that was interrupted");

@@ -290,6 +290,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	node->version_major = major_of(remote_get(reply, "version"));
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->mark = read_mark(remote_get(reply, "mark"));
+	node->mark_stale = remote_says(reply, "mark_stale", "yes");
 	node->leftovers = remote_says(reply, "leftovers", "yes");
 	value = remote_get(reply, "home");
 	job->node_home = pstrdup(value ? value : "");
@@ -558,6 +559,12 @@ survey(Job *job)
 				 errmsg("node %s:%d has another configuration file", request->node_host, request->node_port),
 				 errdetail("%s", reply.messages),
 				 errhint("Correct config_file or pgdata in the node's row of follow_primary_node.")));
+	if (remote_failed_for(&reply, "data_gone"))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node %s:%d has lost its data since a job worked on it", request->node_host, request->node_port),
+				 errdetail("%s", reply.messages),
+				 errhint("Is its disk mounted? If the data is gone for good, remove that mark, and see that the data directory is there and empty, to have a copy made.")));
 	if (!reply.ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FILE),

@@ -429,13 +429,16 @@ run(Job *job)
 	}
 	if (result == STEP_NEEDS_COPY)
 	{
-		/* The facts are not what they were. */
-		plan->reason = psprintf("%s; %s", plan->reason, job->detail);
-		plan->method = METHOD_BASEBACKUP;
-		plan->finish = false;
+		/* The facts are not what they were, nor where the node's WAL parts from ours. */
+		char	   *reason = psprintf("%s; %s", plan->reason, job->detail);
+
 		job_begin_step(job, "survey", false);
 		survey(job);
 		job_end_step(job);
+		plan_choose(&job->primary, &job->node, REQUESTED_BASEBACKUP, true, plan);
+		plan->finish = false;
+		if (plan->method == METHOD_BASEBACKUP)
+			plan->reason = reason;
 		folders_plan_room(job);
 		if (plan->method == METHOD_REFUSE)
 			ereport(ERROR,

@@ -50,6 +50,15 @@ if [ -e "$pgdata/PG_VERSION" ]; then
     [ -e "$work/config/complete" ] || die not_saved "there is no saved configuration in $work/config"
     emit_folders | put "$work/layout" || exit 1
 fi
+while IFS= read -r folder; do
+    [ -d "$folder" ] || continue
+    # shellcheck disable=SC2016 # for the shell that find starts
+    locked=$(entries "$folder" "$folder" -exec find '{}' -type d ! -writable ! -empty -print -quit ';' 2>/dev/null | head -n 1)
+    [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be removed; nothing was changed"
+done <<FOLDERS
+$folders
+FOLDERS
+rm -f "$work/config/restored"
 printf 'job=%s\nmethod=basebackup\nphase=clearing\n' "$job" | put "$work/mark" || exit 1
 rm -f "$pgdata/PG_VERSION" || die permission "could not remove $pgdata/PG_VERSION"
 sync "$pgdata" 2>/dev/null

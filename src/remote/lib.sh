@@ -210,15 +210,17 @@ signs_of_life() {
                 {
                     pid = $1
                     sub(/.*\) /, "") # a name may have spaces
-                    if (pid == self || pid == script || $2 == self)
-                        next
                     parent[pid] = $2
+                    if (pid == self || pid == script)
+                        next
                     session_of[pid] = $4
                     ticks[pid] = $12 + $13
                 }
                 END {
+                    # what looks here does not count
                     for (pid in ticks)
-                        if (session_of[pid] == session || session_of[parent[pid]] == session)
+                        if (parent[pid] != self && parent[parent[pid]] != self &&
+                            (session_of[pid] == session || session_of[parent[pid]] == session))
                             all += ticks[pid]
                     print all + 0
                 }')
@@ -227,7 +229,11 @@ signs_of_life() {
         done
     ) </dev/null &
     life=$!
-    trap 'kill "$life" 2>/dev/null' EXIT
+    trap no_more_signs EXIT
+}
+
+no_more_signs() {
+    [ -z "${life:-}" ] || kill "$life" 2>/dev/null
 }
 
 # overwrite FILE TEXT_FILE: into FILE's own inode, giving up no block of it before

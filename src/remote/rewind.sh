@@ -115,6 +115,7 @@ as_it_was() {
 # Nothing was changed: the node is what it was.
 forget() {
     as_it_was
+    [ ! -e "$work/config/complete" ] || : >"$work/config/restored"
     rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark "$was"
@@ -339,7 +340,11 @@ fi
 # boot, and only if no file is newer than the mark.
 was=
 case $(marked phase) in
-    '') ;;
+    '')
+        case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
+            d???????w-) give_up yes needs_copy "$pgdata is as a rewind that failed half-way leaves it, which no server starts from" ;;
+        esac
+        ;;
     ready | stopped) was=$(marked phase) ;; # of an earlier job or step
     recovering) as_it_was ;;
     rewinding)
@@ -552,7 +557,7 @@ mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/"
 
 # When the job is ended here, so is pg_rewind, and it is told what that has changed.
 trap : TERM PIPE
-rm -f "$log"
+rm -f "$log" "$work/config/restored"
 mark rewinding
 forbid_start
 logged "$log" "$@" </dev/null

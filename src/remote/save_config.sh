@@ -13,7 +13,8 @@
 #   config/data/     the files
 #   config/standby   exists if standby.signal did
 #   config/complete  exists when all this is; holds JOB
-#   config/restored  exists when restore_config.sh has put all back
+#   config/restored  exists while PGDATA has them: until something replaces them,
+#                    and when restore_config.sh has put all back
 # What an interrupted job saved and did not put back is left as it is while the
 # mark says that PGDATA may hold the primary's files.
 #
@@ -43,6 +44,7 @@ finish() {
 }
 
 if [ -e "$work/mark" ] && ! grep -Eqx 'phase=(stopped|recovering)' "$work/mark" &&
+    { [ ! -e "$pgdata/PG_VERSION" ] || ! grep -qx phase=clearing "$work/mark"; } &&
     [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
     finish
 fi
@@ -193,6 +195,8 @@ done <"$new/files"
 if [ -e standby.signal ]; then
     try touch "$new/standby"
 fi
+# PGDATA has these very files, until rewind.sh, clear.sh or swap.sh takes this away
+try touch "$new/restored"
 printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/complete"
 # what follows changes PGDATA
 try find "$new" -type f -exec sync '{}' +

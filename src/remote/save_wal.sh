@@ -78,7 +78,6 @@ copy() {
 
 # finish COMPLETE: ends here.
 finish() {
-    rm -rf "$view"
     if [ -d "$saved" ]; then
         for file in "$wal"/*.history; do
             [ ! -f "$file" ] || copy "$file"
@@ -87,6 +86,7 @@ finish() {
         emit lost_wal_dir "$saved"
     fi
     emit complete "$1"
+    whole=yes
     exit 0
 }
 
@@ -107,6 +107,10 @@ while [ -e "$saved" ]; do
     saved=$work/lost_wal-$job.$number
     number=$((number + 1))
 done
+# What is not whole is of no use to anybody: all of it is in pg_wal still.
+whole=no
+trap 'no_more_signs; rm -rf "$view"; [ "$whole" = yes ] || rm -rf "$saved"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
 fork_number=0
 bytes "$fork_lsn" || save_all "it is not known where the WAL of $pgdata leaves the primary's"
 fork_number=$((lsn / segment_size))

@@ -171,8 +171,9 @@ collected_size=0
 if serving; then
     emit was_running yes
     await_status 0
+else
+    emit was_running no
 fi
-emit was_running no
 
 umask 077
 if [ -n "$command" ]; then

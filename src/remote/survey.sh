@@ -169,9 +169,21 @@ find_config_file() {
 }
 running_config_file=
 
+phase=
 if [ -r "$work/mark" ]; then
     read_file "$work/mark"
-    emit mark "$text"
+    phase=${text##*phase=}
+    phase=${phase%%"$nl"*}
+    # What a mark says need not be so any more. clear.sh removes PG_VERSION first:
+    # where it is, there is nothing missing, or other data. And a server that was
+    # started since it was stopped is not down by a job's doing.
+    # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
+    case $phase in
+        clearing) [ ! -e "$pgdata/PG_VERSION" ] || text="phase=stopped" ;;
+        stopped) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || text= ;;
+        rewinding) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || emit mark_stale yes ;;
+    esac
+    [ -z "$text" ] || emit mark "$text"
 fi
 # What is kept for people is no leftover.
 leftovers=no
@@ -182,10 +194,17 @@ for entry in "$work".lock "$work"/*; do
     esac
 done
 emit leftovers "$leftovers"
-if [ ! -e "$pgdata" ] || { [ -e "$work/mark" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
+case $phase in
+    '' | clearing | swapping) ;;
+    *)
+        [ -e "$pgdata/PG_VERSION" ] ||
+            die data_gone "the mark of an interrupted job is in $work, but $pgdata has no data any more"
+        ;;
+esac
+if [ ! -e "$pgdata" ] || { [ -n "$phase" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
     # In the midst of a swap there is none, or none that is whole; nor when the
     # old data had to make room. Then a file has the folders beside it.
-    if [ -e "$work/mark" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
+    if [ -n "$phase" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
     find_config_file
     if [ -r "$work/swap.list" ]; then
         while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do

@@ -20,7 +20,7 @@
 # then phase=ready.
 #
 # prints: result=swapped|already_swapped
-# fails:  mount_point   something cannot be renamed; nothing was changed
+# fails:  mount_point  permission   something cannot be renamed; nothing was changed
 #         not_proven    there is no complete copy; nothing was changed
 #         running       a server runs on PGDATA
 #         swap_failed   a rename failed; run it again when the cause is gone
@@ -117,9 +117,14 @@ if [ ! -e "$list" ]; then
         free=yes
         while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
             ! there "$old$suffix" || free=no
+            there "$new" || die not_proven "there is no copy in $new"
             if is_mount_point "$live" && ! in_place "$live" "$new"; then
                 die mount_point "$live is a mount point by now: it cannot be renamed"
             fi
+            # a folder's parent is written in the folder itself
+            locked=
+            ! in_place "$live" "$new" || locked=$(entries "$live" "$live" -type d ! -writable -print -quit)
+            [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be moved; nothing was changed"
         done <<SWAPS
 $swaps
 SWAPS
@@ -246,6 +251,10 @@ relink() {
     IFS= read -r old_data
 } <"$list"
 
+for file in "$new_data/PG_VERSION" "$pgdata/PG_VERSION"; do
+    [ -n "$major" ] || [ ! -f "$file" ] || { read_file "$file" && major=$text; }
+done
+
 # The other folders, and the links that lead to them: the copy's name the places
 # where it was made, the old data's those that the copy has now.
 swap_others() {
@@ -253,6 +262,9 @@ swap_others() {
     while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
         n=$((n + 1))
         [ "$live" != "$pgdata" ] || continue
+        if ! there "$new" && [ -z "$(entries "$live" "$live" -print -quit 2>/dev/null)" ]; then
+            die swap_failed "the copy is neither in $new nor in $live: is the disk mounted?"
+        fi
         away "$n" "$live" "$new" "$old"
         into_place "$live" "$new"
         if [ -d "$new_data/pg_tblspc" ]; then
@@ -274,6 +286,8 @@ if [ "$phase" != ready ]; then
         swap_others <"$list"
         into_place "$pgdata" "$new_data"
     fi
+    [ -f "$pgdata/PG_VERSION" ] ||
+        die swap_failed "the copy is neither in $new_data nor in $pgdata: is the disk mounted?"
     # where only entries changed places, rewind.sh may have forbidden a start
     allow_start
     mark ready

@@ -326,6 +326,9 @@ sub/users
 END
 )"
 ok 'save: standby.signal is noted' test -e "$pgdata.follow_primary/config/standby"
+run restore_config.sh "$pgdata"
+ok 'restore: nothing, while they are where they were' printed restored=0
+rm "$pgdata.follow_primary/config/restored" # as rewind.sh, clear.sh and swap.sh do
 
 # the primary's files come
 before=$(cat "$pgdata/postgresql.conf")
@@ -358,6 +361,18 @@ for phase in stopped recovering; do
     run save_config.sh "$pgdata" 10
     ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" "corrected, $phase"
 done
+rm "$pgdata.follow_primary/config/restored"
+echo 15 >"$pgdata/PG_VERSION"
+printf 'job=9\nphase=clearing\n' >"$pgdata.follow_primary/mark"
+echo 'corrected, there' >"$pgdata/postgresql.auto.conf"
+run save_config.sh "$pgdata" 10
+ok "save again, marked clearing, and there is data: anew" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" 'corrected, there'
+rm "$pgdata.follow_primary/config/restored" "$pgdata/PG_VERSION"
+echo "the primary's" >"$pgdata/postgresql.auto.conf"
+run save_config.sh "$pgdata" 10
+ok "save again, marked clearing, and there is none: kept" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" 'corrected, there'
+printf 'job=9\nphase=recovering\n' >"$pgdata.follow_primary/mark"
+echo 'corrected, recovering' >"$pgdata/postgresql.auto.conf"
 echo dashed >"$pgdata/-x.conf"
 flushing save_config.sh "$pgdata" 11
 ok 'save: a name with a leading dash' is "$(cat "$pgdata.follow_primary/config/data/-x.conf")" dashed
@@ -473,6 +488,12 @@ run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' 1 0/3000010 16777216
 ok 'rewind: fails when lost WAL cannot be taken out' fails_with no_space
 ok 'rewind: that is the data as it was, too' grep -qx phase=stopped "$pgdata.follow_primary/mark"
 ok 'rewind: and can be started, too' permitted
+rm "$pgdata.follow_primary/mark"
+chmod 702 "$pgdata"
+run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
+ok 'rewind: not what a failed one left, though its mark is gone' fails_with needs_copy
+ok 'rewind: nor is it to be started then' forbidden
+chmod o-w "$pgdata"
 ok 'rewind: with its WAL' is "$(cat "$pgdata/pg_wal/000000010000000000000003")" whole
 
 ### swap.sh, clean.sh
@@ -713,6 +734,61 @@ for place in beside inside; do
     kill "$server"
     wait "$server" 2>/dev/null
 done
+
+# A disk that is not mounted after a power failure is no folder without a copy.
+for one in data space1; do
+    lay_out inside
+    echo 0 >"$FP_TEST_CALLS"
+    FP_TEST_DIE_AT=9
+    PATH=$kill_bin:$PATH
+    swap
+    PATH=$FP_TEST_PATH
+    mount=$pgdata
+    [ "$one" = data ] || mount=$space1
+    mv "$mount" "$top/unmounted"
+    mkdir "$mount"
+    swap
+    ok "swap: goes on only with the disk of $one" fails_with swap_failed
+    rmdir "$mount"
+    mv "$top/unmounted" "$mount"
+    swap
+    ok "swap: and completes when it is back" swapped
+done
+
+# What is not the SSH user's to move; root may all.
+lay_out inside
+mkdir -p "$pgdata/backup/of root"
+chmod 500 "$pgdata/backup"
+if [ "$(id -u)" -ne 0 ]; then
+    swap
+    ok 'swap: not where something cannot be moved' fails_with permission
+    ok 'swap: and nothing was changed' is "$(read_all "$pgdata")$(ls "$work")" 'old old old old old old old old proven'
+    mkdir "$work/config"
+    echo 7 >"$work/config/complete"
+    run clear.sh "$pgdata" 7 150010 "$wal" "$space1"
+    ok 'clear: not where something cannot be removed' fails_with permission
+    ok 'clear: and nothing was changed' is "$(read_all "$pgdata")$(cd "$work" && echo *)" 'old old old old old old old old config layout proven'
+fi
+chmod 700 "$pgdata/backup"
+
+# What a mark says need not be so any more.
+lay_out
+mkdir "$pgdata/global"
+for phase in clearing stopped rewinding ready; do
+    printf 'job=7\nphase=%s\n' "$phase" >"$work/mark"
+    touch -d 2020-01-01 "$work/mark"
+    : >"$pgdata/postmaster.opts"
+    run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
+    case $phase in
+        clearing) ok 'survey: marked clearing, and there is data' printed mark=phase=stopped ;;
+        stopped) ok 'survey: marked stopped, and started since' is "$(grep '^mark' "$top/out")" '' ;;
+        rewinding) ok 'survey: marked rewinding, and started since' printed mark_stale=yes ;;
+        ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out")" 'mark=job=7\nphase=ready' ;;
+    esac
+done
+rm "$pgdata/PG_VERSION"
+run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
+ok 'survey: marked ready, and there is no data' fails_with data_gone
 
 lay_out
 rm -rf "$pgdata" "$wal" "$space1"
