@@ -255,6 +255,13 @@ for file in "$new_data/PG_VERSION" "$pgdata/PG_VERSION"; do
     [ -n "$major" ] || [ ! -f "$file" ] || { read_file "$file" && major=$text; }
 done
 
+# holds_copy FOLDER: is there WAL or a tablespace in it? Which of them it is for is
+# not known any more.
+holds_copy() {
+    [ -n "$(find "$1/" -mindepth 1 -maxdepth 1 \
+        '(' -name "PG_${major}_*" -o -name "$hex8$hex8$hex8*" -o -name archive_status ')' -print -quit 2>/dev/null)" ]
+}
+
 # The other folders, and the links that lead to them: the copy's name the places
 # where it was made, the old data's those that the copy has now.
 swap_others() {
@@ -262,7 +269,7 @@ swap_others() {
     while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
         n=$((n + 1))
         [ "$live" != "$pgdata" ] || continue
-        if ! there "$new" && [ -z "$(entries "$live" "$live" -print -quit 2>/dev/null)" ]; then
+        if ! there "$new" && ! holds_copy "$live"; then
             die swap_failed "the copy is neither in $new nor in $live: is the disk mounted?"
         fi
         away "$n" "$live" "$new" "$old"

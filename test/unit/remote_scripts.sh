@@ -767,7 +767,7 @@ if [ "$(id -u)" -ne 0 ]; then
     echo 7 >"$work/config/complete"
     run clear.sh "$pgdata" 7 150010 "$wal" "$space1"
     ok 'clear: not where something cannot be removed' fails_with permission
-    ok 'clear: and nothing was changed' is "$(read_all "$pgdata")$(cd "$work" && echo *)" 'old old old old old old old old config layout proven'
+    ok 'clear: and nothing was changed' is "$(read_all "$pgdata")$(cd "$work" && echo ./*)" 'old old old old old old old old ./config ./layout ./proven'
 fi
 chmod 700 "$pgdata/backup"
 
