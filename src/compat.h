@@ -27,7 +27,7 @@
 #define SLOT_IS_LOST			"false"
 #endif
 
-/* SQL: bytes done and in all of the base backup that client $1 takes. */
+/* SQL: bytes done and in all of the base backup that client $1 takes, and whether it has not begun yet. */
 #if PG_VERSION_NUM >= 130000
 #define BASE_BACKUP_PROGRESS \
 	"SELECT p.backup_streamed, p.backup_total, p.phase = 'waiting for checkpoint to finish' FROM pg_stat_progress_basebackup p " \

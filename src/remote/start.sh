@@ -11,8 +11,8 @@
 #                  written, PGDATA.follow_primary/server.log
 #
 # A server that runs already is a success; one that is on its way down is started
-# when it has ended.  The server is detached from this
-# process group and from this script's files.
+# when it has ended.  The server is detached from this process group and from this
+# script's files.
 #
 # prints: was_running=yes|no  pid=  status=ready|standby  log_file=
 # A mark that only says "stopped" goes when the server is up.
@@ -116,8 +116,9 @@ finish() {
 }
 
 # Waits for the status until the server is gone; $1 = seconds that a server may
-# take to appear, 0 = it is there: then returns when it is gone. While a pg_ctl waits too, whether the server is gone is its
-# to say: it knows the process that it started.
+# take to appear, 0 = it is there: then returns when it is gone. While a pg_ctl
+# waits too, whether the server is gone is its to say: it knows the process that it
+# started.
 await_status() {
     seen=no
     turn=0

@@ -175,15 +175,13 @@ if [ -r "$work/mark" ]; then
     phase=${text##*phase=}
     phase=${phase%%"$nl"*}
     # What a mark says need not be so any more. clear.sh removes PG_VERSION first:
-    # where it is, there is nothing missing, or other data. And a server that was
-    # started since it was stopped is not down by a job's doing.
+    # where it is, there is nothing missing, or other data.
     # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
     case $phase in
         clearing) [ ! -e "$pgdata/PG_VERSION" ] || text="phase=stopped" ;;
-        stopped) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || text= ;;
         rewinding) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || emit mark_stale yes ;;
     esac
-    [ -z "$text" ] || emit mark "$text"
+    emit mark "$text"
 fi
 # What is kept for people is no leftover.
 leftovers=no

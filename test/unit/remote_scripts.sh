@@ -774,14 +774,13 @@ chmod 700 "$pgdata/backup"
 # What a mark says need not be so any more.
 lay_out
 mkdir "$pgdata/global"
-for phase in clearing stopped rewinding ready; do
+for phase in clearing rewinding ready; do
     printf 'job=7\nphase=%s\n' "$phase" >"$work/mark"
     touch -d 2020-01-01 "$work/mark"
     : >"$pgdata/postmaster.opts"
     run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
     case $phase in
         clearing) ok 'survey: marked clearing, and there is data' printed mark=phase=stopped ;;
-        stopped) ok 'survey: marked stopped, and started since' is "$(grep '^mark' "$top/out")" '' ;;
         rewinding) ok 'survey: marked rewinding, and started since' printed mark_stale=yes ;;
         ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out")" 'mark=job=7\nphase=ready' ;;
     esac
