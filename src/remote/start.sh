@@ -171,7 +171,13 @@ collected_size=0
 
 if serving; then
     emit was_running yes
+    # It may have been told to stop just now, and not know yet: then a mark that says
+    # so stays.
+    marked=$phase
+    [ "$marked" != stopped ] || sleep 1
+    phase=
     await_status 0
+    phase=$marked
 else
     emit was_running no
 fi
