@@ -349,8 +349,8 @@ node_save_wal(Job *job)
 		!XLogRecPtrIsInvalid(job->plan.fork_lsn);
 
 	/* What is there once the data has been changed is not the node's own. */
-	if (job->wal_saved || job->node.mark == MARK_CLEARED ||
-		(job->node.mark == MARK_HALF_CHANGED && !job->node.mark_stale))
+	if (job->wal_saved ||
+		((job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED) && !job->node.mark_stale))
 	{
 		job_detail(job, job->wal_saved ? "done already" :
 				   "done by the job that was interrupted");

@@ -473,6 +473,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 			  bool copy_in_place, bool keep_old_data, JobPlan *plan)
 {
 	bool		has_data = node->pgdata_state == PGDATA_OK;
+	bool		cleared = node->mark == MARK_CLEARED && !node->mark_stale;
 	char	   *lacking;
 
 	if (plan->method != METHOD_BASEBACKUP || plan->finish || room->missing == 0)
@@ -481,16 +482,16 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 					   has_data ? " beside the data" : "", room->where);
 
 	/* What an interrupted job has begun to remove is of no use any more. */
-	if (room->missing_without_old > 0 || (!has_data && node->mark != MARK_CLEARED))
+	if (room->missing_without_old > 0 || (!has_data && !cleared))
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   has_data ?
 			   psprintf("Make room on the node. Even without its old data " INT64_FORMAT " MB would be missing.",
 						(room->missing_without_old >> 20) + 1) :
 			   "Make room on the node, then call follow_primary() again.");
-	else if (!copy_in_place && node->mark != MARK_CLEARED)
+	else if (!copy_in_place && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. Or set follow_primary.copy_in_place, or copy_in_place in the node's row: then the old data is removed before the copy is made, and there is none if the copy fails.");
-	else if (keep_old_data && node->mark != MARK_CLEARED)
+	else if (keep_old_data && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. keep_old_data = always forbids that the old data makes room for the copy.");
 	else if (plan->fork_timeline == 0 &&

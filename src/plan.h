@@ -99,7 +99,7 @@ typedef struct NodeFacts
 	bool		checksums;
 	NodeMark	mark;
 	bool		config_missing; /* its postgresql.conf is nowhere */
-	bool		mark_stale;		/* a server was started since it was left */
+	bool		mark_stale;		/* there may be other data since it was left */
 	bool		leftovers;		/* files of an earlier job, besides the mark */
 
 	/*

@@ -234,8 +234,8 @@ extension_schema(FunctionCallInfo fcinfo)
 				 errmsg("schema %s, which has the extension, belongs to role \"%s\", who is not a superuser",
 						name, GetUserNameFromId(owner, false)),
 				 errdetail("The owner could put other tables in the place of the extension's, and a job would use them as a superuser."),
-				 errhint("As a superuser, create the extension anew in a schema of its own: CREATE SCHEMA follow_primary; "
-						 "DROP EXTENSION follow_primary; CREATE EXTENSION follow_primary SCHEMA follow_primary.")));
+				 errhint("As a superuser: ALTER SCHEMA %s OWNER TO %s. If the role makes objects there, it needs GRANT CREATE ON SCHEMA %s then.",
+						 name, quote_identifier(GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false)), name)));
 	return pstrdup(name);
 }
 

@@ -115,7 +115,7 @@ as_it_was() {
 # Nothing was changed: the node is what it was.
 forget() {
     as_it_was
-    [ ! -e "$work/config/complete" ] || : >"$work/config/restored"
+    [ ! -e "$work/config/was_restored" ] || mv -f "$work/config/was_restored" "$work/config/restored"
     rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark "$was"
@@ -557,7 +557,11 @@ mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/"
 
 # When the job is ended here, so is pg_rewind, and it is told what that has changed.
 trap : TERM PIPE
-rm -f "$log" "$work/config/restored"
+rm -f "$log"
+if [ -e "$work/config/restored" ]; then
+    # forget() puts it back
+    mv -f "$work/config/restored" "$work/config/was_restored" && sync "$work/config" 2>/dev/null
+fi
 mark rewinding
 forbid_start
 logged "$log" "$@" </dev/null

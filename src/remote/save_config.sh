@@ -14,7 +14,8 @@
 #   config/standby   exists if standby.signal did
 #   config/complete  exists when all this is; holds JOB
 #   config/restored  exists while PGDATA has them: until something replaces them,
-#                    and when restore_config.sh has put all back
+#                    and when restore_config.sh has put all back; was_restored
+#                    while pg_rewind may replace them
 # What an interrupted job saved and did not put back is left as it is while the
 # mark says that PGDATA may hold the primary's files.
 #
@@ -44,7 +45,6 @@ finish() {
 }
 
 if [ -e "$work/mark" ] && ! grep -Eqx 'phase=(stopped|recovering)' "$work/mark" &&
-    { [ ! -e "$pgdata/PG_VERSION" ] || ! grep -qx phase=clearing "$work/mark"; } &&
     [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
     finish
 fi

@@ -174,11 +174,12 @@ if [ -r "$work/mark" ]; then
     read_file "$work/mark"
     phase=${text##*phase=}
     phase=${phase%%"$nl"*}
-    # What a mark says need not be so any more. clear.sh removes PG_VERSION first:
-    # where it is, there is nothing missing, or other data.
+    # What a mark says need not be so any more, when somebody has put other data
+    # there: clear.sh removes PG_VERSION first, and a half-rewound server is not
+    # started.
     # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
     case $phase in
-        clearing) [ ! -e "$pgdata/PG_VERSION" ] || text="phase=stopped" ;;
+        clearing) [ ! -e "$pgdata/PG_VERSION" ] || emit mark_stale yes ;;
         rewinding) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || emit mark_stale yes ;;
     esac
     emit mark "$text"

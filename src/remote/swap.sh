@@ -134,7 +134,8 @@ SWAPS
     done
 
     # of data that was in place once, and which somebody has removed since
-    rm -f "$work/config/restored"
+    rm -f "$work/config/restored" "$work/config/was_restored"
+    sync "$work/config" 2>/dev/null
     mark swapping
     phase=swapping
     rm -f "$work"/swap.away.*

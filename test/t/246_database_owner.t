@@ -21,8 +21,10 @@ for my $schema ('theirs', FollowPrimary::Node::pg_major() >= 15 ? 'public' : ())
     {
         my $r = $primary->try_sql("SELECT * FROM $schema.$call", dbname => 'theirs');
         is($r->{sqlstate}, '55000', "$call: refused in schema $schema, which is the owner's");
-        like($r->{hint}, qr/CREATE EXTENSION follow_primary SCHEMA follow_primary/, 'the hint says what to do');
+        like($r->{hint}, qr/^As a superuser: ALTER SCHEMA \Q$schema\E OWNER TO postgres\./, 'the hint says what to do');
     }
+    $primary->safe_psql("ALTER SCHEMA $schema OWNER TO postgres", dbname => 'theirs');
+    is($primary->try_sql("SELECT * FROM $schema.follow_primary_wait(1)", dbname => 'theirs')->{sqlstate}, '42704', 'and that does it');
     $primary->safe_psql('DROP EXTENSION follow_primary; CREATE EXTENSION follow_primary', dbname => 'theirs');
 }
 $primary->safe_psql('DROP EXTENSION follow_primary; CREATE SCHEMA ours; CREATE EXTENSION follow_primary SCHEMA ours', dbname => 'theirs');

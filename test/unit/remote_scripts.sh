@@ -361,18 +361,6 @@ for phase in stopped recovering; do
     run save_config.sh "$pgdata" 10
     ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" "corrected, $phase"
 done
-rm "$pgdata.follow_primary/config/restored"
-echo 15 >"$pgdata/PG_VERSION"
-printf 'job=9\nphase=clearing\n' >"$pgdata.follow_primary/mark"
-echo 'corrected, there' >"$pgdata/postgresql.auto.conf"
-run save_config.sh "$pgdata" 10
-ok "save again, marked clearing, and there is data: anew" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" 'corrected, there'
-rm "$pgdata.follow_primary/config/restored" "$pgdata/PG_VERSION"
-echo "the primary's" >"$pgdata/postgresql.auto.conf"
-run save_config.sh "$pgdata" 10
-ok "save again, marked clearing, and there is none: kept" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" 'corrected, there'
-printf 'job=9\nphase=recovering\n' >"$pgdata.follow_primary/mark"
-echo 'corrected, recovering' >"$pgdata/postgresql.auto.conf"
 echo dashed >"$pgdata/-x.conf"
 flushing save_config.sh "$pgdata" 11
 ok 'save: a name with a leading dash' is "$(cat "$pgdata.follow_primary/config/data/-x.conf")" dashed
@@ -481,6 +469,18 @@ program pg_rewind <<'END'
 #!/bin/sh
 echo 'pg_rewind: no rewind required'
 END
+# What PGDATA has is the node's own configuration afterwards if it was before.
+for before in restored nothing; do
+    rm -rf "$pgdata.follow_primary"
+    mkdir -p "$pgdata.follow_primary/config"
+    touch "$pgdata.follow_primary/config/complete" "$pgdata.follow_primary/config/$before"
+    printf 'job=7\nphase=ready\n' >"$pgdata.follow_primary/mark"
+    run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
+    # shellcheck disable=SC2012 # our own names
+    ok "rewind: not required, $before" is "$rc$(ls "$pgdata.follow_primary/config" | sort | tr '\n' ' ')" \
+        "0$(printf '%s\n' complete $before | sort | tr '\n' ' ')"
+done
+rm -rf "$pgdata.follow_primary"
 mkdir -p "$pgdata.follow_primary/segment.tmp"
 printf 'job=7\nphase=stopped\n' >"$pgdata.follow_primary/mark"
 echo whole >"$pgdata/pg_wal/000000010000000000000003"
@@ -780,7 +780,7 @@ for phase in clearing rewinding ready; do
     : >"$pgdata/postmaster.opts"
     run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
     case $phase in
-        clearing) ok 'survey: marked clearing, and there is data' printed mark=phase=stopped ;;
+        clearing) ok 'survey: marked clearing, and there is data' printed mark_stale=yes ;;
         rewinding) ok 'survey: marked rewinding, and started since' printed mark_stale=yes ;;
         ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out")" 'mark=job=7\nphase=ready' ;;
     esac
