@@ -322,6 +322,7 @@ after_rewind() {
             give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     done
     allow_start
+    rm -f "$work/config/was_restored"
     mark rewound
     rm -rf "$work/slots"
     emit result rewound

@@ -480,6 +480,18 @@ for before in restored nothing; do
     ok "rewind: not required, $before" is "$rc$(ls "$pgdata.follow_primary/config" | sort | tr '\n' ' ')" \
         "0$(printf '%s\n' complete $before | sort | tr '\n' ' ')"
 done
+program pg_rewind <<'END'
+#!/bin/sh
+echo 'pg_rewind: Done!'
+END
+touch "$pgdata.follow_primary/config/restored"
+run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
+# shellcheck disable=SC2012 # as above
+ok 'rewind: done, and the configuration is to be put back' is "$rc$(ls "$pgdata.follow_primary/config" | tr '\n' ' ')" '0complete nothing '
+program pg_rewind <<'END'
+#!/bin/sh
+echo 'pg_rewind: no rewind required'
+END
 rm -rf "$pgdata.follow_primary"
 mkdir -p "$pgdata.follow_primary/segment.tmp"
 printf 'job=7\nphase=stopped\n' >"$pgdata.follow_primary/mark"
