@@ -6,7 +6,7 @@
 use FollowPrimary::Test;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
-    conf => { 'follow_primary.progress_timeout' => '15s', wal_log_hints => 'on' });
+    conf => { 'follow_primary.progress_timeout' => '20s', wal_log_hints => 'on' });
 my ($primary, @nodes) = $cluster->nodes;
 my %tool = (basebackup => 'pg_verifybackup', rewind => 'pg_rewind', saving => 'pg_waldump');
 $tool{basebackup} = 'pg_basebackup' if FollowPrimary::Node::pg_major() < 13;
@@ -32,7 +32,7 @@ sub with_tool
     $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
     return;
 }
-my $works = 'end=$(($(date +%s) + 30)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
+my $works = 'end=$(($(date +%s) + 40)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
 
 # Each of them has rows of its own, which are lost.
 $primary->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
@@ -62,7 +62,7 @@ for my $case (@case)
     my $state = $primary->safe_psql("SELECT follow_primary_wait($id, '100 s')", timeout => 120);
     if ($first eq $works)
     {
-        is($state, 'succeeded', "$method: $tool works for 30 s without a word") or diag($row->('error'));
+        is($state, 'succeeded', "$method: $tool works for 40 s without a word") or diag($row->('error'));
         unlike($primary->safe_psql("SELECT string_agg(detail, ' ') FROM follow_primary_step WHERE job_id = $id"), qr/\n\n/, 'which leaves no trace in what is told');
         $primary->wait_for_catchup($node);
         is($node->safe_psql('SELECT count(*) FROM t'), 1000, 'the node is whole');
@@ -71,7 +71,7 @@ for my $case (@case)
     else
     {
         is($row->('state, step, error_code'), 'failed|save_wal|58000', "$tool stands still: that ends the job") or diag($row->('error'));
-        like($row->('error'), qr/made no progress for 15000 ms/, 'which says so');
+        like($row->('error'), qr/made no progress for 20000 ms/, 'which says so');
         $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $node->address ]}'");
         my $r = $primary->make_follow($node, method => $method, when_down => 'rejoin');
         ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
