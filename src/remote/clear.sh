@@ -58,8 +58,7 @@ while IFS= read -r folder; do
 done <<FOLDERS
 $folders
 FOLDERS
-rm -f "$work/config/restored" "$work/config/was_restored"
-sync "$work/config" 2>/dev/null
+configuration_goes
 printf 'job=%s\nmethod=basebackup\nphase=clearing\n' "$job" | put "$work/mark" || exit 1
 rm -f "$pgdata/PG_VERSION" || die permission "could not remove $pgdata/PG_VERSION"
 sync "$pgdata" 2>/dev/null

@@ -199,6 +199,13 @@ refuse_foreign() {
     fi
 }
 
+# configuration_goes: from the mark that follows on, PGDATA need not have the files
+# that save_config.sh saved.
+configuration_goes() {
+    rm -f "$work/config/restored" "$work/config/was_restored"
+    sync "$work/config" 2>/dev/null
+}
+
 # remove_copies: what an attempt to copy made, finished or not.
 remove_copies() {
     rm -rf "$work/proven" "$work/new"

@@ -133,9 +133,7 @@ SWAPS
         suffix=.$n
     done
 
-    # of data that was in place once, and which somebody has removed since
-    rm -f "$work/config/restored" "$work/config/was_restored"
-    sync "$work/config" 2>/dev/null
+    configuration_goes
     mark swapping
     phase=swapping
     rm -f "$work"/swap.away.*

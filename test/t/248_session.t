@@ -59,9 +59,7 @@ is(job('method'), 'none', 'and only proves it');
 # forbidden.
 my $bin = scratch_dir('bin');
 my $began = "$bin/began";
-symlink $_, $bin . '/' . s{.*/}{}r for glob(FollowPrimary::Node::bindir() . '/*');
-unlink "$bin/pg_rewind";
-spew("$bin/pg_rewind", "#!/bin/sh\n>'$began'\nexec sleep 100\n", 0755);
+FollowPrimary::Node::bindir_with($bin, 'pg_rewind', ">'$began'\nexec sleep 100\n");
 node_row("node_start_command = NULL, node_bin_dir = '$bin'");
 $old->promote;
 $old->safe_psql('INSERT INTO t VALUES (1003)');

@@ -11,24 +11,12 @@ my ($primary, @nodes) = $cluster->nodes;
 my %tool = (basebackup => 'pg_verifybackup', rewind => 'pg_rewind', saving => 'pg_waldump');
 $tool{basebackup} = 'pg_basebackup' if FollowPrimary::Node::pg_major() < 13;
 
-# PostgreSQL's programs, one of which first does this for so long.
+# Lets one of PostgreSQL's programs do this first.
 sub with_tool
 {
     my ($node, $tool, $first) = @_;
-    my $bin = scratch_dir('bin' . $node->name);
-    for my $file (glob $node->bin('*'))
-    {
-        my ($name) = $file =~ m{([^/]+)$};
-        if ($name eq $tool)
-        {
-            spew("$bin/$name", "#!/bin/sh\n$first\nexec '$file' \"\$@\"\n");
-            chmod 0755, "$bin/$name" or die $!;
-        }
-        else
-        {
-            symlink $file, "$bin/$name" or die $!;
-        }
-    }
+    my $bin = FollowPrimary::Node::bindir_with(scratch_dir('bin' . $node->name), $tool,
+        "$first\nexec '@{[ $node->bin($tool) ]}' \"\$@\"\n");
     $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
     return;
 }

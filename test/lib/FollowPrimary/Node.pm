@@ -35,6 +35,20 @@ sub bindir
     return $bindir;
 }
 
+# Makes the folder $dir one of PostgreSQL's programs, of which $tool is this script.
+sub bindir_with
+{
+    my ($dir, $tool, $script) = @_;
+    for my $program (glob bindir() . '/*')
+    {
+        my ($name) = $program =~ m{([^/]+)$};
+        next if $name eq $tool;
+        symlink $program, "$dir/$name" or die "symlink $dir/$name: $!";
+    }
+    spew("$dir/$tool", "#!/bin/sh\n$script", 0755);
+    return $dir;
+}
+
 # The major version of the servers: 11 … 18.
 my $major;
 
