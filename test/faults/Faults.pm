@@ -27,7 +27,7 @@ use FollowPrimary::Cluster;
 use FollowPrimary::Mounts;
 use FollowPrimary::Pgpool;
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until slurp spew
-    our_processes process_alive kill_tree);
+    our_processes process_alive process_tree kill_tree);
 use IO::Select;
 use IPC::Open3;
 use POSIX ();
@@ -656,12 +656,15 @@ sub _poll
     die "not seen: $what\n";
 }
 
-# The oldest process on the node whose command line matches.
+# The process on the node whose command line matches, and not one that it
+# started: process ids start anew after the largest.
 sub _remote_process
 {
     my ($self, $node, $regex) = @_;
     my %command = $node->host->ssh_commands;
-    my ($pid) = sort { $a <=> $b } grep { $command{$_} =~ $regex } keys %command;
+    my @matching = grep { $command{$_} =~ $regex } keys %command;
+    my %below = map { my $pid = $_; map { $_ => 1 } grep { $_ != $pid } process_tree($pid) } @matching;
+    my ($pid) = grep { !$below{$_} } @matching;
     return $pid;
 }
 
