@@ -211,7 +211,7 @@ node_lock(Job *job)
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
 			 "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
 			 "If that server should not be a primary, stop it first. "
-			 "If its host is gone, the node's sshd may not know yet: end the process there that has the lock's file open (fuser tells), and call follow_primary() again.");
+			 "If it hangs, end the process on the node that has the lock's file open (fuser tells), and call follow_primary() again.");
 	if (remote_failed_for(&reply, "no_flock"))
 		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
@@ -219,9 +219,13 @@ node_lock(Job *job)
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
 	if (!remote_says(&reply, "fresh", "yes"))
 	{
+		const char *taken_from = remote_get(&reply, "taken_from");
+
 		/* Another job may have come and gone since the survey. */
 		survey(job);
-		job_detail(job, "%s, and another look at the node", text_of(&reply, "file"));
+		job_detail(job, "%s%s%s, and another look at the node", text_of(&reply, "file"),
+				   taken_from ? ", taken from a job whose host does not answer: " : "",
+				   taken_from ? taken_from : "");
 		return STEP_NEEDS_PLAN;
 	}
 	job_detail(job, "%s", text_of(&reply, "file"));

@@ -44,6 +44,8 @@ struct SshSession
 	bool		encrypted;		/* the handshake is done */
 	bool		lost;			/* broken, or in the middle of a call that
 								 * cannot be taken up again */
+	bool		unfinished;		/* a script was given up, and may go on for
+								 * seconds */
 	LIBSSH2_CHANNEL *shell;		/* of a shell that waits for work, or NULL */
 	LIBSSH2_CHANNEL *held;		/* the held script's, or NULL */
 	char		local_address[NI_MAXHOST];

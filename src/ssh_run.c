@@ -8,10 +8,9 @@
  * takes its shell with it, and the next one gets a new shell.
  *
  * One script can be held: it goes on, in a shell of its own, while others run.
- * It has nothing to say, so nothing of it is read any more: whatever comes from
- * it, EOF included, means that it has ended.  libssh2 takes in the packets of
- * all channels, whichever is read, so run_check_held() sees that without
- * sending or receiving anything itself.
+ * It has nothing to say but newlines, by which the other side finds out whether
+ * we are still there: whatever else comes from it, EOF included, means that it
+ * has ended.
  *
  * libssh2 keeps a single half-sent packet per session.  While it has one, only
  * the call that began it may be made (any other fails with BAD_USE); see
@@ -39,15 +38,20 @@
 #define SSH_CLOSE_MS			5000	/* after the remote end has closed */
 #define SSH_ABANDON_MS			2000
 #define SSH_RELEASE_MS			1000
+#define SSH_OVER				"over\n"	/* to the held script: no other runs */
 #define SSH_TICK_MS				1000
 #define SSH_TICK_SLOWS			4	/* each is a quarter longer than the last */
 
 #define SSH_READ_SIZE			32768
 #define SSH_READS_PER_TURN		32
 
-/* The calls a turn of ssh_run() consists of, in order. */
+/*
+ * The calls a turn of ssh_run() consists of, in order.  The held script's come
+ * first: when it has ended, nothing is sent.
+ */
 typedef enum RunStep
 {
+	RUN_READ_HELD,
 	RUN_WRITE,
 	RUN_READ_STDOUT,
 	RUN_READ_STDERR,
@@ -85,7 +89,8 @@ typedef struct SshRun
 
 static void run_open(SshRun *run);
 static bool run_take_shell(SshRun *run);
-static void run_check_held(SshRun *run);
+static void run_read_held(SshRun *run);
+static bool run_has_news_of_held(SshRun *run);
 static void run_until_over(SshRun *run);
 static void run_turn(SshRun *run);
 static bool run_is_half_sent(SshRun *run);
@@ -150,10 +155,7 @@ run_open(SshRun *run)
 	int			rc = LIBSSH2_ERROR_SOCKET_DISCONNECT;
 
 	if (run->command->hold_at == NULL && ssh_is_alive(session) && run_take_shell(run))
-	{
-		run_check_held(run);
 		return;
-	}
 	if (ssh_is_alive(session))
 	{
 		do
@@ -164,9 +166,6 @@ run_open(SshRun *run)
 	}
 	if (rc == 0)
 	{
-		run_check_held(run);
-		if (run->over)
-			return;
 		doing = "start a shell on";
 		do
 			rc = libssh2_channel_exec(run->channel, run->command->shell);
@@ -222,21 +221,6 @@ run_take_shell(SshRun *run)
 	return false;
 }
 
-/* The server answers in order, so what ended before this command is known. */
-static void
-run_check_held(SshRun *run)
-{
-	LIBSSH2_CHANNEL *held = run->session->held;
-	unsigned long unread = 0;
-
-	if (held == NULL)
-		return;
-	(void) libssh2_channel_window_read_ex(held, &unread, NULL);
-	if (unread > 0 || libssh2_channel_eof(held) != 0)
-		run_end(run, SSH_END_UNHELD,
-				pstrdup("the command that has to run beside it has ended"));
-}
-
 bool
 ssh_is_holding(const SshSession *session)
 {
@@ -280,6 +264,14 @@ ssh_release(SshSession *session)
 	session->shell = NULL;		/* freed with the session */
 	if (session->held == NULL)
 		return;
+	if (!session->lost && !session->unfinished)
+	{
+		do
+			rc = (int) libssh2_channel_write(session->held, SSH_OVER, strlen(SSH_OVER));
+		while (ssh_wait_quietly(session, rc, deadline));
+		if (rc < 0)
+			session->lost = true;
+	}
 	if (!session->lost)
 	{
 		do
@@ -323,15 +315,13 @@ run_until_over(SshRun *run)
 		run->moved = run->arrived = false;
 		if (!run->over)
 			run_turn(run);
-		if (!run->over)
-			run_check_held(run);
 		if (!run->over && !run->half_sent)
 			run_check_ended(run);
 		if (!run->over && !run->moved && !run->half_sent)
 			run_check_closed(run);
 		if (!run->over)
 			run_check_limits(run);
-		if (!run->over && !run->moved)
+		if (!run->over && !run->moved && !run_has_news_of_held(run))
 			run_sleep(run);
 	}
 }
@@ -345,11 +335,13 @@ run_turn(SshRun *run)
 {
 	RunStep		step = run->first_step;
 
-	run->first_step = RUN_WRITE;
+	run->first_step = RUN_READ_HELD;
 	run->half_sent = false;
 	for (; step < RUN_STEPS && !run->over; step++)
 	{
-		if (step == RUN_WRITE)
+		if (step == RUN_READ_HELD)
+			run_read_held(run);
+		else if (step == RUN_WRITE)
 			run_write(run);
 		else
 			run_read(run, step);
@@ -367,6 +359,53 @@ run_is_half_sent(SshRun *run)
 {
 	return (libssh2_session_block_directions(run->session->handle) &
 			LIBSSH2_SESSION_BLOCK_OUTBOUND) != 0;
+}
+
+/* libssh2 tells of EOF once all that came before it has been read. */
+static void
+run_read_held(SshRun *run)
+{
+	LIBSSH2_CHANNEL *held = run->session->held;
+	bool		has_ended = false;
+	char		buffer[64];		/* too few for libssh2 to widen the window */
+	ssize_t		rc;
+
+	if (held == NULL)
+		return;
+	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR && !has_ended; stream++)
+	{
+		while ((rc = libssh2_channel_read_ex(held, stream, buffer, sizeof(buffer))) > 0)
+		{
+			for (ssize_t i = 0; i < rc && stream == 0; i++)
+				has_ended = has_ended || buffer[i] != '\n';
+		}
+		if (rc == LIBSSH2_ERROR_EAGAIN && run_is_half_sent(run))
+		{
+			run->half_sent = true;
+			return;
+		}
+		if (rc < 0 && rc != LIBSSH2_ERROR_EAGAIN)
+		{
+			run_lose(run, (int) rc);
+			return;
+		}
+	}
+	if (has_ended || libssh2_channel_eof(held) != 0)
+		run_end(run, SSH_END_UNHELD,
+				pstrdup("the command that has to run beside it has ended"));
+}
+
+/* The packets of all channels are taken in, whichever is read. */
+static bool
+run_has_news_of_held(SshRun *run)
+{
+	LIBSSH2_CHANNEL *held = run->session->held;
+	unsigned long unread = 0;
+
+	if (held == NULL || run->half_sent)
+		return false;
+	(void) libssh2_channel_window_read_ex(held, &unread, NULL);
+	return unread > 0 || libssh2_channel_eof(held) != 0;
 }
 
 static void
@@ -723,6 +762,7 @@ run_abandon(SshRun *run)
 	if (session->handle == NULL || run->result->end == SSH_END_HELD ||
 		(run->result->end == SSH_END_DONE && run->channel == NULL))
 		return;
+	session->unfinished = true;
 	if (run->channel == NULL)
 		session->lost = true;
 	else if (!session->lost && !run->closed)

@@ -8,16 +8,25 @@
 # Two servers may both take themselves for the primary, so the lock is where the
 # data is: flock(1) on PGDATA.follow_primary.lock, or on a file in the home
 # directory if the account may not write beside PGDATA. When the file is there
-# but not locked, it is what a power failure left, and no harm.
+# but not locked, it is what a power failure left, and no harm. Its lines are WHO,
+# the holder's process id and SSH_CONNECTION, and "ending" when that is so.
 #
 # Once it has said held=yes it goes on until its stdin ends, as it does when the
-# channel ends, or until SIGTERM; it takes the file away then.
+# channel ends, or until SIGTERM; it takes the file away then. Without the word
+# "over" before that, a script of the job may go on for the seconds that the
+# wrapper leaves it, and the lock is held for as long.
+#
+# A host that vanishes says nothing, and its connection would live on for hours.
+# So whoever finds the lock taken has the holder's sshd send a newline. If TCP
+# repeats it five times, for some six seconds, and is not answered, that sshd is
+# ended. A host that is back, and knows of no such connection, answers so.
 #
 # Another job may have had the lock between the survey and now: a lock file that
 # came or went tells.
 #
 # prints: file=     the lock's file
 #         fresh=yes|no  no: what the survey saw may have changed
+#         taken_from=   WHO of a job whose host did not answer
 #         held=yes  the last line
 # fails:  locked       another job has it; the message is that job's WHO
 #         no_flock     there is no flock(1)
@@ -32,6 +41,69 @@ who=$2
 beside=$3
 
 umask 077
+
+# stat_of PID: sets parent and session.
+stat_of() {
+    { IFS= read -r text <"/proc/$1/stat"; } 2>/dev/null || return
+    # shellcheck disable=SC2086 # words; a name, in parentheses, may have spaces
+    set -- ${text##*) }
+    parent=$2 session=$4
+}
+
+# answer: what the host at the other end of the holder's connection makes of what
+# was sent: yes, no, wait, or gone, without a connection.
+answer() {
+    # sl local remote state tx_queue:rx_queue timer:when retransmits, hexadecimal
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$(printf ':%04X$' "$port")" -v client_port="$(printf ':%04X$' "$client_port")" '
+            $2 ~ port && $3 ~ client_port {
+                found = 1
+                if ($5 ~ /^00000000:/)
+                    yes = 1
+                else if ($7 < "00000005")
+                    wait = 1
+            }
+            END { print !found ? "gone" : yes ? "yes" : wait ? "wait" : "no" }'
+}
+
+# end_sshd PID: the nearest that the process descends from, this session's own.
+end_sshd() {
+    process=$1
+    while stat_of "$process" && [ "$parent" -gt 1 ]; do
+        process=$parent
+        { IFS= read -r name <"/proc/$process/comm"; } 2>/dev/null || return
+        case $name in
+            sshd*) kill "$process" 2>/dev/null && return ;;
+        esac
+    done
+    return 1
+}
+
+# lets_go: may whoever has the lock let it go soon? Asked once a second.
+asked=0 roused='' taken_from=''
+lets_go() {
+    asked=$((asked + 1))
+    [ "$asked" -le 20 ] || return
+    owner='' holder='' client_port='' port='' ending=''
+    { IFS= read -r owner; read -r holder _ client_port _ port; read -r ending; } 2>/dev/null <"$file"
+    [ -z "$ending" ] || return 0
+    # shellcheck disable=SC2039,SC3013
+    if [ -z "$port" ] || ! [ "/proc/$holder/fd/9" -ef "$file" ]; then
+        # It may be about to write there, or the file be another's by now.
+        [ "$asked" -le 2 ]
+        return
+    fi
+    if [ "$roused" != "$holder" ]; then
+        roused=$holder
+        [ -p "/proc/$holder/fd/1" ] && (echo >"/proc/$holder/fd/1") 2>/dev/null
+        return
+    fi
+    case $(answer) in
+        yes) return 1 ;;
+        no) end_sshd "$holder" && taken_from=$owner ;;
+    esac
+    return 0
+}
 
 command -v flock >/dev/null 2>&1 || die no_flock "there is no program flock on the PATH of $(id -un)"
 
@@ -54,31 +126,61 @@ while :; do
     # A job that has just ended may need a moment to let go.
     flock -w 1 9
     case $? in
-        0) ;;
-        1) die locked "$(cat "$file" 2>/dev/null)" ;;
+        0)
+            # Whoever had the lock removed the file: is this the one that others see?
+            # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+            [ "$file" -ef /proc/self/fd/9 ] && break
+            ;;
+        1) lets_go || die locked "$(head -n 1 "$file" 2>/dev/null)" ;;
         *) die lock_failed "could not lock $file" ;;
     esac
-    # Whoever had the lock removed the file: is this the one that others see?
-    # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
-    if [ "$file" -ef /proc/self/fd/9 ]; then
-        break
-    fi
     fresh=no
 done
 
-# The file goes while it is locked. The wrapper's watcher need not wait then for
-# others of its process group.
-# shellcheck disable=SC2154 # the wrapper's
+# others_go_on: is there something of another script of this SSH connection? What
+# it started in a session of its own, as a server is, does not count, and what
+# ignores SIGTERM only waits for the others: a wrapper's watcher, logged()'s tee.
+others_go_on() {
+    # shellcheck disable=SC2013 # names without spaces
+    for other in $(grep -lzxF "SSH_CONNECTION=${SSH_CONNECTION:-}" /proc/[0-9]*/environ 2>/dev/null); do
+        other=${other#/proc/} other=${other%/*}
+        stat_of "$other" || continue
+        [ "$session" != "$own" ] || continue
+        ! grep -q '^SigIgn:.*[4-7c-f]...$' "/proc/$other/status" 2>/dev/null || continue
+        case $({ tr '\0' ' ' <"/proc/$session/cmdline"; } 2>/dev/null) in
+            '' | *' -s follow_primary ') return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# The file goes while it is locked.
 let_go() {
+    trap '' TERM INT HUP
+    tries=0
+    while [ "$over" != yes ] && [ "$tries" -lt 50 ] && others_go_on; do
+        [ "$tries" -ne 0 ] || echo ending >>"$file"
+        tries=$((tries + 1))
+        sleep 0.1
+    done
     rm -f "$file"
-    [ -z "${watcher:-}" ] || kill -KILL 0
     exit 0
 }
+over=no own='' self=''
 trap let_go TERM INT HUP
-printf '%s\n' "$who" >"$file"
+if [ -r /proc/self/stat ]; then
+    read -r self _ </proc/self/stat
+    stat_of "$self" && own=$session
+fi
+printf '%s\n%s %s\n' "$who" "$self" "${SSH_CONNECTION:-}" >"$file"
+# shellcheck disable=SC2154 # watcher is the wrapper's
+[ -z "${watcher:-}" ] || kill -KILL "$watcher"
 emit file "$file"
 emit fresh "$fresh"
+[ -z "$taken_from" ] || emit taken_from "$taken_from"
 emit held yes
 exec 2>/dev/null
-while read -r _; do :; done
+while read -r word; do
+    [ "$word" != over ] || over=yes
+done
 let_go

@@ -5,7 +5,8 @@
 # shell reads from its stdin, one for each script of a job. What else comes on
 # stdin while the script runs is watched: when the SSH channel ends, for whatever
 # reason, the whole process group is ended, so that nothing outlives the job. A
-# script that is held (HOLD is yes) waits for that end on its own stdin. The marker
+# script that is held (HOLD is yes) has that stdin too, and watches it in the
+# watcher's stead, which it kills, once it holds what it is there for. The marker
 # lines tell the worker where the script's own output begins, past all that the
 # account's start-up files and earlier scripts say, and, beyond doubt, that and how
 # the script ended.
@@ -31,11 +32,12 @@ watcher=$!
 # process list.
 if [ "$hold" = yes ]; then
     (eval "$script") <&3 3<&-
+    status=$?
 else
     (eval "$script") </dev/null 3<&-
+    status=$?
+    # It must be gone before more comes on stdin.
+    { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
 fi
-status=$?
-# It must be gone before more comes on stdin.
-{ kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
 printf '\n%s end %s\n' "$nonce" "$status" >&2
 printf '\n%s end %s\n' "$nonce" "$status"

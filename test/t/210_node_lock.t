@@ -90,7 +90,7 @@ sub state_of
 hold($new, 'slot');
 my $first = $new->psql_start($new->follow_sql($node));
 wait_held($new, 1);
-like(slurp(lock_file($node)), qr/\AJob 1 of the primary \S+:\d+ has it since \S+ \S+ UTC\.\n\z/, 'the lock file says who has it');
+like(slurp(lock_file($node)), qr/\AJob 1 of the primary \S+:\d+ has it since \S+ \S+ UTC\.\n\d+ \S+ \d+ \S+ \d+\n\z/, 'the lock file says who has it');
 is((stat lock_file($node))[2] & 0777, 0600, 'and only its owner can read it');
 
 my $before = state_of($old, $node);
@@ -240,6 +240,31 @@ is($first->wait(60), 0, 'the first has ended') or diag($first->err);
 $new->safe_psql('DROP TRIGGER hold_end ON follow_primary_job');
 
 #
+# A script that takes its time to end
+#
+
+my $dir = scratch_dir('lock');
+my $bin = FollowPrimary::Node::bindir_with(scratch_dir('stubborn'), 'pg_basebackup',
+    "trap : TERM; echo \$\$ >'$dir/pid'; while :; do sleep 0.1; done");
+$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
+$first = $new->psql_start($new->follow_sql($node, method => 'basebackup'));
+wait_until('the copy is under way', sub { -s "$dir/pid" });
+my ($stubborn) = slurp("$dir/pid") =~ /(\d+)/;
+is($new->safe_psql('SELECT follow_primary_cancel(max(id)) FROM follow_primary_job'), 't', 'a copy that does not end at once is cancelled');
+isnt($first->wait(30), 0, 'its caller is told');
+my $unlocked = 0;
+wait_until('all of it has ended', sub {
+    my $locked = -e lock_file($node);
+    return 1 if !process_alive($stubborn);
+    $unlocked++ if !$locked;
+    return;
+}, 10);
+is($unlocked, 0, 'the node is locked for as long as something of it goes on');
+$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $node->address ]}'");
+$r = $new->make_follow($node, method => 'basebackup');
+ok($r->{ok}, 'and then the next call goes through') or diag($r->{err});
+
+#
 # Two nodes, one server
 #
 
@@ -258,7 +283,6 @@ is(join(' ', grep { !m{/lost_wal-\d+\z} } map { glob $_->pgdata . '.follow_prima
 #
 
 my $script = "$FindBin::Bin/../../src/remote/lock.sh";
-my $dir    = scratch_dir('lock');
 
 # What keeps it from being taken by two: many who take it and let it go.
 spew("$dir/take", <<'END');

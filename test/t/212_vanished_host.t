@@ -1,0 +1,67 @@
+# The primary's host vanishes in the middle of a job, without a word to the node's
+# sshd, which goes on to wait for it: the job of its successor ends what was begun
+# on the node, takes the lock over, and says so. What is dropped are the real
+# packets of one real connection, by a packet filter in a network namespace of the
+# test's own: a datagram from that port to port 9 begins it.
+
+use IO::Socket::INET;
+
+use FollowPrimary::Test;
+use FollowPrimary::Mounts;
+
+my $made = FollowPrimary::Mounts::enter(<<'END', network => 1);
+export PATH="$PATH:/usr/sbin:/sbin"
+ip link set lo up &&
+nft 'table ip vanished {
+    set ports { type inet_service; size 16; flags dynamic; }
+    chain input {
+        type filter hook input priority 0;
+        udp dport 9 add @ports { udp sport } drop
+        tcp sport @ports drop
+        tcp dport @ports drop
+    }
+}'
+END
+plan(skip_all => 'namespaces or packet filters cannot be made here (unshare, ip, nft)') if !$made;
+
+sub remote_sleep
+{
+    return grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /^sleep.987654/ } our_processes();
+}
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
+my ($primary, $successor, $node) = $cluster->nodes;
+my $lock = $node->pgdata . '.follow_primary.lock';
+my $host = $node->address;
+
+my $slow = FollowPrimary::Node::bindir_with(scratch_dir('slow'), 'pg_basebackup', 'exec sleep 987654');
+$primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$slow' WHERE host = '$host'");
+my $job = $primary->psql_start($primary->follow_sql($node, method => 'basebackup'));
+wait_until('the copy is under way', sub { remote_sleep() });
+$primary->wait_for_catchup($successor);
+my ($who, $port) = slurp($lock) =~ /\A(Job 1 of the primary .*)\n\d+ \S+ (\d+) \S+ \d+\n\z/ or die "not expected in the lock file\n";
+
+# While the host is there, the lock is its job's.
+$successor->promote;
+$successor->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '$host'");
+my $r = $successor->make_follow($node);
+is($r->{sqlstate}, '55006', 'the job of a host that answers keeps the node') or diag($r->{err});
+is($r->{detail}, $who, 'which says who it is');
+is(scalar(remote_sleep()), 1, 'and goes on');
+
+IO::Socket::INET->new(Proto => 'udp', LocalAddr => '127.0.0.1', LocalPort => $port, PeerAddr => '127.0.0.1', PeerPort => 9)->send('gone')
+    or die "send: $!";
+$primary->kill9;
+isnt($job->wait(10), 0, 'the primary is gone');
+is(scalar(remote_sleep()), 1, 'the node has not noticed');
+
+$r = $successor->make_follow($node);
+ok($r->{ok}, 'the successor has its way') or diag($r->{err});
+like($r->{err}, qr/lock: \Q$lock, taken from a job whose host does not answer: $who\E, and another look at the node/, 'and tells what it did');
+is(scalar(remote_sleep()), 0, 'nothing of the first job goes on');
+ok(!-e $lock, 'nor is its lock there');
+$successor->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$successor->wait_for_catchup($node);
+is($node->safe_psql('SELECT i FROM t'), 1, 'the node follows');
+
+done_testing();
