@@ -291,6 +291,9 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->mark = read_mark(remote_get(reply, "mark"));
 	node->mark_stale = remote_says(reply, "mark_stale", "yes");
+	/* Nothing has been moved, and what has been written since is to be saved. */
+	if (node->mark == MARK_HALF_SWAPPED && node->mark_stale)
+		node->mark = MARK_BEFORE_CHANGE;
 	node->leftovers = remote_says(reply, "leftovers", "yes");
 	value = remote_get(reply, "home");
 	job->node_home = pstrdup(value ? value : "");

@@ -64,4 +64,27 @@ $r = $new->make_follow($lost, when_down => 'rejoin');
 ok($r->{ok}, 'it is asked back') or diag($r->{err});
 is(last_job($new, 'method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
 
+# Another job ends before it has moved anything, and the node's own data is used
+# again before the next call.
+$lost->promote;
+$lost->safe_psql('INSERT INTO t SELECT 4');
+$lost->stop;
+$new->hold_step('swap');
+$call = $new->psql_start($new->follow_sql($lost, method => 'basebackup', when_down => 'rejoin'));
+$new->wait_held(1, 60);
+my ($beside) = $lost->pgdata =~ m{(.*)/};
+my $mode = (stat $beside)[2] & 07777;
+chmod 0500, $beside or die "chmod: $!";
+$new->release_step;
+isnt($call->wait(60), 0, 'a swap cannot begin');
+chmod $mode, $beside or die "chmod: $!";
+like(slurp($lost->pgdata . '.follow_primary/mark'), qr/^phase=swapping$/m, 'its mark says that it was about to');
+is(last_job($new, 'lost_transactions'), 1, 'what would have been lost is saved');
+$lost->start;
+$lost->safe_psql('INSERT INTO t SELECT 5');
+$lost->stop;
+$r = $new->make_follow($lost, method => 'basebackup', when_down => 'rejoin');
+ok($r->{ok}, 'the next call replaces data that was used since') or diag($r->{err});
+is(last_job($new, 'lost_transactions'), 2, 'and saves what was written there, too');
+
 done_testing();

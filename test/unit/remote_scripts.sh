@@ -797,6 +797,18 @@ for phase in clearing rewinding ready; do
         ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out")" 'mark=job=7\nphase=ready' ;;
     esac
 done
+printf 'job=7\nphase=swapping\n' >"$work/mark"
+for written in 2020-01-01 2100-01-01; do
+    : >"$pgdata/global/pg_control"
+    touch -d "$written" "$pgdata/global/pg_control"
+    run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
+    ok "survey: marked swapping, nothing moved, last written in $written" \
+        is "$(grep '^mark_stale' "$top/out")" "$([ "$written" = 2020-01-01 ] || echo mark_stale=yes)"
+done
+mv "$work/new" "$work/new.gone"
+run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
+ok 'survey: marked swapping, all moved, and started' is "$(grep '^mark_stale' "$top/out")" ''
+printf 'job=7\nphase=ready\n' >"$work/mark"
 rm "$pgdata/PG_VERSION"
 run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
 ok 'survey: marked ready, and there is no data' fails_with data_gone
