@@ -25,6 +25,7 @@ use warnings;
 
 use FollowPrimary::Cluster;
 use FollowPrimary::Mounts;
+use FollowPrimary::Network;
 use FollowPrimary::Pgpool;
 use FollowPrimary::Scratch qw(scratch_dir run_command run_ok wait_until slurp spew
     our_processes process_alive process_tree kill_tree);
@@ -77,25 +78,27 @@ my %middle = (
 # the old data has made room, nothing is to be moved away.
 my %renames_of = (finish => 0, asked => 4, mounted => 8, in_place => 3);
 
-my @faults = qw(terminate kill immediate cut power freeze full failover demote);
+my @faults = qw(cancel terminate kill immediate cut power freeze network full failover demote);
 
 sub methods { return @methods }
 sub faults  { return @faults }
 
 #
-# Where the node's disk can be filled
+# Where the node's disk can be filled, and its network be gone
 #
 
 # Runs the program again where there is a small file system, and mount points in
 # it: they are of one device, which only tells the kernel that nothing can be
-# renamed from one to the other. Returns when that is where we are, or when the
-# kernel does not let an ordinary account have it.
+# renamed from one to the other. The network is one of its own, which can lose
+# packets. Returns when that is where we are, or when the kernel does not let an
+# ordinary account have it.
 my $mounts;
 
 sub enter_namespace
 {
     $mounts = FollowPrimary::Mounts::enter('mkdir disk && mount -t tmpfs -o mode=0700,size=' . DISK_MB . 'm tmpfs disk && '
-        . 'for d in data wal ts; do mkdir -p -m 0700 disk/bound/$d disk/mounts/$d && mount --bind disk/bound/$d disk/mounts/$d; done');
+        . 'for d in data wal ts; do mkdir -p -m 0700 disk/bound/$d disk/mounts/$d && mount --bind disk/bound/$d disk/mounts/$d; done && '
+        . FollowPrimary::Network::FILTER, network => 1);
     return;
 }
 
@@ -128,7 +131,7 @@ sub new
     my ($old, $new, $third, $sibling) = $cluster->nodes;
 
     $self->{disk} = $mounts ? "$mounts/disk" : scratch_dir('disk');
-    $self->{can_fill} = $mounts ? 1 : 0;
+    $self->{has_namespace} = $mounts ? 1 : 0;
 
     # Its own place for each: the node's data where the disk can be filled,
     # with a tablespace.
@@ -437,7 +440,7 @@ sub cases
     my $wanted = sub { my ($key, $value) = @_; return !defined $want{$key} || $value =~ /\A(?:$want{$key})\z/ };
 
     # Never fill a disk that is not ours.
-    my @possible = grep { $self->{can_fill} || !/^(?:mounted|in_place)$/ } @methods;
+    my @possible = grep { $self->{has_namespace} || !/^(?:mounted|in_place)$/ } @methods;
     for my $method (grep { $wanted->(method => $_) } @possible)
     {
         my @steps = grep { $wanted->(step => $_) } $self->steps($method);
@@ -533,8 +536,8 @@ sub run
 {
     my ($self, $case) = @_;
     $case->{seconds} = 0;
-    return 'skip: no mount namespace for this account'
-        if !$self->{can_fill} && ($case->{fault} eq 'full' || $case->{method} =~ /^(?:mounted|in_place)$/);
+    return 'skip: no mount and network namespaces for this account'
+        if !$self->{has_namespace} && ($case->{fault} =~ /^(?:full|network)$/ || $case->{method} =~ /^(?:mounted|in_place)$/);
     return 'skip: fewer folders are to be renamed'
         if $case->{point} =~ /^rename(\d)/ && $1 > ($renames_of{ $case->{method} } // 6);
     my $begun = time;
@@ -606,7 +609,8 @@ sub _run
     $self->_check_row($primary, $job, $fault, $said);
     $self->_thaw_held;
     $lift->() if $lift;
-    $self->_check_processes($primary);
+    # TCP tries again after twice the time each time.
+    $self->_check_processes($primary, $fault eq 'network' ? 20 : 6);
     $self->_check_data($node, $fault, $old_rows);
     $node->host->ssh_start;
 
@@ -778,6 +782,13 @@ sub _worker
     return $self->_sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'follow_primary'") || die "there is no worker\n";
 }
 
+sub _fault_cancel
+{
+    my ($self, $node, $point, $job) = @_;
+    $self->_sql("SELECT follow_primary_cancel($job)") eq 't' or die "the job cannot be cancelled\n";
+    return;
+}
+
 sub _fault_terminate
 {
     my ($self) = @_;
@@ -848,6 +859,29 @@ sub _fault_freeze
     return sub { $node->host->ssh_thaw };
 }
 
+# The packets between the node and the primary, for as long: those of the SSH
+# connection and of the node's SQL port, and of what the node has open itself.
+sub _fault_network
+{
+    my ($self, $node, $point) = @_;
+    my $address = $node->address;
+    my $primary = $self->{primary}->address;
+    my %pid = map { $_ => 1 } process_tree($node->pid // ()), $self->_remote_processes;
+    my @ports = map { /:(\d+) +\Q$primary\E:\d+ / && grep({ $pid{$_} } /pid=(\d+)/g) ? $1 : () } split /\n/, run_ok([ 'ss', '-Htnp' ]);
+    my $lift = sub {
+        FollowPrimary::Network::pass_port($_) for @ports;
+        FollowPrimary::Network::pass_address($address);
+    };
+    FollowPrimary::Network::lose_port($_) for @ports;
+    FollowPrimary::Network::lose_address($address);
+    $self->_release;
+    $self->_thaw_held;
+    return $lift if $point eq 'middle';
+    sleep 1.5;
+    $lift->();
+    return;
+}
+
 # Only ever the small file system that is ours.
 sub _fault_full
 {
@@ -908,6 +942,7 @@ sub _check_row
     my $shown = $primary->safe_psql("SELECT state FROM follow_primary_progress WHERE id = $job");
     my $expected =
           $fault =~ /^(?:kill|immediate|failover)$/ ? qr/^(?:running|interrupted)$/
+        : $fault eq 'cancel'                        ? qr/^cancelled$/
         : $fault eq 'terminate'                     ? qr/^interrupted$/
         : $fault eq 'demote'                        ? qr/^(?:interrupted|succeeded)$/
         : $fault eq 'power'                         ? qr/^(?:failed|succeeded|skipped)$/
@@ -916,7 +951,7 @@ sub _check_row
     die "the row says $state ($error); the caller was told: $said\n" if $state !~ $expected;
     die "follow_primary_progress shows $shown, the row says $state\n"
         if $shown ne ($state eq 'running' ? 'interrupted' : $state);
-    if ($state =~ /^(?:failed|interrupted)$/)
+    if ($state =~ /^(?:failed|cancelled|interrupted)$/)
     {
         die "the row lacks a part: state $state, error_code $code, error $error, hint $hint\n"
             if grep { $_ eq '' } $code, $error, $hint;
@@ -950,8 +985,8 @@ sub _remote_processes
 
 sub _check_processes
 {
-    my ($self, $primary) = @_;
-    eval { wait_until('no remote process is left', sub { !$self->_remote_processes }, 6) } or do
+    my ($self, $primary, $seconds) = @_;
+    eval { wait_until('no remote process is left', sub { !$self->_remote_processes }, $seconds) } or do
     {
         my @lines = map { my $l = eval { slurp("/proc/$_/cmdline") } // ''; $l =~ tr/\0/ /; "$_: " . substr($l, 0, 120) }
             $self->_remote_processes;

@@ -1,27 +1,13 @@
 # The primary's host vanishes in the middle of a job, without a word to the node's
 # sshd, which goes on to wait for it: the job of its successor ends what was begun
-# on the node, takes the lock over, and says so. What is dropped are the real
-# packets of one real connection, by a packet filter in a network namespace of the
-# test's own: a datagram from that port to port 9 begins it.
-
-use IO::Socket::INET;
+# on the node, takes the lock over, and says so. What is lost are the real packets
+# of one real connection.
 
 use FollowPrimary::Test;
 use FollowPrimary::Mounts;
+use FollowPrimary::Network;
 
-my $made = FollowPrimary::Mounts::enter(<<'END', network => 1);
-export PATH="$PATH:/usr/sbin:/sbin"
-ip link set lo up &&
-nft 'table ip vanished {
-    set ports { type inet_service; size 16; flags dynamic; }
-    chain input {
-        type filter hook input priority 0;
-        udp dport 9 add @ports { udp sport } drop
-        tcp sport @ports drop
-        tcp dport @ports drop
-    }
-}'
-END
+my $made = FollowPrimary::Mounts::enter(FollowPrimary::Network::FILTER, network => 1);
 plan(skip_all => 'namespaces or packet filters cannot be made here (unshare, ip, nft)') if !$made;
 
 sub remote_sleep
@@ -49,8 +35,7 @@ is($r->{sqlstate}, '55006', 'the job of a host that answers keeps the node') or 
 is($r->{detail}, $who, 'which says who it is');
 is(scalar(remote_sleep()), 1, 'and goes on');
 
-IO::Socket::INET->new(Proto => 'udp', LocalAddr => '127.0.0.1', LocalPort => $port, PeerAddr => '127.0.0.1', PeerPort => 9)->send('gone')
-    or die "send: $!";
+FollowPrimary::Network::lose_port($port);
 $primary->kill9;
 isnt($job->wait(10), 0, 'the primary is gone');
 is(scalar(remote_sleep()), 1, 'the node has not noticed');
