@@ -38,7 +38,8 @@
 #define SSH_CLOSE_MS			5000	/* after the remote end has closed */
 #define SSH_ABANDON_MS			2000
 #define SSH_RELEASE_MS			1000
-#define SSH_OVER				"over\n"	/* to the held script: no other runs */
+#define SSH_OVER				"exit\n"	/* to the held script: no other runs; or
+										 * to its shell, if it has ended */
 #define SSH_TICK_MS				1000
 #define SSH_TICK_SLOWS			4	/* each is a quarter longer than the last */
 
@@ -367,15 +368,17 @@ run_read_held(SshRun *run)
 {
 	LIBSSH2_CHANNEL *held = run->session->held;
 	bool		has_ended = false;
-	char		buffer[64];		/* too few for libssh2 to widen the window */
-	ssize_t		rc;
+	char		buffer[SSH_READ_SIZE];
 
 	if (held == NULL)
 		return;
 	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR && !has_ended; stream++)
 	{
-		while ((rc = libssh2_channel_read_ex(held, stream, buffer, sizeof(buffer))) > 0)
+		ssize_t		rc = 1;
+
+		for (int reads = 0; rc > 0 && reads < SSH_READS_PER_TURN && !has_ended; reads++)
 		{
+			rc = libssh2_channel_read_ex(held, stream, buffer, sizeof(buffer));
 			for (ssize_t i = 0; i < rc && stream == 0; i++)
 				has_ended = has_ended || buffer[i] != '\n';
 		}

@@ -13,7 +13,7 @@
 #
 # Once it has said held=yes it goes on until its stdin ends, as it does when the
 # channel ends, or until SIGTERM; it takes the file away then. Without the word
-# "over" before that, a script of the job may go on for the seconds that the
+# "exit" before that, a script of the job may go on for the seconds that the
 # wrapper leaves it, and the lock is held for as long.
 #
 # A host that vanishes says nothing, and its connection would live on for hours.
@@ -28,7 +28,8 @@
 #         fresh=yes|no  no: what the survey saw may have changed
 #         taken_from=   WHO of a job whose host did not answer
 #         held=yes  the last line
-# fails:  locked       another job has it; the message is that job's WHO
+# fails:  locked       another job has it; the message is that job's WHO, the file
+#                      and its holder
 #         no_flock     there is no flock(1)
 #         permission   no file can be made for it
 #         lock_failed  flock(1) fails for another reason, which it says
@@ -66,26 +67,30 @@ answer() {
             END { print !found ? "gone" : yes ? "yes" : wait ? "wait" : "no" }'
 }
 
-# end_sshd PID: the nearest that the process descends from, this session's own.
+# end_sshd PID: the nearest that the process descends from, this session's own. With
+# hidepid its name cannot be read; then it is the parent of its session's leader.
 end_sshd() {
     process=$1
     while stat_of "$process" && [ "$parent" -gt 1 ]; do
-        process=$parent
-        { IFS= read -r name <"/proc/$process/comm"; } 2>/dev/null || return
+        { IFS= read -r name <"/proc/$parent/comm"; } 2>/dev/null || name=
         case $name in
-            sshd*) kill "$process" 2>/dev/null && return ;;
+            sshd*) kill "$parent" && return ;;
+            '') [ "$session" != "$process" ] || kill "$parent" && return ;;
         esac
-    done
+        process=$parent
+    done 2>/dev/null
     return 1
 }
 
-# lets_go: may whoever has the lock let it go soon? Asked once a second.
-asked=0 roused='' taken_from=''
+# lets_go: may whoever has the lock let it go soon? Asked once a second. That there
+# is an answer is believed the second time: sshd may not have sent anything yet.
+asked=0 roused='' answered=no taken_from=''
 lets_go() {
-    asked=$((asked + 1))
-    [ "$asked" -le 20 ] || return
+    [ -e "$file" ] || return 0
     owner='' holder='' client_port='' port='' ending=''
     { IFS= read -r owner; read -r holder _ client_port _ port; read -r ending; } 2>/dev/null <"$file"
+    asked=$((asked + 1))
+    [ "$asked" -le 20 ] || return
     [ -z "$ending" ] || return 0
     # shellcheck disable=SC2039,SC3013
     if [ -z "$port" ] || ! [ "/proc/$holder/fd/9" -ef "$file" ]; then
@@ -94,12 +99,15 @@ lets_go() {
         return
     fi
     if [ "$roused" != "$holder" ]; then
-        roused=$holder
-        [ -p "/proc/$holder/fd/1" ] && (echo >"/proc/$holder/fd/1") 2>/dev/null
-        return
+        roused=$holder answered=no
+        [ ! -p "/proc/$holder/fd/1" ] || (echo >"/proc/$holder/fd/1") 2>/dev/null
+        return 0
     fi
     case $(answer) in
-        yes) return 1 ;;
+        yes)
+            [ "$answered" = no ] || return
+            answered=yes
+            ;;
         no) end_sshd "$holder" && taken_from=$owner ;;
     esac
     return 0
@@ -131,7 +139,7 @@ while :; do
             # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
             [ "$file" -ef /proc/self/fd/9 ] && break
             ;;
-        1) lets_go || die locked "$(head -n 1 "$file" 2>/dev/null)" ;;
+        1) lets_go || die locked "$owner The lock is $file, held by process ${holder:-unknown}." ;;
         *) die lock_failed "could not lock $file" ;;
     esac
     fresh=no
@@ -154,16 +162,21 @@ others_go_on() {
     return 1
 }
 
-# The file goes while it is locked.
+# The file goes while it is locked, if it is still ours. Before that the worker, if
+# it is there, is told to let nothing go on.
+# shellcheck disable=SC2039,SC3013
 let_go() {
-    trap '' TERM INT HUP
+    trap '' TERM INT HUP PIPE
     tries=0
-    while [ "$over" != yes ] && [ "$tries" -lt 50 ] && others_go_on; do
-        [ "$tries" -ne 0 ] || echo ending >>"$file"
-        tries=$((tries + 1))
-        sleep 0.1
-    done
-    rm -f "$file"
+    if [ "$over" != yes ]; then
+        echo ending 2>/dev/null
+        ! [ "$file" -ef /proc/self/fd/9 ] || echo ending >>"$file"
+        while [ "$tries" -lt 50 ] && others_go_on; do
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+    fi
+    ! [ "$file" -ef /proc/self/fd/9 ] || rm -f "$file"
     exit 0
 }
 over=no own='' self=''
@@ -181,6 +194,6 @@ emit fresh "$fresh"
 emit held yes
 exec 2>/dev/null
 while read -r word; do
-    [ "$word" != over ] || over=yes
+    [ "$word" != exit ] || over=yes
 done
 let_go

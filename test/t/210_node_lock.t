@@ -97,7 +97,7 @@ my $before = state_of($old, $node);
 my $r = $old->make_follow($node, method => 'rewind');
 is($r->{sqlstate}, '55006', "another server's call for the node is refused") or diag($r->{err});
 like($r->{message}, qr/at step lock: another job is at work on node \Q@{[ $node->address ]}\E/, 'by the lock');
-like($r->{detail}, qr/\AJob 1 of the primary \Q@{[ $new->address . ':' . $new->port ]}\E has it since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.\z/,
+like($r->{detail}, qr/\AJob 1 of the primary \Q@{[ $new->address . ':' . $new->port ]}\E has it since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\. The lock is \Q@{[ lock_file($node) ]}\E, held by process \d+\.\z/,
     'the error says who has it, and since when');
 like($r->{hint}, qr/Wait until it has ended/, 'and what to do');
 is(last_job($old, 'state, error_code, step'), 'failed|55006|lock', "so does the job's row");
@@ -316,7 +316,7 @@ my $p = FollowPrimary::Process->start([ 'sh', '-c', 'mkfifo "$0" && exec 8<>"$0"
 wait_until('the script has the lock', sub { $p->out =~ /^held=yes$/m }, 60);
 like($p->out, qr{^file=\Q$dir\E/home/\.follow_primary-\d+\.lock$}m, 'where nothing can be written beside the data, it locks a file at home');
 my ($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'him', 'x' ], env => { HOME => "$dir/home" });
-is("$code $out $err", "1 failed=locked\n me\n", 'that lock holds too');
+like("$code $out $err", qr/\A1 failed=locked\n me The lock is \S+, held by process @{[ $p->pid ]}\.\n\z/, 'that lock holds too');
 $p->stop;
 is(join(' ', glob "$dir/home/.follow_primary*"), '', 'and its file goes');
 ($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/closed" });
