@@ -151,9 +151,13 @@ is(slurp("$scratch/known_hosts"), '', 'it is not added to the file');
     my ($name) = split ' ', $sibling->host->known_hosts_line;
     spew("$scratch/known_hosts", "$name @key[1, 2]\n");
 }
+my $logged = length $sibling->host->ssh_log;
 is_refused('a host key that has changed',
     row      => { ssh_known_hosts_file => "$scratch/known_hosts" },
     sqlstate => '28000', message => qr/host key of .* has changed/, detail => qr/line 1/, hint => qr/poses/);
+$logged = substr $sibling->host->ssh_log, $logged;
+like($logged, qr/Connection from/, 'its sshd saw a connection');
+unlike($logged, qr/publickey|Accepted|Failed|for user/, 'that was ended before anybody asked to be let in');
 is_refused('the same, where new ones are accepted',
     row      => { ssh_known_hosts_file => "$scratch/known_hosts", ssh_host_key_checking => 'accept-new' },
     sqlstate => '28000', message => qr/host key of .* has changed/, detail => qr/line 1/, hint => qr/poses/);

@@ -156,6 +156,11 @@ is($new->safe_psql("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_s
 is($new->safe_psql("SELECT string_agg(coalesce(backend_xmin::text, 'none'), ' ') FROM pg_stat_activity
     WHERE query LIKE 'SELECT follow_primary(%' AND backend_type = 'client backend'"), 'none',
     'the waiting caller holds no snapshot, so VACUUM is not held back');
+$new->safe_psql('CREATE TABLE swept AS SELECT generate_series(1, 1000) AS i');
+$new->safe_psql('DELETE FROM swept');
+$new->safe_psql('VACUUM swept');
+is($new->safe_psql("SELECT pg_relation_size('swept')"), 0, 'nor by the copy: it removes rows that the copy began with')
+    or diag($new->safe_psql('SELECT pid, backend_type, backend_xmin, query FROM pg_stat_activity'));
 
 # 3. A second call for the same node.
 my ($since, $pid) = split /\|/, job($id, 'started_at, worker_pid');

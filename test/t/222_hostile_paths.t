@@ -88,7 +88,8 @@ $node->kill9;
 unlink "$dir/wal $words/000000010000000000000006" or die;
 follows('rewind', 'it is rewound, by WAL from an archive of such a name', method => 'rewind', when_down => 'rejoin');
 is(job('lost_transactions'), 2, 'what it alone had is counted');
-ok(-d job('lost_wal_dir'), 'and saved');
+my (undef, $saved) = run_command([ $node->bin('pg_waldump'), '-p', job('lost_wal_dir'), '-t', 2, '-s', job('fork_lsn') ]);
+is(scalar(() = $saved =~ /desc: COMMIT/g), 2, 'and saved, though none of it was archived');
 
 # Nothing is beside the data but that, the log and what was saved.
 my @beside;
