@@ -96,7 +96,9 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (20, 'it cannot be asked', 'sql=no'),
     (21, 'it cannot be asked, a repoint asked for', 'sql=no asked=repoint'),
     (22, 'how far it is, is not known', 'tli=0'),
-    (23, 'streams from a standby by a slot of that name', 'from_us=no tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes')
+    (23, 'streams from a standby by a slot of that name', 'from_us=no tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
+    (24, 'a setting of it is too low for WAL of this server', 'too_low=yes'),
+    (25, 'the same, and it is to be restarted', 'too_low=yes latest=no')
 ) t(n, what, facts) ORDER BY n;
 
 -- A node with WAL that this server lacks
@@ -122,7 +124,10 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (19, 'gone, but there is an archive', 'lsn=0/3900000 p.oldest=0/3800000 archive=yes'),
     (20, 'a standby ahead of this server on its own timeline', 'tli=2 lsn=0/4000100 history=1@0/3000000'),
     (21, 'which even streams from this server', 'tli=2 lsn=0/4000100 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
-    (22, 'paused, and past the fork', 'lsn=0/3000100 paused=yes')
+    (22, 'paused, and past the fork', 'lsn=0/3000100 paused=yes'),
+    (23, 'a standby of one that was promoted to the same timeline at another place', 'tli=2 lsn=0/3600000 history=1@0/2800000'),
+    (24, 'the same, a rewind asked for', 'tli=2 lsn=0/3600000 history=1@0/2800000 asked=rewind'),
+    (25, 'both were promoted twice, and apart from the first time on', 'state=primary forked=yes forked_at=2 tli=3 lsn=0/5600000 history=1@0/3000000,2@0/5000000 p.tli=3 p.history=1@0/3000000,2@0/5000000')
 ) t(n, what, facts) ORDER BY n;
 
 -- What an interrupted job left

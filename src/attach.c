@@ -39,7 +39,7 @@ set_target(const Job *job, PcpTarget *target)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("it is not known where pgpool is, to attach node %d", job->request->node_id),
 				 errdetail("The caller is not connected by TCP, and follow_primary.pcp_host is not set."),
-				 errhint("Set follow_primary.pcp_host, or leave node_id out.")));
+				 errhint("Set follow_primary.pcp_host, or leave node_id out, in the call and in the node's row.")));
 }
 
 /* A host of which every machine has its own. */

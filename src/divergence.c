@@ -263,7 +263,11 @@ divergence_find(const PrimaryFacts *primary, NodeFacts *node, const RemoteReply 
 			shares(node, &history->stretches[i]) &&
 			node_header(reply, history->stretches[i].tli, begin, &theirs) &&
 			same_predecessor(&ours, &theirs) && !same_record(&ours, &theirs))
+		{
 			node->forked_unseen = true;
+			if (node->unseen_fork_timeline == 0)
+				node->unseen_fork_timeline = history->stretches[i].tli;
+		}
 		if (node->timeline == history->stretches[i - 1].tli &&
 			node_header(reply, node->timeline, begin, &theirs) &&
 			same_predecessor(&ours, &theirs))

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "pgtime.h"
@@ -79,7 +81,12 @@ common_sqlstate(const RemoteReply *reply, const char **hint)
 		*hint = "What PostgreSQL keeps there has to be on the same file system as the rest. Move it, then call follow_primary() again.";
 		return ERRCODE_FEATURE_NOT_SUPPORTED;
 	}
-	*hint = "Remove the cause, then call follow_primary() again: it looks at the node afresh.";
+	if (remote_failed_for(reply, "swap_unfinished"))
+		*hint = "Leave that file as it is, and see that the node's disks are mounted. Then call follow_primary() with method => 'auto', which completes the exchange first.";
+	else if (remote_failed_for(reply, "running") || remote_failed_for(reply, "stop_failed"))
+		*hint = "If a service manager starts the server again, set follow_primary.node_stop_command and node_start_command, or the columns of the node's row. Then call follow_primary() again.";
+	else
+		*hint = "Remove the cause, then call follow_primary() again: it looks at the node afresh.";
 	return ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
 }
 
@@ -112,7 +119,7 @@ pg_noreturn static void
 fail_for_tablespace(const Job *job, const RemoteReply *reply)
 {
 	fail(job, reply, ERRCODE_OBJECT_IN_USE, "there is no place for a tablespace",
-		 "Empty that directory on the node, or move it away, if nothing needs it; then call follow_primary() again. No data was changed.");
+		 "Empty that directory on the node, or move it away, if nothing needs it; then call follow_primary() again.");
 }
 
 /* node_start_command and its siblings: %D, %p and %% in them. */
@@ -151,6 +158,37 @@ expand_command(const Job *job, const char *command)
 			  NUMBER((job)->primary.version_num), (content), (live), \
 			  job_primary_conninfo(job), (job)->request->slot_name)
 
+/* What the SSH user needs of postgresql.conf. */
+static char *
+include_hint(const Job *job)
+{
+	return psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'.",
+					job_recovery_file(job));
+}
+
+/*
+ * pg_rewind's connection runs these four (its documentation, "Notes").  That they
+ * may be run is known here, before the node is stopped.
+ */
+static void
+check_rewind_functions(const Job *job)
+{
+	const char *role = job->request->settings->rewind_user;
+	char	   *missing = sql_scalar("SELECT string_agg(f, ', ') FROM unnest(ARRAY["
+									 "'pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', "
+									 "'pg_read_binary_file(text)', 'pg_read_binary_file(text, bigint, bigint, boolean)']) f "
+									 "WHERE NOT has_function_privilege($1, 'pg_catalog.' || f, 'EXECUTE')",
+									 1, &role);
+
+	if (missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not run what pg_rewind needs", role),
+				 errdetail("It lacks EXECUTE on %s. Nothing was changed.", missing),
+				 errhint("Run in database \"%s\" of this server: GRANT EXECUTE ON FUNCTION %s TO %s",
+						 job->request->settings->rewind_database, missing, quote_identifier(role))));
+}
+
 StepResult
 node_connect(Job *job)
 {
@@ -170,11 +208,12 @@ node_connect(Job *job)
 							   job_tool_conninfo(job, settings->replication_user, NULL)))}
 	};
 
+	if (job->plan.method == METHOD_REWIND)
+		check_rewind_functions(job);
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
 	if (remote_failed_for(&reply, "config_not_writable"))
 		fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
-			 psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'. Nothing was changed.",
-					  job_recovery_file(job)));
+			 psprintf("%s Nothing was changed.", include_hint(job)));
 	if (!reply.ok)
 		fail_commonly(job, &reply, "a connection to this server cannot be made");
 	return STEP_DONE;
@@ -211,7 +250,7 @@ node_lock(Job *job)
 		fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
 			 "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
 			 "If that server should not be a primary, stop it first. "
-			 "If it hangs, end the process on the node that has the lock's file open (fuser tells), and call follow_primary() again.");
+			 "If it hangs, end that process on the node, and call follow_primary() again.");
 	if (remote_failed_for(&reply, "no_flock"))
 		fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
@@ -234,14 +273,15 @@ node_lock(Job *job)
 
 /*
  * The node was a standby when it was surveyed, before a copy of hours perhaps,
- * and has been promoted since: whose primary it is, and what it has written, is
- * for a new plan.
+ * and has been promoted since, or it was down: whose primary it is, and what it
+ * has written, is for a new plan.
  */
 static StepResult
-look_at_promoted(Job *job)
+look_again(Job *job, const char *why)
 {
+	job->wal_saved = false;
 	survey(job);
-	job_detail(job, "the node has been promoted meanwhile");
+	job_detail(job, "%s", why);
 	return STEP_NEEDS_PLAN;
 }
 
@@ -267,9 +307,16 @@ node_stop(Job *job)
 	if (!reply.ok)
 		fail_commonly(job, &reply, "PostgreSQL could not be stopped");
 	if (remote_says(&reply, "promoted", "yes"))
-		return look_at_promoted(job);
-	job_detail(job, "%s", remote_says(&reply, "was_running", "yes") ?
-			   "stopped" : "was not running");
+		return look_again(job, "the node has been promoted meanwhile");
+	if (!remote_says(&reply, "was_running", "yes"))
+	{
+		job_detail(job, "was not running");
+		return STEP_DONE;
+	}
+	if (job->node.state == NODE_DOWN)
+		return look_again(job, "the node, which was down, has been started meanwhile");
+	job->wal_saved = false;		/* it may have written more since */
+	job_detail(job, "stopped");
 	return STEP_DONE;
 }
 
@@ -320,7 +367,7 @@ node_save_config(Job *job)
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_config,
-			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id)),
+			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id), job->config_file),
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the configuration could not be saved");
@@ -371,7 +418,8 @@ node_save_wal(Job *job)
 						 fork_known ? lsn_text(job->plan.fork_lsn) : "",
 						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
 						 psprintf(INT64_FORMAT, job->id),
-						 NUMBER(wal_segment_size)),
+						 NUMBER(wal_segment_size),
+						 psprintf("%u", job->node.timeline)),
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
@@ -613,7 +661,7 @@ node_copy(Job *job)
 		fail(job, &reply, ERRCODE_DATA_CORRUPTED, "the copy does not verify",
 			 job->plan.in_place ?
 			 "Look for disk errors on the node, then call follow_primary() again." :
-			 "The node's data is untouched. Look for disk errors on the node, then call follow_primary() again.");
+			 "The node's data is as it was before the copy. Look for disk errors on the node, then call follow_primary() again.");
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the copy failed");
 	if (remote_number(&reply, "bytes", &bytes))
@@ -687,7 +735,8 @@ check_configured(Job *job, const RemoteReply *reply)
 			 "Remove the named settings from the node's configuration or its start command, then call follow_primary() again.");
 	if (!reply->ok)
 		fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
-			 "Remove the cause, then call follow_primary() again. If the configuration is outside the data directory, set config_file in the node's row of follow_primary_node.");
+			 psprintf("%s Then call follow_primary() again. If its configuration is another one, set config_file in the node's row of follow_primary_node.",
+					  include_hint(job)));
 	job_detail(job, "%s", job_recovery_file(job));
 }
 
@@ -695,7 +744,7 @@ pg_noreturn static void
 fail_repoint(Job *job, const RemoteReply *reply)
 {
 	fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
-		 "Remove the cause, then call follow_primary() again.");
+		 psprintf("Remove the cause, then call follow_primary() again. If it is that a file cannot be written: %s", include_hint(job)));
 }
 
 static void
@@ -756,7 +805,7 @@ node_repoint(Job *job)
 	job->undo = node_undo_repoint;
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
 	if (remote_failed_for(&reply, "promoted"))
-		return look_at_promoted(job);
+		return look_again(job, "the node has been promoted meanwhile");
 	if (remote_failed_for(&reply, "save_failed") || remote_failed_for(&reply, "reload_failed"))
 		fail_repoint(job, &reply);
 	check_configured(job, &reply);
@@ -793,7 +842,7 @@ node_clean(Job *job)
 							psprintf(INT64_FORMAT, job->id)),
 			   &limits, &reply);
 	if (!reply.ok)
-		fail_commonly(job, &reply, "what the job left beside the data could not be removed");
+		fail_commonly(job, &reply, "it follows, but what the job left beside its data could not be removed,");
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
 		job_detail(job, "the replaced data is kept in %s", kept);

@@ -183,6 +183,11 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 		/* Where the histories agree and the WAL does not, it began so. */
 		if (stretch && plan->fork_timeline == stretch->tli)
 			plan->fork_lsn = stretch->begin;
+		if (node->unseen_fork_timeline != 0 && node->unseen_fork_timeline <= plan->fork_timeline)
+		{
+			plan->fork_timeline = node->unseen_fork_timeline;
+			plan->fork_lsn = history_find(&primary->history, node->unseen_fork_timeline)->begin;
+		}
 		return REL_DIVERGED;
 	}
 	if (stretch && plan->fork_timeline == node->timeline)
@@ -198,7 +203,7 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 
 /* Why pg_rewind cannot work, or NULL. */
 static char *
-rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
+rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const JobPlan *plan)
 {
 	if (node->mark == MARK_CLEARED)
 		return "an interrupted job removed the old data to make room for a copy";
@@ -216,6 +221,8 @@ rewind_objection(const PrimaryFacts *primary, const NodeFacts *node)
 		return "full_page_writes is off on this server";
 	if (forked_unseen(primary, node))
 		return "the node was promoted separately to the same timeline, which pg_rewind cannot see";
+	if (plan->diverged && node->timeline == primary->timeline)
+		return "the node's timeline began elsewhere than this server's of the same number, which pg_rewind cannot see";
 	if (node->history_known && node->timeline != 0)
 	{
 		TimeLineID	tli;
@@ -392,7 +399,7 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 	no_repoint = repoint_objection(primary, node, relation, plan);
 	if (no_repoint == NULL)
 		no_repoint = no_wal;
-	no_rewind = rewind_objection(primary, node);
+	no_rewind = rewind_objection(primary, node, plan);
 	if (no_rewind == NULL && node->state == NODE_DOWN && plan->diverged &&
 		node->mark == MARK_CHANGED && is_unfinished(node))
 		no_rewind = "what an interrupted job brought is not of this server's history";
@@ -453,6 +460,10 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 			refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 				   "recovery is paused on the node: it follows nobody else until it goes on",
 				   "Call SELECT pg_wal_replay_resume() on the node, then follow_primary() again. method => 'rewind' restarts the node, which ends the pause.");
+		if (!plan->restart && node->lower_setting)
+			refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				   psprintf("%s: it would not replay this server's WAL", node->lower_setting),
+				   "Raise it there and restart the node, then call follow_primary() again.");
 	}
 }
 

@@ -118,6 +118,8 @@ typedef struct NodeFacts
 	 * separately at the same point have equal history files.
 	 */
 	bool		forked_unseen;
+	TimeLineID	unseen_fork_timeline;	/* the first of the primary's that the
+										 * node began otherwise; 0 = not known */
 
 	/* Of a standby. */
 	bool		receiver_streaming;
@@ -131,6 +133,8 @@ typedef struct NodeFacts
 	bool		conninfo_reloadable;	/* 13 and later */
 	bool		target_timeline_latest;
 	bool		replay_paused;
+	char	   *lower_setting;	/* a setting of it is too low to replay this
+								 * server's WAL: a phrase, or NULL */
 	bool		replay_delayed; /* recovery_min_apply_delay is set */
 	char	   *restore_command;	/* in force, "" or NULL if none */
 	bool		archive_serves; /* the restore_command that it is to have was

@@ -194,7 +194,7 @@ job_primary_conninfo(const Job *job)
 		application_name = request->node_host;
 
 	/* A standby keeps what it has proven to connect with. */
-	if (job->node.state == NODE_STANDBY && job->node.conninfo &&
+	if (job->node.state != NODE_PRIMARY && job->node.conninfo &&
 		job->node.conninfo[0] != '\0')
 		return conninfo_build(job->node.conninfo, NULL, job->primary_host,
 							  request->primary_port, NULL, application_name, NULL);

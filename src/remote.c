@@ -295,7 +295,9 @@ run(SshSession *session, const RemoteScript *script,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("the script \"%s\" was ended: %s", script->name, result.cause),
 				 reply->messages[0] ? errdetail("Its last messages: %s", reply->messages) : 0,
-				 errhint("See what holds the node up; the limits are follow_primary.stop_timeout, start_timeout, verify_timeout and progress_timeout. Then call follow_primary() again.")));
+				 result.end == SSH_END_NO_PROGRESS ?
+				 errhint("See what holds the node up; the limit is follow_primary.progress_timeout. Then call follow_primary() again.") :
+				 errhint("See what holds the node up: its load, its disks. The limit is fixed, but for what follow_primary.stop_timeout, start_timeout and verify_timeout add to it. Then call follow_primary() again.")));
 
 	if (result.end == SSH_END_UNHELD)
 		ereport(ERROR,

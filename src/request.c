@@ -357,7 +357,7 @@ apply_node_row(FunctionCallInfo fcinfo, Request *request)
 							request->node_host, request->node_port),
 					 errdetail("The arguments disagree with column \"%s\" of the node's row in %s.follow_primary_node.",
 							   column, request->schema),
-					 errhint("Leave the argument out.")));
+					 errhint("Leave the argument out, or ask a superuser to correct the row.")));
 	}
 	SPI_finish();
 	resume_caller(&caller);

@@ -135,7 +135,7 @@ static const Setting settings[] = {
 		 "A relative name is in the data directory."),
 	TEXT(restore_command, ANY_TEXT, "",
 		 "restore_command to write for nodes.",
-		 "Empty: none is written."),
+		 "Empty: one for archive_dir, else the node's own."),
 	TEXT(archive_dir, ABSOLUTE_PATH, "",
 		 "Directory of the WAL archive as the nodes see it.",
 		 "Used for a restore_command that copies from there, when none is set."),

@@ -128,6 +128,7 @@ find_former_slot(Job *job, const RemoteReply *reply)
 	const char *args[] = {slot, job->node.application_name};
 
 	if (job->former_slot || slot == NULL || slot[0] == '\0' ||
+		(!job->node.receives_from_us && job->node.application_name == NULL) ||
 		strcmp(slot, job->request->slot_name) == 0 ||
 		!job->node.receiver_streaming ||
 		job->node.receiver_timeline != job->primary.timeline)
@@ -196,6 +197,31 @@ major_of(const char *version)
 	return digits ? atoi(digits) : 0;
 }
 
+/*
+ * A hot standby whose settings do not suffice for what the primary's WAL may hold
+ * ends when it replays that they are higher there; from 14 on it pauses for ever,
+ * and its WAL receiver streams (CheckRequiredParameterValues() in xlog.c).
+ */
+static char *
+lower_setting(const RemoteReply *reply)
+{
+	static const char *const names[] = {
+		"max_connections", "max_worker_processes", "max_wal_senders",
+		"max_prepared_transactions", "max_locks_per_transaction"
+	};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		const char *theirs = remote_get(reply, psprintf("set.%s", names[i]));
+		const char *ours = GetConfigOption(names[i], false, false);
+
+		if (theirs && atoi(theirs) < atoi(ours))
+			return psprintf("%s is %s on the node, lower than this server's %s",
+							names[i], theirs, ours);
+	}
+	return NULL;
+}
+
 /* What a running server said of itself. */
 static void
 read_running(Job *job, const RemoteReply *reply)
@@ -255,6 +281,7 @@ read_running(Job *job, const RemoteReply *reply)
 	node->replay_delayed = value && strcmp(value, "0") != 0;
 	value = remote_get(reply, "set.hot_standby");
 	node->hot_standby = value == NULL || strcmp(value, "on") == 0;
+	node->lower_setting = node->hot_standby ? lower_setting(reply) : NULL;
 	value = remote_get(reply, "set.server_version_num");
 	node->conninfo_reloadable = value && atoi(value) >= 130000;
 }
@@ -518,6 +545,7 @@ survey(Job *job)
 	MemoryContext caller = MemoryContextSwitchTo(job->context);
 	RemoteLimits limits = {.timeout_ms = SURVEY_TIMEOUT_MS};
 	RemoteReply reply;
+	NodeFacts	before;
 
 	/* A server that a step has stopped cannot be asked again. */
 	const char *pgdata = request->node_pgdata ? request->node_pgdata : job->node.pgdata;
@@ -531,6 +559,7 @@ survey(Job *job)
 	}
 
 	check_rewind_user(job);
+	before = job->node;
 	memset(&job->node, 0, sizeof(job->node));
 	job->ntablespaces = 0;
 	if (job->ssh == NULL && !connect_node(job))
@@ -567,7 +596,7 @@ survey(Job *job)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node %s:%d has lost its data since a job worked on it", request->node_host, request->node_port),
 				 errdetail("%s", reply.messages),
-				 errhint("Is its disk mounted? If the data is gone for good, remove that mark, and see that the data directory is there and empty, to have a copy made.")));
+				 errhint("Is its disk mounted? If the data is gone for good, remove that file alone, for lost_wal folders beside it are the only copy of what they have; and see that the data directory is there and empty, to have a copy made.")));
 	if (!reply.ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FILE),
@@ -576,8 +605,13 @@ survey(Job *job)
 				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
 
 	survey_read_node(job, &reply);
+	if (job->node.state == NODE_DOWN)
+	{
+		/* A step of this job stopped it. */
+		job->node.conninfo = before.conninfo;
+		job->node.application_name = before.application_name;
+	}
 	survey_primary_again(job);
-	find_former_slot(job, &reply);
 	job->node.is_this_server = is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
 	if (!job->node.is_this_server)
@@ -593,6 +627,7 @@ survey(Job *job)
 		job->primary_host = pstrdup(ssh_local_address(job->ssh));
 	job->node.receives_from_us = remote_says(&reply, "sql.receiver_from",
 											 psprintf("%s:%d", job->primary_host, request->primary_port));
+	find_former_slot(job, &reply);
 
 	job_detail(job, "the node %s; timeline %u, WAL up to %s",
 			   job->node.state == NODE_PRIMARY ? "runs as a primary" :

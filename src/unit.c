@@ -205,6 +205,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	if (node.history_known)
 		history_fact(words, "history", "", node.timeline, &node.history);
 	node.forked_unseen = YES("forked", "no");
+	node.unseen_fork_timeline = INT("forked_at", "0");
 	node.receiver_streaming = YES("streaming", "no");
 	node.receiver_timeline = INT("receiver_tli", "0");
 	node.uses_slot = YES("uses_slot", "no");
@@ -215,6 +216,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.archive_serves = YES("archive", "no");
 	node.archive_needs_restart = YES("archive_restart", "no");
 	node.replay_paused = YES("paused", "no");
+	node.lower_setting = YES("too_low", "no") ? "(a setting) is lower on the node" : NULL;
 
 	plan_choose(&primary, &node, requested, YES("rejoin", "no"), &plan);
 	room.missing = (int64) INT("missing", "0") << 20;

@@ -262,7 +262,9 @@ verify_follows(Job *job)
 			break;
 		if (GetCurrentTimestamp() >= deadline ||
 			remote_failed_for(&reply, "ended"))
-			return not_proven(job, psprintf("After %d seconds: %s%s", settings->verify_timeout, objection,
+			return not_proven(job, psprintf("%s%s%s",
+											remote_failed_for(&reply, "ended") ? "" : psprintf("After %d seconds: ", settings->verify_timeout),
+											objection,
 											job->node.replay_delayed ?
 											"; with recovery_min_apply_delay it connects only when what it has is replayed" : ""));
 		if (repointed && was_overtaken(job))
@@ -273,6 +275,10 @@ verify_follows(Job *job)
 	/* That the sender streams is looked at once more, in any case. */
 	seen = verify_seen(&reply);
 	objection = seen == NULL ? "it was not told what the node shows" :
+		remote_says(&reply, "seen", "paused") && job->node.lower_setting ?
+		psprintf("recovery is paused, for %s", job->node.lower_setting) :
+		remote_says(&reply, "seen", "paused") && !job->node.replay_paused ?
+		"recovery is paused, which it was not before: its log may tell why" :
 		remote_says(&reply, "seen", "nothing") ?
 		wait_for_sender(job, proof.written, deadline) : sender_objection(job);
 	if (objection)

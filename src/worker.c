@@ -354,7 +354,7 @@ run_steps(Job *job, const Step *steps)
 
 /* The step that decides. Raises if it is not to be. */
 static void
-make_plan(Job *job)
+make_plan(Job *job, bool is_first)
 {
 	const Request *request = job->request;
 	JobPlan    *plan = &job->plan;
@@ -368,8 +368,7 @@ make_plan(Job *job)
 	if (plan->method == METHOD_REFUSE)
 		ereport(ERROR,
 				(errcode(plan->sqlstate), errmsg("%s", plan->reason),
-				 job->undo || job->slot_made ? 0 :
-				 errdetail("Nothing was changed, neither here nor on the node."),
+				 is_first && !job->slot_made ? errdetail("Nothing was changed, neither here nor on the node.") : 0,
 				 errhint("%s", plan->hint)));
 	job_end_step(job);
 }
@@ -412,7 +411,7 @@ run(Job *job)
 
 	for (int plans = 1;; plans++)
 	{
-		make_plan(job);
+		make_plan(job, plans == 1);
 		if (plan->method == METHOD_SKIP)
 		{
 			primary_drop_made_slot(job);
@@ -442,7 +441,8 @@ run(Job *job)
 		folders_plan_room(job);
 		if (plan->method == METHOD_REFUSE)
 			ereport(ERROR,
-					(errcode(plan->sqlstate), errmsg("%s", plan->reason),
+					(errcode(plan->sqlstate), errmsg("a copy is necessary, but %s", plan->reason),
+					 errdetail("What was done before is not enough: %s.", reason),
 					 errhint("%s", plan->hint)));
 		job_record_plan(job);
 		job_notice(job, "a copy is made: %s", plan->reason);

@@ -124,6 +124,19 @@ connect_with() {
         PGOPTIONS='-c role=none -c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
 }
 
+# works_in PID DIRECTORY: is that its working directory? A server's is its data
+# directory. One with capabilities of its own is not ours to look into; its name is.
+works_in() {
+    # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+    [ "/proc/$1/cwd/." -ef "$2/." ] && return
+    [ -e "/proc/$1/comm" ] && ! readlink "/proc/$1/cwd" >/dev/null 2>&1 || return
+    { IFS= read -r program <"/proc/$1/comm"; } 2>/dev/null
+    case $program in
+        postgres | postmaster) return 0 ;;
+    esac
+    return 1
+}
+
 # server_pid: sets pid to the process that serves $pgdata, or returns 1; sets
 # single_user to yes or no. A pid that another program or another cluster has
 # by now does not count: a server's working directory is its data directory.
@@ -139,8 +152,7 @@ server_pid() {
         '' | *[!0-9]*) pid= && return 1 ;;
     esac
     if [ -d /proc/self/cwd ]; then
-        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
-        [ "/proc/$pid/cwd/." -ef "$pgdata/." ]
+        works_in "$pid" "$pgdata"
     elif [ -n "${bin:-}" ]; then
         LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
     else

@@ -239,8 +239,20 @@ wal_back() {
 # A standby that received WAL behind the fork, but did not replay it, needs no
 # rewind; on its next start it would replay what it finds. That WAL, saved
 # before, is taken out of pg_wal: later segments whole, the rest of the one with
-# the fork.
+# the fork. So is what it received of later timelines, and their histories: what is
+# the primary's of it comes again.
 drop_lost_wal() {
+    for file in "$pgdata/pg_wal/"????????.history "$pgdata/pg_wal/"????????????????????????; do
+        name=${file##*/}
+        name=${name%.history}
+        case $name in *[!0-9A-F]*) continue ;; esac
+        if [ ! -f "$file" ] || [ "$((0x${name%"${name#????????}"}))" -le "$lost_tli" ]; then
+            continue
+        fi
+        if [ "$name" != "${file##*/}" ] || ! segment_number "$file" || [ "$number" -ge "$fork_number" ]; then
+            rm -f "$file" || unchanged permission "could not remove $file"
+        fi
+    done
     for segment in "$pgdata/pg_wal/$(printf %08X "$lost_tli")"????????????????; do
         segment_number "$segment" || continue
         if [ "$number" -gt "$fork_number" ]; then
@@ -271,10 +283,8 @@ drop_read_wal() {
     done
 }
 
-# Does the server need no more than a start, having replayed nothing behind the
-# fork? pg_rewind before 13 asks only whether it ends exactly there: it would
-# rewind one that never came so far, or fail to.
-not_past_fork() {
+# control_end: sets end to where a server ended that was shut down, or returns 1.
+control_end() {
     case $state in
         'shut down') end=$(control_value 'Latest checkpoint location') ;;
         'shut down in recovery') end=$(control_value 'Minimum recovery ending location') ;;
@@ -283,7 +293,14 @@ not_past_fork() {
     end=$(lsn_number "${end:-0/0}")
     # a primary's checkpoint begins at its LSN
     [ "$state" = 'shut down in recovery' ] || end=$((end + 1))
-    [ "$end" -gt 1 ] && [ "$end" -le "$fork" ]
+    [ "$end" -gt 1 ]
+}
+
+# Does the server need no more than a start, having replayed nothing behind the
+# fork? pg_rewind before 13 asks only whether it ends exactly there: it would
+# rewind one that never came so far, or fail to.
+not_past_fork() {
+    control_end && [ "$end" -le "$fork" ]
 }
 
 # not_required: what belongs to a server that only has to be started; ends here.
@@ -582,6 +599,10 @@ fi
 
 trap - TERM PIPE
 if grep -q 'no rewind required' "$log"; then
+    # It compares timelines by number.
+    if [ -n "$lost_tli" ] && control_end && [ "$end" -gt "$fork" ]; then
+        unchanged needs_copy "pg_rewind sees no need to rewind, but the data is past the fork"
+    fi
     not_required
 fi
 

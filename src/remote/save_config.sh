@@ -2,12 +2,13 @@
 # save_config.sh - copies the node's own configuration out of its data
 # directory, before a rewind or a copy puts the primary's there.
 #
-# usage: save_config.sh PGDATA JOB
+# usage: save_config.sh PGDATA JOB CONFIG_FILE
+#   CONFIG_FILE  postgresql.conf, if it is not the one in PGDATA; else ''
 #
 # Saved into PGDATA.follow_primary/config, with modes and times: every *.conf,
 # every *.crt, *.key, *.pem and *.crl at the top of PGDATA, postmaster.opts, and
-# whatever these files include or name (include*, ssl_*, hba_file, ident_file)
-# that lies inside PGDATA.
+# whatever these files, or CONFIG_FILE, include or name (include*, ssl_*, hba_file,
+# ident_file) that lies inside PGDATA.
 #   config/files     the manifest: paths relative to PGDATA, a line each
 #   config/dirs      the folders that include_dir names
 #   config/data/     the files
@@ -29,6 +30,7 @@ set -u
 
 pgdata=$1
 job=$2
+config_file=$3
 work=$pgdata.follow_primary
 saved=$work/config
 new=$work/config.tmp
@@ -63,6 +65,7 @@ fi
 files=
 dirs=
 pending=
+visited=
 
 # listed LIST LINE: is the line in the list?
 listed() {
@@ -76,12 +79,18 @@ add_file() {
     listed "$files" "$1" || files=$files$1$nl
 }
 
-# inside BASE PATH: sets rel to PATH as seen from PGDATA, or returns 1 if it is
-# not in there. BASE is what a relative PATH starts from, itself relative.
+# inside BASE PATH: sets rel to PATH as seen from PGDATA; or to its whole name, and
+# returns 1, if it is not in there. BASE is what a relative PATH starts from, itself
+# relative to PGDATA, or whole.
 inside() {
     case $2 in
         /*) rel=$2 ;;
-        *) rel=$pgdata/$1$2 ;;
+        *)
+            case $1 in
+                /*) rel=$1$2 ;;
+                *) rel=$pgdata/$1$2 ;;
+            esac
+            ;;
     esac
     # lexically, for a file that is a symbolic link is saved as one
     case $rel in
@@ -89,6 +98,11 @@ inside() {
             rel=$(printf '%s\n' "$rel" | sed -e ':a' -e 's,/\./,/,g; s,///*,/,g' \
                 -e 's,/[^/]*[^/.][^/]*/\.\./,/,; ta')
             ;;
+    esac
+    case $rel in
+        "$pgdata"/*) ;;
+        # PGDATA by another name
+        *) folder=$(cd -P -- "${rel%/*}/" 2>/dev/null && pwd) && rel=$folder/${rel##*/} ;;
     esac
     case $rel in
         "$pgdata"/*) rel=${rel#"$pgdata"/} ;;
@@ -138,7 +152,16 @@ take() {
     pending=$pending$1$nl
 }
 
-# follow REL: takes what the file refers to.
+# visit FILE: what one outside PGDATA refers to is followed.
+visit() {
+    [ -f "$1" ] && [ -r "$1" ] || return 0
+    if ! listed "$visited" "$1"; then
+        visited=$visited$1$nl
+        pending=$pending$1$nl
+    fi
+}
+
+# follow FILE: takes what the file refers to.
 follow() {
     base=
     case $1 in
@@ -146,12 +169,21 @@ follow() {
     esac
     names "$1" >"$new/names" || die save_failed "could not write $new/names"
     while read -r kind path; do
+        path=${path%/}
         [ -n "$path" ] || continue
-        case $kind in
-            data) inside '' "$path" || continue ;;
-            *) inside "$base" "$path" || continue ;;
-        esac
-        rel=${rel%/}
+        from=$base
+        [ "$kind" != data ] || from=
+        if ! inside "$from" "$path"; then
+            case $kind$rel in
+                dir*)
+                    for file in "$rel"/*.conf; do
+                        visit "$file"
+                    done
+                    ;;
+                file* | *hba* | *ident*) visit "$rel" ;;
+            esac
+            continue
+        fi
         if [ "$kind" = dir ] && [ -d "$rel" ]; then
             listed "$dirs" "$rel" || dirs=$dirs$rel$nl
             for file in "$rel"/*.conf; do
@@ -175,6 +207,7 @@ follow() {
 for file in *.conf *.crt *.key *.pem *.crl; do
     take "$file"
 done
+[ -z "$config_file" ] || visit "$config_file"
 # pg_rewind removes it, and only it may tell where postgresql.conf is
 [ ! -f postmaster.opts ] || add_file postmaster.opts
 while [ -n "$pending" ]; do

@@ -1,11 +1,14 @@
 #!/bin/sh
 # save_wal.sh - counts and saves the WAL that a rewind or a copy will discard.
 #
-# usage: save_wal.sh PGDATA BIN_DIR FORK_LSN FORK_TLI JOB WAL_SEGMENT_SIZE
+# usage: save_wal.sh PGDATA BIN_DIR FORK_LSN FORK_TLI JOB WAL_SEGMENT_SIZE NODE_TLI
 #   FORK_LSN, FORK_TLI  where the primary's history leaves the node's: the
 #                       switchpoint, on the last timeline that both have; '' if
 #                       that is not known
 #   WAL_SEGMENT_SIZE    in bytes
+#   NODE_TLI            the last timeline that the node has WAL of, as far as
+#                       known: one that it received before its last restartpoint
+#                       is not in its control file
 #
 # The server is stopped. Saved are the segments with WAL behind the fork, up to
 # the end of valid WAL, on FORK_TLI and on the timelines that the node itself
@@ -130,6 +133,7 @@ if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
 fi
 node_tli=$checkpoint_tli
 [ "$value" -le "$node_tli" ] || node_tli=$value
+! timeline "${7:-}" || [ "$7" -le "$node_tli" ] || node_tli=$7
 
 # The stretches of WAL behind the fork, as lines "TLI START END"; END is - on
 # the last one. A history file has a line for every timeline that came before.

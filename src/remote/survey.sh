@@ -205,7 +205,7 @@ case $phase in
     '' | clearing | swapping) ;;
     *)
         [ -e "$pgdata/PG_VERSION" ] ||
-            die data_gone "the mark of an interrupted job is in $work, but $pgdata has no data any more"
+            die data_gone "$work/mark is the mark of an interrupted job, but $pgdata has no data any more"
         ;;
 esac
 if [ ! -e "$pgdata" ] || { [ -n "$phase" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
@@ -254,10 +254,9 @@ emit version "$text"
 # Is it running? The lock file's lines: pid, directory, start time, port,
 # socket directory, listen address, shared memory, status.
 pid=
-# shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
 if lock_file "$pgdata/postmaster.pid" &&
     [ "${lock_pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$lock_pid" 2>/dev/null &&
-    [ "/proc/$lock_pid/cwd/." -ef "$pgdata/." ]; then
+    works_in "$lock_pid" "$pgdata"; then
     pid=$lock_pid
     emit pid "$pid"
     emit running_port "$lock_port"
@@ -334,7 +333,8 @@ FROM (
         FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings
     WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
-                   'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num')) s
+                   'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num', 'max_connections',
+                   'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction')) s
 WHERE v IS NOT NULL;
 SQL
     )

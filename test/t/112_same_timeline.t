@@ -7,14 +7,19 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '20s' });
-my ($old, $new, $twin, $crashed, $early) = $cluster->nodes;
+my ($old, $new, $twin, $crashed, $early, $follower) = $cluster->nodes;
 
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-$old->wait_for_catchup($_) for $new, $twin, $crashed, $early;
+$old->wait_for_catchup($_) for $new, $twin, $crashed, $early, $follower;
 $early->promote;    # the same timeline, but it begins elsewhere
+$early->create_slot($follower->slot_name);
+$follower->follow($early, slot => 1);
+$follower->restart;
+$follower->wait_for_streaming($early);
 $early->safe_psql('INSERT INTO t SELECT 3000');
+$early->wait_for_catchup($follower);
 $old->safe_psql('INSERT INTO t SELECT 1');
 $old->wait_for_catchup($_) for $new, $twin, $crashed;
 $old->stop;    # all have the same WAL now, to the byte
@@ -76,12 +81,22 @@ follows($twin, 'a standby', 2);
 like(plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
 follows($crashed, 'down', 1);
 
-# One whose timeline only has the same number: their histories show the fork.
+# A standby of one whose timeline only has the same number: their histories show
+# the fork. It has less of it than this server.
 my $begin = (split ' ', history($early))[1];
+$new->safe_psql('CREATE TABLE more AS SELECT generate_series(1, 20000) AS i');
+is($new->safe_psql("SELECT pg_current_wal_flush_lsn() > '" . $follower->safe_psql('SELECT pg_last_wal_receive_lsn()') . "'"), 't',
+    'a standby of one promoted earlier: its WAL is not longer');
+like(plan_for($follower), qr/^basebackup\|.*began elsewhere/, 'a standby of one promoted earlier: the plan is a copy, too');
+$r = $new->make_follow($follower, method => 'rewind');
+is($r->{sqlstate}, '55000', 'a standby of one promoted earlier: a rewind is refused') or diag($r->{err});
+follows($follower, 'a standby of one promoted earlier', 1, $begin);
+
+# That one itself.
 isnt($begin, $fork, 'promoted earlier: its timeline 2 begins elsewhere');
 like(plan_for($early), qr/^basebackup\|/, 'promoted earlier: pg_rewind looks at the number alone, so the plan is a copy');
 follows($early, 'promoted earlier', 1, $begin);
 
-is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed, $early;
+is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed, $follower, $early;
 
 done_testing();

@@ -95,4 +95,27 @@ for my $node ($paused, $delayed, $late, $blind)
     is($node->safe_psql('SELECT count(*), sum(i) FROM t'), '3|6', $node->name . " has the primary's rows in the end");
 }
 
+# A primary with more connections than a standby allows for: that one streams, and
+# has stopped to replay for good.
+SKIP:
+{
+    skip 'such a standby ends before PostgreSQL 14', 7 if FollowPrimary::Node::pg_major() < 14;
+    $new->set(max_connections => 500);
+    $new->restart;
+    $paused->poll_query_until('SELECT pg_is_wal_replay_paused() AND EXISTS (SELECT FROM pg_stat_wal_receiver)')
+        or die "it is not paused\n";
+    $r = $new->make_follow($paused);
+    is($r->{sqlstate}, '55000', 'too few connections: a standby that streams does not count as one that follows') or diag($r->{err});
+    like($r->{detail}, qr/recovery is paused, for max_connections is \d+ on the node, lower than this server's 500/, 'it says why');
+    $r = $new->make_follow($paused, method => 'repoint');
+    is($r->{sqlstate}, '55000', 'too few connections: nor is it repointed');
+    like($r->{message}, qr/at step plan: max_connections is \d+ on the node/, 'before it is touched');
+    like($r->{hint}, qr/Raise it there/, 'and it is said what to do');
+    $paused->set(max_connections => 500);
+    $paused->restart;
+    $r = $new->make_follow($paused);
+    ok($r->{ok}, 'enough connections: it follows') or diag($r->{err});
+    like(proof(), qr/shows what is written here/, 'and shows it');
+}
+
 done_testing();

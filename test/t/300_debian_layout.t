@@ -34,6 +34,14 @@ sub etc
     } sort split /\n/, $files;
 }
 
+# A file in the data directory, which the configuration elsewhere names.
+for my $node ($cluster->nodes)
+{
+    mkdir $node->pgdata . '/mine' or die "mkdir: $!";
+    spew($node->pgdata . '/mine/more.conf', "application_name = '" . $node->name . "'\n");
+    append_text($node->config_dir . '/postgresql.conf', "include = '" . $node->pgdata . "/mine/more.conf'\n");
+}
+
 my %etc = map { $_->name => etc($_) } $cluster->nodes;
 
 sub follows
@@ -48,6 +56,7 @@ sub follows
     is(etc($node), $etc{ $node->name }, "$what: nothing has changed in /etc");
     my @includes = slurp($node->config_dir . '/postgresql.conf') =~ /^(include_if_exists.*)/mg;
     is("@includes", "include_if_exists = '@{[ $node->pgdata ]}/myrecovery.conf'", "$what: but for one line");
+    like(slurp($node->pgdata . '/mine/more.conf'), qr/'@{[ $what eq 'emptied' ? $new->name : $node->name ]}'/, "$what: it has its own file in the data directory");
     ok(!-e $node->pgdata . '/postgresql.conf', "$what: the data directory has no configuration");
     is(join(' ', grep { !m{/lost_wal-} } glob($node->pgdata . '.follow_primary/*')), '', "$what: nothing is left beside it");
     return;

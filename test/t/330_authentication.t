@@ -125,6 +125,14 @@ like($r->{message}, qr/at step survey: role "rewind" cannot read dba\.follow_pri
 like($r->{hint}, qr/GRANT USAGE ON SCHEMA dba TO rewind/, 'the hint says what to do');
 $new->safe_psql('GRANT USAGE ON SCHEMA dba TO rewind');
 
+my $needed = 'pg_read_binary_file(text, bigint, bigint, boolean)';
+$new->safe_psql("REVOKE EXECUTE ON FUNCTION $needed FROM rewind");
+$r = $new->make_follow($old);
+is($r->{sqlstate}, '42501', 'a rewind role that may not read files is an error') or diag($r->{err});
+like($r->{message}, qr/at step connect: role "rewind" may not run what pg_rewind needs/, 'before the node is stopped');
+like($r->{hint}, qr/GRANT EXECUTE ON FUNCTION \Q$needed\E TO rewind/, 'the hint says what to do');
+$new->safe_psql("GRANT EXECUTE ON FUNCTION $needed TO rewind");
+
 $r = $new->make_follow($old, primary_host => '127.0.0.1');
 is($r->{sqlstate}, '08006', "a name of the primary that its certificate does not have is an error") or diag($r->{err});
 like($r->{message}, qr/at step connect/, 'before the node is stopped');

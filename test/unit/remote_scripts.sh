@@ -310,7 +310,7 @@ chmod 600 "$pgdata/server.key"
 ln -s /nowhere "$pgdata/root.crt"
 echo data >"$pgdata/base/1"
 touch "$pgdata/standby.signal"
-run save_config.sh "$pgdata" 7
+run save_config.sh "$pgdata" 7 ''
 ok 'save: runs' is "$rc" 0
 ok 'save: the manifest' is "$(sort "$pgdata.follow_primary/config/files")" "$(sort <<'END'
 conf.d/1 a.conf
@@ -338,7 +338,7 @@ done
 rm "$pgdata/root.crt" "$pgdata/sub/users"
 echo foreign >"$pgdata/conf.d/2.conf"
 echo phase=rewinding >"$pgdata.follow_primary/mark"
-run save_config.sh "$pgdata" 8
+run save_config.sh "$pgdata" 8 ''
 ok 'save again, marked: the first job'\''s is kept' is "$(cat "$pgdata.follow_primary/config/data/postgresql.conf")" "$before"
 run restore_config.sh "$pgdata"
 ok 'restore: replaces what differs' printed restored=7
@@ -353,16 +353,16 @@ run restore_config.sh "$pgdata" "$top/target"
 ok 'restore: into another folder' is "$(cat "$top/target/sub/users")" me
 rm "$pgdata.follow_primary/mark"
 echo new >"$pgdata/postgresql.auto.conf"
-run save_config.sh "$pgdata" 9
+run save_config.sh "$pgdata" 9 ''
 ok 'save again, not marked: anew' is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" new
 for phase in stopped recovering; do
     printf 'job=9\nphase=%s\n' "$phase" >"$pgdata.follow_primary/mark"
     echo "corrected, $phase" >"$pgdata/postgresql.auto.conf"
-    run save_config.sh "$pgdata" 10
+    run save_config.sh "$pgdata" 10 ''
     ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$pgdata.follow_primary/config/data/postgresql.auto.conf")" "corrected, $phase"
 done
 echo dashed >"$pgdata/-x.conf"
-flushing save_config.sh "$pgdata" 11
+flushing save_config.sh "$pgdata" 11 ''
 ok 'save: a name with a leading dash' is "$(cat "$pgdata.follow_primary/config/data/-x.conf")" dashed
 ok 'save: every file is flushed' is \
     "$(sort "$FP_TEST_SYNCED")" "$({
@@ -373,11 +373,27 @@ ok 'save: every file is flushed' is \
     } | sort)"
 FP_TEST_NO_SYNC=yes
 export FP_TEST_NO_SYNC
-flushing save_config.sh "$pgdata" 12
+flushing save_config.sh "$pgdata" 12 ''
 ok 'save: what cannot be flushed is not saved' fails_with save_failed
 ok "save: the former job's is still there then" is "$(cat "$pgdata.follow_primary/config/complete")" 11
 FP_TEST_NO_SYNC=
-run save_config.sh "$top/nothing here" 9
+# the configuration is elsewhere, and PGDATA has two names
+outside=$top/outside
+mkdir -p "$outside/certs" "$top/etc/conf.d"
+ln -s "$outside" "$top/alias"
+echo mine >"$outside/certs/server.crt"
+echo mine >"$outside/certs/server.key"
+echo 'host all @people all trust' >"$outside/authentication"
+echo me >"$outside/people"
+echo mine >"$outside/extra"
+printf '%s\n' "ssl_cert_file = 'certs/server.crt'" "ssl_key_file = '$top/alias/certs/server.key'" \
+    "include_dir = 'conf.d'" "include '$top/alias/extra'" >"$top/etc/postgresql.conf"
+echo "hba_file = 'authentication'" >"$top/etc/conf.d/1.conf"
+run save_config.sh "$outside" 7 "$top/etc/postgresql.conf"
+ok 'save: what a configuration elsewhere names in PGDATA' \
+    is "$(sort "$outside.follow_primary/config/files" | tr '\n' ' ')" 'authentication certs/server.crt certs/server.key extra '
+
+run save_config.sh "$top/nothing here" 9 ''
 ok 'save: of nothing' printed saved=0
 
 ### repoint.sh
