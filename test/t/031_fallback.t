@@ -67,7 +67,7 @@ sub diverge
 
 # 2. The node has not the WAL any more that pg_rewind must read. Only pg_rewind
 # finds that out, with the server stopped.
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, slots => 0,
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, slots => 0,
     auth => 'scram-sha-256', conf => { wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB' });
 my ($old, $new) = $cluster->nodes;
 diverge($old, $new);
@@ -84,6 +84,21 @@ is($r->{sqlstate}, '55000', 'a rewind that is asked for fails') or diag($r->{err
 like($r->{message}, qr/at step rewind: the data cannot be rewound/, 'which is said');
 like($r->{detail}, qr/pg_wal/, "with pg_rewind's words");
 like($r->{hint}, qr/basebackup/, 'and what to do');
+
+# While the copy is made instead, somebody starts the node, which takes writes.
+$new->set(wal_keep_size => '1GB');
+$new->reload;
+$new->hold_step('copy');
+my $call = $new->psql_start($new->follow_sql($old, when_down => 'rejoin'));
+$new->wait_held(1, 60);
+$old->start;
+$old->safe_psql('INSERT INTO t VALUES (-2)');
+$new->release_step;
+isnt($call->wait(60), 0, 'a node that was started meanwhile is not replaced');
+like($call->err, qr/changes while it is worked on/, 'as the error says');
+$old->start;
+is($old->safe_psql('SELECT count(*) FROM t WHERE i = -2'), 1, 'it has what was written there');
+$old->stop;
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'else it goes over to a copy by itself') or diag($r->{err});
 is(job($new, 'method'), 'basebackup', "which the job's row names");

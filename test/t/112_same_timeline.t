@@ -90,6 +90,8 @@ is($new->safe_psql("SELECT pg_current_wal_flush_lsn() > '" . $follower->safe_psq
 like(plan_for($follower), qr/^basebackup\|.*began elsewhere/, 'a standby of one promoted earlier: the plan is a copy, too');
 $r = $new->make_follow($follower, method => 'rewind');
 is($r->{sqlstate}, '55000', 'a standby of one promoted earlier: a rewind is refused') or diag($r->{err});
+# Killed before its control file knows of that timeline.
+$follower->kill9;
 follows($follower, 'a standby of one promoted earlier', 1, $begin);
 
 # That one itself.

@@ -264,6 +264,27 @@ $new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host =
 $r = $new->make_follow($node, method => 'basebackup');
 ok($r->{ok}, 'and then the next call goes through') or diag($r->{err});
 
+# Its holder on the node is ended, as the hint of a refusal says.
+$bin = FollowPrimary::Node::bindir_with(scratch_dir('patient'), 'pg_basebackup', "echo \$\$ >'$dir/pid'; exec sleep 987654");
+$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
+unlink "$dir/pid";
+$first = $new->psql_start($new->follow_sql($node, method => 'basebackup'));
+wait_until('the copy is under way', sub { -s "$dir/pid" });
+my ($patient) = slurp("$dir/pid") =~ /(\d+)/;
+my ($holder) = slurp(lock_file($node)) =~ /\n(\d+) /;
+kill 'TERM', $holder or die "kill: $!";
+isnt($first->wait(30), 0, "a job whose lock's holder is ended fails");
+like($first->err, qr/the lock on the node is lost/, 'at once');
+$unlocked = 0;
+wait_until('all of it has ended', sub {
+    my $locked = -e lock_file($node);
+    return 1 if !process_alive($patient);
+    $unlocked++ if !$locked;
+    return;
+}, 10);
+is($unlocked, 0, 'and the node was locked until it had ended there, too');
+$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $node->address ]}'");
+
 #
 # Two nodes, one server
 #
