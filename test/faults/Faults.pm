@@ -41,6 +41,7 @@ use constant {
     DISK_MB   => 1000,
     FILLER_MB => 80,
     CALL_S    => 60,    # more than any single call may take
+    CASES     => 25,    # until the primary's WAL is as short as in the beginning
 };
 
 my @methods = qw(none repoint restart rewind basebackup asked finish attached mounted in_place);
@@ -288,7 +289,7 @@ sub _start_primary
     $new->start;
     $third->start;
     $third->wait_for_streaming($new);
-    $self->{dirty} = 0;
+    $self->{dirty} = $self->{cases} = 0;
     return;
 }
 
@@ -621,6 +622,10 @@ sub _run
         $node->start;
     }
 
+    # pgpool has one process for all, which may wait for the node.
+    wait_until('pgpool answers', sub { ($self->{pgpool}->pcp('pcp_node_count'))[0] == 0 }, 60)
+        if $method eq 'attached' && $fault eq 'network';
+
     # Once more.
     my $r = $primary->try_sql($self->_call($primary, $node, $method), timeout => 2 * CALL_S);
     die "the second call fails: $r->{err}\n" if !$r->{ok};
@@ -628,7 +633,7 @@ sub _run
     die "the second job's state is $second: $r->{err}\n" if $second ne 'succeeded';
     $self->_check_end($primary, $node, $job);
     $self->_check_attached($node) if $method eq 'attached';
-    $self->{dirty} = 1 if $primary != $new;
+    $self->{dirty} = 1 if $primary != $new || ++$self->{cases} >= CASES;
     $node->kill9;
     return;
 }
@@ -867,7 +872,12 @@ sub _fault_network
     my $address = $node->address;
     my $primary = $self->{primary}->address;
     my %pid = map { $_ => 1 } process_tree($node->pid // ()), $self->_remote_processes;
-    my @ports = map { /:(\d+) +\Q$primary\E:\d+ / && grep({ $pid{$_} } /pid=(\d+)/g) ? $1 : () } split /\n/, run_ok([ 'ss', '-Htnp' ]);
+    my @ports;
+    for my $connection (split /\n/, run_ok([ 'ss', '-Htnp' ]))
+    {
+        my ($port) = $connection =~ /:(\d+) +\Q$primary\E:\d+ / or next;
+        push @ports, $port if grep { $pid{$_} } $connection =~ /pid=(\d+)/g;
+    }
     my $lift = sub {
         FollowPrimary::Network::pass_port($_) for @ports;
         FollowPrimary::Network::pass_address($address);
