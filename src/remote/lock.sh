@@ -72,10 +72,10 @@ answer() {
 end_sshd() {
     process=$1
     while stat_of "$process" && [ "$parent" -gt 1 ]; do
-        { IFS= read -r name <"/proc/$parent/comm"; } 2>/dev/null || name=
+        IFS= read -r name <"/proc/$parent/comm" || name=
         case $name in
             sshd*) kill "$parent" && return ;;
-            '') [ "$session" != "$process" ] || kill "$parent" && return ;;
+            '') [ "$session" = "$process" ] && kill "$parent" && return ;;
         esac
         process=$parent
     done 2>/dev/null
