@@ -168,17 +168,20 @@ include_hint(const Job *job)
 
 /*
  * pg_rewind's connection runs these four (its documentation, "Notes").  That they
- * may be run is known here, before the node is stopped.
+ * may be run is known here, before the node is stopped, if it is this database
+ * that pg_rewind connects to: each has its own privileges.
  */
 static void
 check_rewind_functions(const Job *job)
 {
 	const char *role = job->request->settings->rewind_user;
+	const char *args[] = {role, job->request->settings->rewind_database};
 	char	   *missing = sql_scalar("SELECT string_agg(f, ', ') FROM unnest(ARRAY["
 									 "'pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', "
 									 "'pg_read_binary_file(text)', 'pg_read_binary_file(text, bigint, bigint, boolean)']) f "
-									 "WHERE NOT has_function_privilege($1, 'pg_catalog.' || f, 'EXECUTE')",
-									 1, &role);
+									 "WHERE NOT has_function_privilege($1, 'pg_catalog.' || f, 'EXECUTE') "
+									 "AND current_database() = $2",
+									 lengthof(args), args);
 
 	if (missing)
 		ereport(ERROR,
@@ -186,7 +189,7 @@ check_rewind_functions(const Job *job)
 				 errmsg("role \"%s\" may not run what pg_rewind needs", role),
 				 errdetail("It lacks EXECUTE on %s. Nothing was changed.", missing),
 				 errhint("Run in database \"%s\" of this server: GRANT EXECUTE ON FUNCTION %s TO %s",
-						 job->request->settings->rewind_database, missing, quote_identifier(role))));
+						 args[1], missing, quote_identifier(role))));
 }
 
 StepResult

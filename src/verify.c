@@ -275,7 +275,7 @@ verify_follows(Job *job)
 	/* That the sender streams is looked at once more, in any case. */
 	seen = verify_seen(&reply);
 	objection = seen == NULL ? "it was not told what the node shows" :
-		remote_says(&reply, "seen", "paused") && job->node.lower_setting ?
+		remote_says(&reply, "seen", "paused") && job->node.lower_setting && job->primary.version_num >= 140000 ?
 		psprintf("recovery is paused, for %s", job->node.lower_setting) :
 		remote_says(&reply, "seen", "paused") && !job->node.replay_paused ?
 		"recovery is paused, which it was not before: its log may tell why" :

@@ -129,7 +129,8 @@ connect_with() {
 works_in() {
     # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
     [ "/proc/$1/cwd/." -ef "$2/." ] && return
-    [ -e "/proc/$1/comm" ] && ! readlink "/proc/$1/cwd" >/dev/null 2>&1 || return
+    kill -0 "$1" 2>/dev/null && ! readlink "/proc/$1/cwd" >/dev/null 2>&1 || return
+    program=
     { IFS= read -r program <"/proc/$1/comm"; } 2>/dev/null
     case $program in
         postgres | postmaster) return 0 ;;

@@ -242,6 +242,7 @@ wal_back() {
 # the fork. So is what it received of later timelines, and their histories: what is
 # the primary's of it comes again.
 drop_lost_wal() {
+    [ "$fork" -gt 0 ] || return 0
     for file in "$pgdata/pg_wal/"????????.history "$pgdata/pg_wal/"????????????????????????; do
         name=${file##*/}
         name=${name%.history}
@@ -600,6 +601,7 @@ fi
 trap - TERM PIPE
 if grep -q 'no rewind required' "$log"; then
     # It compares timelines by number.
+    [ "$recovered" = no ] || cluster_state
     if [ -n "$lost_tli" ] && control_end && [ "$end" -gt "$fork" ]; then
         unchanged needs_copy "pg_rewind sees no need to rewind, but the data is past the fork"
     fi

@@ -93,13 +93,16 @@ inside() {
             ;;
     esac
     # lexically, for a file that is a symbolic link is saved as one
+    rel=$rel/
     case $rel in
         */./* | *//* | */../*)
             rel=$(printf '%s\n' "$rel" | sed -e ':a' -e 's,/\./,/,g; s,///*,/,g' \
                 -e 's,/[^/]*[^/.][^/]*/\.\./,/,; ta')
             ;;
     esac
+    rel=${rel%/}
     case $rel in
+        '' | */..) return 1 ;;
         "$pgdata"/*) ;;
         # PGDATA by another name
         *) folder=$(cd -P -- "${rel%/*}/" 2>/dev/null && pwd) && rel=$folder/${rel##*/} ;;
@@ -169,7 +172,6 @@ follow() {
     esac
     names "$1" >"$new/names" || die save_failed "could not write $new/names"
     while read -r kind path; do
-        path=${path%/}
         [ -n "$path" ] || continue
         from=$base
         [ "$kind" != data ] || from=

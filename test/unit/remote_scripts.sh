@@ -388,6 +388,8 @@ echo me >"$outside/people"
 echo mine >"$outside/extra"
 printf '%s\n' "ssl_cert_file = 'certs/server.crt'" "ssl_key_file = '$top/alias/certs/server.key'" \
     "include_dir = 'conf.d'" "include '$top/alias/extra'" >"$top/etc/postgresql.conf"
+echo foreign >"$top/foreign.conf"
+printf '%s\n' "include_dir = '../'" "include_dir '..'" "include_dir = 'certs/../..'" "include '../foreign.conf'" >"$outside/extra"
 echo "hba_file = 'authentication'" >"$top/etc/conf.d/1.conf"
 run save_config.sh "$outside" 7 "$top/etc/postgresql.conf"
 ok 'save: what a configuration elsewhere names in PGDATA' \
