@@ -38,7 +38,7 @@ use Time::HiRes qw(sleep time);
 use constant LOCK_CLASS => 4711;
 
 use constant {
-    DISK_MB   => 1000,
+    DISK_MB   => 1500,
     FILLER_MB => 80,
     CALL_S    => 60,    # more than any single call may take
     CASES     => 25,    # until the primary's WAL is as short as in the beginning
@@ -568,8 +568,10 @@ sub _run
     my (undef, $new, $third) = $self->{cluster}->nodes;
     my $node = $self->{cluster}->node($node_of{$method});
 
-    # A known state.
+    # A known state. A method's first case has its node's data from long ago.
     $self->_make_snapshot($method);
+    $self->{dirty} = 1 if ($self->{method} // $method) ne $method;
+    $self->{method} = $method;
     $self->_add_filler if _needs_filler($case);
     $self->_reset_primary if $self->{dirty};
     $self->_detach($node) if $method eq 'attached';
