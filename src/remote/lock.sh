@@ -150,7 +150,7 @@ done
 # ignores SIGTERM only waits for the others: a wrapper's watcher, logged()'s tee.
 others_go_on() {
     # shellcheck disable=SC2013 # names without spaces
-    for other in $(grep -lzxF "SSH_CONNECTION=${SSH_CONNECTION:-}" /proc/[0-9]*/environ 2>/dev/null); do
+    for other in $(timeout 5 grep -lzxF "SSH_CONNECTION=${SSH_CONNECTION:-}" /proc/[0-9]*/environ 2>/dev/null); do
         other=${other#/proc/} other=${other%/*}
         stat_of "$other" || continue
         [ "$session" != "$own" ] || continue

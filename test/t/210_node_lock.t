@@ -311,12 +311,14 @@ n=0
 while [ $n -lt 25 ]; do
     n=$((n + 1))
     mkfifo "$1.fifo" "$1.stdin"
-    exec 8<>"$1.stdin"
-    sh "$3" "$2" "$1" x <&8 >"$1.fifo" 2>/dev/null &
+    sh "$3" "$2" "$1" x <"$1.stdin" >"$1.fifo" 2>/dev/null &
+    exec 8>"$1.stdin"
     while read -r line; do
         if [ "$line" = held=yes ]; then
             mkdir "$2.inside" && rmdir "$2.inside" && echo "had it" || echo clash
+            # A shell may not see a signal that comes just before it reads.
             kill $!
+            exec 8>&-
         fi
     done <"$1.fifo"
     wait
