@@ -77,7 +77,12 @@ is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once mo
 # its page.
 $c->safe_psql('VACUUM');
 my $writer = $c->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
-kill 'STOP', $writer;
+wait_until('it is stopped where it sleeps', sub {
+    kill 'STOP', $writer;
+    return 1 if $c->safe_psql("SELECT wait_event ILIKE 'bgwriter%' FROM pg_stat_activity WHERE pid = $writer") eq 't';
+    kill 'CONT', $writer;
+    return;
+}, 60);
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
 kill 'INT', $c->pid;
