@@ -7,11 +7,10 @@
  */
 #include "postgres.h"
 
-#include "utils/builtins.h"
-
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "pgtime.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "compat.h"

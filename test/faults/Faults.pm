@@ -855,15 +855,18 @@ sub _fault_freeze
 {
     my ($self, $node, $point) = @_;
     $node->host->ssh_freeze;
-    if ($point ne 'middle')
-    {
-        $self->_release;
-        $self->_thaw_held;
-        sleep 1.5;
-        $node->host->ssh_thaw;
-        return;
-    }
-    return sub { $node->host->ssh_thaw };
+    return $self->_for_a_while($point, sub { $node->host->ssh_thaw });
+}
+
+sub _for_a_while
+{
+    my ($self, $point, $lift) = @_;
+    return $lift if $point eq 'middle';
+    $self->_release;
+    $self->_thaw_held;
+    sleep 1.5;
+    $lift->();
+    return;
 }
 
 # The packets between the node and the primary, for as long: those of the SSH
@@ -886,12 +889,8 @@ sub _fault_network
     };
     FollowPrimary::Network::lose_port($_) for @ports;
     FollowPrimary::Network::lose_address($address);
-    $self->_release;
-    $self->_thaw_held;
-    return $lift if $point eq 'middle';
-    sleep 1.5;
-    $lift->();
-    return;
+    $self->_thaw_held if $point eq 'middle';
+    return $self->_for_a_while($point, $lift);
 }
 
 # Only ever the small file system that is ours.

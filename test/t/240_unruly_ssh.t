@@ -20,11 +20,7 @@ my $folders = 0;
 sub stand_in
 {
     my ($program, $script) = @_;
-    my $folder = "$dir/bin" . $folders++;
-    mkdir $folder or die;
-    symlink $_, "$folder/" . s{.*/}{}r or die for grep { !m{/\Q$program\E\z} } glob "$bin/*";
-    spew("$folder/$program", "#!/bin/sh\n$script\n", 0755);
-    return $folder;
+    return FollowPrimary::Node::bindir_with(scratch_dir('unruly_bin' . $folders++), $program, "$script\n");
 }
 
 sub row
