@@ -14,6 +14,7 @@ $old->wait_for_catchup($sibling);
 $old->kill9;
 $new->promote;
 $new->safe_psql('INSERT INTO t SELECT generate_series(1001, 2000)');
+$sibling->stop;    # else it may receive them, too
 $old->start;
 $old->safe_psql('INSERT INTO t SELECT generate_series(100001, 102000)');
 is($old->safe_psql('SELECT count(*) FROM t WHERE i > 100000'), 2000, 'the former primary has stray rows');
@@ -26,6 +27,7 @@ is($old->safe_psql('SELECT count(*), count(*) FILTER (WHERE i > 100000), max(i) 
     'its stray rows are gone and new rows arrive');
 ok($old->in_recovery, 'it is a standby');
 
+$sibling->start;
 $r = $new->make_follow($sibling);
 ok($r->{ok}, 'the sibling follows') or diag($r->{err});
 $r = $new->make_follow($sibling);
