@@ -55,7 +55,7 @@ COMMENT ON COLUMN @extschema@.follow_primary_job.started_at IS 'when the worker 
 COMMENT ON COLUMN @extschema@.follow_primary_job.finished_at IS 'when the job ended';
 COMMENT ON COLUMN @extschema@.follow_primary_job.error_code IS 'SQLSTATE of the error that ended the job';
 COMMENT ON COLUMN @extschema@.follow_primary_job.error IS 'the error, with its detail';
-COMMENT ON COLUMN @extschema@.follow_primary_job.hint IS 'what to do about it';
+COMMENT ON COLUMN @extschema@.follow_primary_job.hint IS 'what to do about the error; of a job that has succeeded: how to remove the replaced data that it kept';
 COMMENT ON COLUMN @extschema@.follow_primary_job.timeline IS 'the timeline of the primary that the node was to follow';
 COMMENT ON COLUMN @extschema@.follow_primary_job.fork_lsn IS 'where the node''s history parted from the primary''s, when it did';
 COMMENT ON COLUMN @extschema@.follow_primary_job.lost_wal_bytes IS 'bytes of WAL after the fork that only the node had';
@@ -177,10 +177,9 @@ COMMENT ON COLUMN @extschema@.follow_primary_node.progress_timeout IS 'time with
 /*
  * The worker of job N holds the advisory lock (1718645615, N) from its first
  * moment to its last, with an objsubid that pg_advisory_lock() does not have: a
- * job that says "running" and has no holder was interrupted. Advisory locks live on the primary alone, so a standby can only
- * tell by the row.
- */
-/*
+ * job that says "running" and has no holder was interrupted. Advisory locks live
+ * on the primary alone, so a standby can only tell by the row.
+ *
  * Whoever can create objects in this schema must not get at those who read the
  * view: every operator and function meets exactly the types that it is defined
  * for, so that the one of pg_catalog is the one that is found.

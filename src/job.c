@@ -325,6 +325,16 @@ job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
 }
 
 void
+job_record_hint(Job *job, const char *hint)
+{
+	const char *args[] = {TEXT_INT64(job->id), hint};
+
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET hint = $2 WHERE id = $1::bigint",
+					   job->request->schema),
+			  lengthof(args), args, false);
+}
+
+void
 job_finish(Job *job, const char *state)
 {
 	const char *args[] = {TEXT_INT64(job->id), state};

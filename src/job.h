@@ -102,6 +102,9 @@ extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);
 extern void job_record_lost_wal(Job *job, const char *bytes,
 								const char *transactions, const char *dir);
 
+/* What people have to do once the job has ended well. */
+extern void job_record_hint(Job *job, const char *hint);
+
 /* Ends the job's row: succeeded, skipped. */
 extern void job_finish(Job *job, const char *state);
 

@@ -831,6 +831,26 @@ node_undo_repoint(Job *job)
 							   expand_command(job, settings->node_reload_command)));
 }
 
+/* How people remove the replaced data that is kept: paths, one a line. */
+static const char *
+removal_hint(const Job *job, const char *kept)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "The replaced data is kept. When nobody needs it any more, on node %s: rm -r",
+					 node_name(job));
+	while (*kept)
+	{
+		size_t		len = strcspn(kept, "\n");
+
+		appendStringInfoChar(&buf, ' ');
+		remote_quote(&buf, pnstrdup(kept, len));
+		kept += len + strspn(kept + len, "\n");
+	}
+	return buf.data;
+}
+
 StepResult
 node_clean(Job *job)
 {
@@ -847,6 +867,9 @@ node_clean(Job *job)
 		fail_commonly(job, &reply, "it follows, but what the job left beside its data could not be removed,");
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
+	{
 		job_detail(job, "the replaced data is kept in %s", kept);
+		job_record_hint(job, removal_hint(job, kept));
+	}
 	return STEP_DONE;
 }

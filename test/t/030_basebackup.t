@@ -115,6 +115,7 @@ is($new->safe_psql("SELECT slot_name FROM pg_replication_slots WHERE slot_name ~
     'no slot of the job is left');
 my $kept = $sibling->pgdata . ".follow_primary/old-$id";
 like(step_detail($new, 'clean'), qr/\Q$kept\E$/, 'the kept folder is named');
+like(job($new, 'hint'), qr/^The replaced data is kept\. When nobody needs it any more, on node \S+: rm -r '\Q$kept\E'$/, "in the job's row, too");
 ok(-e "$kept/PG_VERSION", 'and is there');
 
 # 3. A former primary that goes on as one, with rows of its own.

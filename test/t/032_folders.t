@@ -74,6 +74,8 @@ my @folders = (space($third, 'wal') . ".follow_primary_old-$id", space($third, '
     $third->pgdata . ".follow_primary/old-$id");
 is(join(' ', grep { -d } @folders), "@folders", 'the replaced folders are kept');
 like($kept, qr/\Q$_\E/, 'and named') for @folders;
+my $hint = $new->safe_psql("SELECT hint FROM follow_primary_job WHERE id = $id");
+like($hint, qr/: rm -r .*'\Q$_\E'/, "in the job's row, too") for @folders;
 is(readlink("$folders[2]/pg_wal"), $folders[0], 'the kept data leads to the kept WAL');
 is((readlink((glob("$folders[2]/pg_tblspc/*"))[0])), $folders[1], 'and to the kept tablespace');
 follows_now($third, 'the node');

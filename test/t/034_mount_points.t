@@ -129,7 +129,10 @@ is($r->{sqlstate}, '55000', 'a rewind is refused while kept data is in the data 
 like($r->{detail}, qr/pg_rewind would remove .*\.follow_primary_old-$id/, 'the detail says why');
 is(join(' ', grep { -d } @kept), "@kept", 'and it is still there');
 # As the README has it.
-run_ok([ 'rm', '-r', @kept ]);
+my $hint = $new->safe_psql("SELECT hint FROM follow_primary_job WHERE id = $id");
+like($hint, qr/^The replaced data is kept\..*: rm -r(?: '[^']+'){3}$/, "the job's row says how to remove it");
+run_ok([ 'sh', '-c', $hint =~ s/.*?: (?=rm )//r ]);
+is(join(' ', grep { -e } @kept), '', 'and so it is removed');
 $r = $new->make_follow($mounted, method => 'rewind', when_down => 'rejoin');
 ok($r->{ok}, 'once it is removed the rewind succeeds') or diag($r->{err});
 follows_now($mounted, 'the rewound node');
