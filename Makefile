@@ -30,6 +30,7 @@ OBJS = \
 	src/ssh_hostkey.o \
 	src/ssh_run.o \
 	src/survey.o \
+	src/sweeper.o \
 	src/timeline.o \
 	src/unit.o \
 	src/verify.o \

@@ -8,6 +8,11 @@
 #ifndef FOLLOW_PRIMARY_COMPAT_H
 #define FOLLOW_PRIMARY_COMPAT_H
 
+#if PG_VERSION_NUM >= 120000
+#include "access/table.h"
+#else
+#include "access/heapam.h"
+#endif
 #include "pgstat.h"
 #include "utils/guc.h"
 
@@ -16,8 +21,13 @@
 #endif
 
 #if PG_VERSION_NUM < 120000
+#define table_open				heap_open
+#define table_close				heap_close
+#define DATABASE_OID(tuple)		HeapTupleGetOid(tuple)
 #define WL_EXIT_ON_PM_DEATH		WL_POSTMASTER_DEATH
 #define pg_pread				pread
+#else
+#define DATABASE_OID(tuple)		(((Form_pg_database) GETSTRUCT(tuple))->oid)
 #endif
 
 /* SQL: has a row of pg_replication_slots lost WAL that it was to keep? */

@@ -15,6 +15,7 @@
  *	method_*.c	the steps of each method, done by node.c, primary.c,
  *				verify.c and attach.c
  *	job.c		the record of all that
+ *	sweeper.c	corrects the record where a worker could not
  *
  * Below them, remote.c runs the scripts of src/remote over ssh.c, pcp.c talks
  * to pgpool, sql.c to this server; snapshot.c frees a waiting caller of its
@@ -23,9 +24,11 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "compat.h"
 #include "settings.h"
+#include "sweeper.h"
 
 PG_MODULE_MAGIC;
 
@@ -35,4 +38,6 @@ void
 _PG_init(void)
 {
 	settings_define();
+	if (process_shared_preload_libraries_in_progress)
+		sweeper_register();
 }

@@ -8,10 +8,12 @@
 #include "utils/palloc.h"
 
 /*
- * Prepares a worker, which has no transaction between statements, to use the
- * functions below and those of the server that need a resource owner.
+ * Connects a background worker to a database, as the bootstrap superuser, with
+ * settings of its own whatever the configuration says.  It can use the functions
+ * below then, and those of the server that need a resource owner, though it has
+ * no transaction between statements.
  */
-extern void sql_start_worker(void);
+extern void sql_start_worker(Oid database);
 
 /* Rows as text; a NULL is a NULL pointer. */
 typedef struct SqlResult

@@ -20,8 +20,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -32,7 +30,6 @@
 #include "storage/proc.h"
 #include "storage/shm_mq.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "attach.h"
@@ -45,16 +42,11 @@
 #include "primary.h"
 #include "sql.h"
 #include "survey.h"
+#include "sweeper.h"
 #include "worker.h"
 
 #define QUEUE_SIZE			(64 * 1024)
 #define OUTCOME_TEXT		8192
-
-/*
- * A worker is started again only if it died: see end_interrupted().  After a
- * crash of the server that is at once, whatever this says.
- */
-#define RESTART_S			60
 
 /* How long a caller waits for the worker's first word. */
 #define START_TIMEOUT_S		30
@@ -95,23 +87,6 @@ typedef struct WorkerExtra
 	Oid			database;
 	dsm_handle	handle;
 } WorkerExtra;
-
-/* What the configuration or the database may set otherwise. */
-static const char *const session_settings[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"default_transaction_isolation", "read committed"},
-	{"default_transaction_read_only", "off"},
-	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
-	/*
-	 * No commit may wait for the standby that is being made, nor for the disk
-	 * but where it matters: see sql_write().
-	 */
-	{"synchronous_commit", "off"},
-#if PG_VERSION_NUM >= 170000
-	{"transaction_timeout", "0"},
-#endif
-};
 
 static shm_mq_handle *queue = NULL; /* the worker's end */
 static volatile sig_atomic_t terminated = false;
@@ -219,7 +194,7 @@ worker_run(const Request *request, bool wait)
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = RESTART_S;
+	worker.bgw_restart_time = WORKER_RESTART_S;
 	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "follow_primary_worker_main",
 			sizeof(worker.bgw_function_name));
@@ -508,7 +483,7 @@ record_failure(Job *job, const char *state, const ErrorData *error)
 		PG_END_TRY();
 	}
 	if (!written)
-		proc_exit(1);			/* it is started again: see end_interrupted() */
+		proc_exit(1);			/* it is started again, and sweeps */
 }
 
 static void
@@ -528,23 +503,6 @@ tell_outcome(Outcome *outcome, const Job *job, const ErrorData *error)
 	outcome->ended = true;
 }
 
-/*
- * The worker's second start, or its caller has gone away before the first: there
- * is no job, but perhaps the row of one.
- */
-static void
-end_interrupted(void)
-{
-	char	   *schema;
-
-	sql_start_worker();
-	schema = sql_scalar("SELECT quote_ident(nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-						"WHERE extname = 'follow_primary'", 0, NULL);
-	if (schema)
-		job_sweep(schema);
-	proc_exit(0);
-}
-
 void
 follow_primary_worker_main(Datum main_arg)
 {
@@ -561,26 +519,19 @@ follow_primary_worker_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 
 	memcpy(&extra, MyBgworkerEntry->bgw_extra, sizeof(extra));
-	BackgroundWorkerInitializeConnectionByOid(extra.database, InvalidOid, 0);
+	sql_start_worker(extra.database);
 
-	for (int i = 0; i < lengthof(session_settings); i++)
-		SetConfigOption(session_settings[i][0], session_settings[i][1],
-						PGC_USERSET, PGC_S_OVERRIDE);
-	/* Nor does a "role" that is set for the database say who this is. */
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
-
-	/* The segment is to outlive the transaction that attaches it. */
-	StartTransactionCommand();
 	seg = dsm_attach(extra.handle);
 	if (seg != NULL)
 		dsm_pin_mapping(seg);
-	CommitTransactionCommand();
 	segment = seg ? dsm_segment_address(seg) : NULL;
 	if (segment == NULL || segment->taken)
-		end_interrupted();
+	{
+		/* The second start, or the caller has gone away before the first. */
+		sweeper_sweep();
+		proc_exit(0);
+	}
 	segment->taken = true;
-
-	sql_start_worker();
 
 	context = AllocSetContextCreate(TopMemoryContext, "follow_primary job",
 									ALLOCSET_DEFAULT_SIZES);

@@ -20,6 +20,12 @@ extern int64 worker_run(const Request *request, bool wait);
  */
 extern int	worker_pid(int64 job_id);
 
+/*
+ * How soon the postmaster starts a worker again that died (seconds); after a
+ * crash of the server that is at once, whatever this says.
+ */
+#define WORKER_RESTART_S	60
+
 extern PGDLLEXPORT void follow_primary_worker_main(Datum main_arg);
 
 #endif							/* FOLLOW_PRIMARY_WORKER_H */
