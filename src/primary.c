@@ -20,6 +20,8 @@
 #define CHECKPOINT_TRIES 3
 #define CHECKPOINT_POLL_MS	20
 
+/* How soon a client that lives has answered what was just flushed. */
+#define SLOT_ANSWER_MS		2000
 #define SLOT_RELEASE_MS		2000
 #define SLOT_POLL_MS		20
 
@@ -84,6 +86,39 @@ primary_checkpoint(Job *job)
 			 errhint("Call follow_primary() again when the checkpoint of the promotion has ended.")));
 }
 
+/*
+ * The node is down, so whoever holds its slot is a sender whose client is gone,
+ * or has another client.  That one answers to the step's row, which has just
+ * been flushed here.  Raises 55006 then; else ends the sender.
+ */
+static void
+free_slot_of_node(const char *slot)
+{
+	const char *args[] = {slot, sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL)};
+
+	for (int waited = 0; waited < SLOT_ANSWER_MS; waited += SLOT_POLL_MS)
+	{
+		SqlResult  *client = sql_run("SELECT r.write_lsn >= $2::pg_lsn, r.application_name, "
+									 "coalesce(host(r.client_addr), 'this host') "
+									 "FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid "
+									 "WHERE s.slot_name = $1", lengthof(args), args);
+
+		if (client->nrows == 0)
+			return;
+		if (sql_value(client, 0, 0) && strcmp(sql_value(client, 0, 0), "t") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("the node's replication slot \"%s\" is in use by another server", slot),
+					 errdetail("The node is down, but \"%s\" at %s streams through the slot.",
+							   sql_value(client, 0, 1), sql_value(client, 0, 2)),
+					 errhint("Give this node a slot_name of its own, or end the other's replication. "
+							 "If it is the node, which has been started meanwhile, call follow_primary() again.")));
+		net_pause(SLOT_POLL_MS);
+	}
+	sql_run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+			"WHERE slot_name = $1 AND active", 1, args);
+}
+
 StepResult
 primary_ensure_slot(Job *job)
 {
@@ -97,10 +132,8 @@ primary_ensure_slot(Job *job)
 	}
 	if (facts->slot_exists)
 	{
-		/* A server that is down streams no more, whatever its sender thinks. */
 		if (facts->slot_active && job->node.state == NODE_DOWN)
-			sql_run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
-					"WHERE slot_name = $1 AND active", 1, slot);
+			free_slot_of_node(slot[0]);
 		job_detail(job, "%s, which was there", slot[0]);
 		return STEP_DONE;
 	}

@@ -62,6 +62,28 @@ is($r->{sqlstate}, '55006', "another node's slot is refused");
 like($r->{hint}, qr/slot_name of its own/, 'with a hint');
 is(slots(), "$slot physical true", 'and left alone');
 
+# The same while the node whose slot it is is down, and by hand, so that no job knows.
+$node->stop('fast');
+$other->set_standby(primary_slot_name => $slot);
+$other->wait_for_streaming($primary);
+my $sender = $primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'");
+isnt($sender, '', "another server uses the slot of a node that is down");
+$r = $primary->make_follow($node, when_down => 'rejoin');
+is($r->{sqlstate}, '55006', "the node's call is refused");
+like($r->{detail}, qr/"\Q@{[ $primary->safe_psql("SELECT application_name FROM pg_stat_replication WHERE pid = $sender") ]}\E" at 127\S+ streams through the slot/, 'and told who has it');
+is($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'who goes on');
+
+# A sender whose client is gone is ended: here it cannot answer any more.
+my @stopped = process_tree($other->pid);
+kill 'STOP', @stopped;
+$r = $primary->make_follow($node, when_down => 'rejoin');
+ok($r->{ok}, 'a slot whose client does not answer is taken') or diag($r->{err});
+is(slot_step(), "$slot, which was there", 'as it is');
+isnt($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'its sender is another now');
+kill 'CONT', @stopped;
+$other->set_standby(primary_slot_name => '');
+$other->wait_for_streaming($primary);
+
 # A job that fails: its own slot goes, one that was there stays.
 $primary->safe_psql('CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE \'trouble\'; END$$;
     CREATE TRIGGER trouble BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step IN (\'repoint\', \'stop\')) EXECUTE FUNCTION trouble()');
