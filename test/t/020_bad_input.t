@@ -141,23 +141,32 @@ is_refused('no key file',
     row      => { ssh_key_file => "$scratch/none" },
     sqlstate => '28000', message => qr/no usable SSH key/, detail => qr{input/none}, hint => qr/private key file/);
 
+# By the log of its sshd, from there on.
+sub nobody_asked_to_be_let_in
+{
+    my ($start) = @_;
+    my $log = substr $sibling->host->ssh_log, $start;
+    like($log, qr/Connection from/, 'its sshd saw a connection');
+    unlike($log, qr/publickey|Accepted|Failed|for user/, 'that was ended before anybody asked to be let in');
+    return;
+}
 spew("$scratch/known_hosts", '');
+my $logged = length $sibling->host->ssh_log;
 is_refused('a host key that is not known',
     row      => { ssh_known_hosts_file => "$scratch/known_hosts" },
     sqlstate => '28000', message => qr/host key of .* is not known/, detail => qr/SHA256:/, hint => qr/ssh-keyscan|accept-new/);
+nobody_asked_to_be_let_in($logged);
 is(slurp("$scratch/known_hosts"), '', 'it is not added to the file');
 {
     my @key = split ' ', $old->host->known_hosts_line;
     my ($name) = split ' ', $sibling->host->known_hosts_line;
     spew("$scratch/known_hosts", "$name @key[1, 2]\n");
 }
-my $logged = length $sibling->host->ssh_log;
+$logged = length $sibling->host->ssh_log;
 is_refused('a host key that has changed',
     row      => { ssh_known_hosts_file => "$scratch/known_hosts" },
     sqlstate => '28000', message => qr/host key of .* has changed/, detail => qr/line 1/, hint => qr/poses/);
-$logged = substr $sibling->host->ssh_log, $logged;
-like($logged, qr/Connection from/, 'its sshd saw a connection');
-unlike($logged, qr/publickey|Accepted|Failed|for user/, 'that was ended before anybody asked to be let in');
+nobody_asked_to_be_let_in($logged);
 is_refused('the same, where new ones are accepted',
     row      => { ssh_known_hosts_file => "$scratch/known_hosts", ssh_host_key_checking => 'accept-new' },
     sqlstate => '28000', message => qr/host key of .* has changed/, detail => qr/line 1/, hint => qr/poses/);

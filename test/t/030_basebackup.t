@@ -8,7 +8,8 @@ use File::Path qw(remove_tree);
 use FollowPrimary::Test;
 
 # A port for each: what is the node's own can then be told from the primary's.
-my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0,
+    conf => { archive_mode => 'on', archive_command => 'true' });
 my ($old, $new, $sibling) = $cluster->nodes;
 my $major = FollowPrimary::Node::pg_major();
 
@@ -46,7 +47,7 @@ my %marked;
 sub mark_configuration
 {
     my ($node) = @_;
-    $node->set(work_mem => '12345kB');
+    $node->set(work_mem => '12345kB', archive_command => 'test -n ' . $node->name);
     $node->reload;
     append_text($node->pgdata . '/pg_hba.conf', "# of @{[ $node->name ]}\n");
     append_text($node->pgdata . '/pg_ident.conf', "# of @{[ $node->name ]}\n");
@@ -56,6 +57,7 @@ sub mark_configuration
         $marked{ $node->name }{$file} = slurp($node->pgdata . "/$file");
         $marked{ $node->name }{$file} =~ s/^include_if_exists = .*\n//mg;
     }
+    $marked{ $node->name }{hba_file} = $node->safe_psql('SHOW hba_file');
     return;
 }
 
@@ -70,6 +72,8 @@ sub keeps_configuration
         is($now, $marked{ $node->name }{$file}, "$what: its own $file");
     }
     is($node->safe_psql('SHOW work_mem'), '12345kB', "$what: and it is in force");
+    is($node->safe_psql('SHOW archive_command'), 'test -n ' . $node->name, "$what: its own archive_command");
+    is($node->safe_psql('SHOW hba_file'), $marked{ $node->name }{hba_file}, "$what: its own hba_file");
     is($node->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $node->port, "$what: its own port");
     return;
 }

@@ -1,7 +1,7 @@
 # Tools that say nothing for longer than follow_primary.progress_timeout: a copy
 # of terabytes is verified for hours. While they work, the job goes on; when they
 # stand still, it ends. How much processor time a program uses only a real one
-# tells.
+# tells. The worker does not grow while it waits.
 
 use FollowPrimary::Test;
 
@@ -16,9 +16,9 @@ sub with_tool
 {
     my ($node, $tool, $first) = @_;
     my $bin = FollowPrimary::Node::bindir_with(scratch_dir('bin' . $node->name), $tool,
-        "$first\nexec '@{[ $node->bin($tool) ]}' \"\$@\"\n");
+        "touch \$0.begins\n$first\ntouch \$0.ends\nexec '@{[ $node->bin($tool) ]}' \"\$@\"\n");
     $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
-    return;
+    return "$bin/$tool";
 }
 my $works = 'end=$(($(date +%s) + 40)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
 
@@ -35,13 +35,25 @@ my @case = (
     [ $nodes[0], 'basebackup', $tool{basebackup}, $works ],
     [ $nodes[1], 'rewind', $tool{rewind}, $works ],
     [ $nodes[2], 'rewind', $tool{saving}, 'sleep 100' ]);
-my %job;
+my (%job, %stand_in);
 for my $case (@case)
 {
     my ($node, $method, $tool, $first) = @$case;
-    with_tool($node, $tool, $first);
+    $stand_in{ $node->name } = with_tool($node, $tool, $first);
     $job{ $node->name } = $primary->safe_psql($primary->follow_sql($node, method => $method, when_down => 'rejoin', wait => 'false'));
 }
+
+# The copy's worker, when its tool begins to work, and when that has been done.
+my @memory;
+my $worker;
+for my $moment (qw(begins ends))
+{
+    wait_until("$tool{basebackup} $moment", sub { -e "$stand_in{ $nodes[0]->name }.$moment" }, 90);
+    $worker //= $primary->safe_psql('SELECT worker_pid FROM follow_primary_job WHERE id = ' . $job{ $nodes[0]->name });
+    push @memory, slurp("/proc/$worker/status") =~ /^VmRSS:\s*(\d+) kB/m;
+}
+cmp_ok($memory[1] - $memory[0], '<', 2048, "the worker of a copy does not grow meanwhile: $memory[0] kB, $memory[1] kB");
+
 for my $case (@case)
 {
     my ($node, $method, $tool, $first) = @$case;
