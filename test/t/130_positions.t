@@ -76,6 +76,8 @@ is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once mo
 # before it is told to end. And with wal_log_hints whoever reads a row first may log
 # its page.
 $c->safe_psql('VACUUM');
+# What it wrote without a transaction id is not flushed before somebody commits.
+$c->safe_psql(q{SELECT pg_logical_emit_message(true, 'test', '')});
 my $writer = $c->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
 wait_until('it is stopped where it sleeps', sub {
     kill 'STOP', $writer;
