@@ -66,6 +66,8 @@ SET ROLE regress_fp_operator;
 SELECT follow_primary_wait(1), follow_primary_cancel(1);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_node$$);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_job$$);
+SELECT pg_temp.refusal($$UPDATE follow_primary_node SET node_start_command = 'reboot'$$);
+SELECT pg_temp.refusal($$INSERT INTO follow_primary_node (host, node_start_command) VALUES ('db3', 'reboot')$$);
 SELECT pg_temp.refusal($$SELECT follow_primary('db3')$$);
 SELECT pg_temp.refusal($$SELECT follow_primary('127.0.0.1', 2)$$);
 SELECT pg_temp.refusal($$SELECT follow_primary_plan('127.0.0.1', 2)$$);

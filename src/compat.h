@@ -9,7 +9,7 @@
 #define FOLLOW_PRIMARY_COMPAT_H
 
 #if PG_VERSION_NUM >= 120000
-#include "access/table.h"
+#include "access/relation.h"
 #else
 #include "access/heapam.h"
 #endif
@@ -21,8 +21,6 @@
 #endif
 
 #if PG_VERSION_NUM < 120000
-#define table_open				heap_open
-#define table_close				heap_close
 #define DATABASE_OID(tuple)		HeapTupleGetOid(tuple)
 #define WL_EXIT_ON_PM_DEATH		WL_POSTMASTER_DEATH
 #define pg_pread				pread

@@ -38,6 +38,6 @@ void
 _PG_init(void)
 {
 	settings_define();
-	if (process_shared_preload_libraries_in_progress)
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		sweeper_register();
 }

@@ -104,8 +104,21 @@ job_lock_node(Job *job)
 						 request->schema, sql_value(other, 0, 0),
 						 request->schema, sql_value(other, 0, 0))));
 	}
+}
 
-	job_sweep(request->schema);
+bool
+job_try_lock_slot(const char *slot)
+{
+	return take_lock(SLOT_LOCK_CLASS, hash_of(slot));
+}
+
+void
+job_unlock_slot(const char *slot)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, SLOT_LOCK_CLASS, hash_of(slot), LOCK_OBJSUBID);
+	LockRelease(&tag, ExclusiveLock, true);
 }
 
 /*
@@ -122,7 +135,7 @@ job_lock_slot(Job *job)
 	MemoryContext scratch = AllocSetContextCreate(job->context, "slot lock",
 												  ALLOCSET_SMALL_SIZES);
 
-	while (!take_lock(SLOT_LOCK_CLASS, hash_of(request->slot_name)))
+	while (!job_try_lock_slot(request->slot_name))
 	{
 		SqlResult  *other;
 
@@ -146,21 +159,6 @@ job_lock_slot(Job *job)
 		net_pause(SLOT_POLL_MS);
 	}
 	MemoryContextDelete(scratch);
-}
-
-void
-job_sweep(const char *schema)
-{
-	const char *args[] = {CALL_AGAIN};
-
-	sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
-					   "error_code = '57P01', error = 'its worker ended without a word', hint = $1 "
-					   "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
-					   "RETURNING id) "
-					   "UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
-					   "FROM job WHERE s.job_id = job.id AND s.state = 'running'",
-					   schema, schema),
-			  lengthof(args), args, true);
 }
 
 void
@@ -263,6 +261,16 @@ job_detail(Job *job, const char *fmt,...)
 	job->detail = format(fmt, args);
 	va_end(args);
 	MemoryContextSwitchTo(caller);
+}
+
+void
+job_record_detail(Job *job)
+{
+	const char *args[] = {TEXT_INT64(job->id), TEXT_INT64(job->seq), job->detail};
+
+	sql_write(psprintf("UPDATE %s.follow_primary_step SET detail = $3 WHERE job_id = $1::bigint AND seq = $2::int",
+					   job->request->schema),
+			  lengthof(args), args, true);
 }
 
 void

@@ -28,6 +28,8 @@ typedef struct Job
 	char	   *primary_host;	/* the name under which the node reaches us */
 	char	   *node_home;		/* home directory of the SSH user there */
 	char	   *config_file;	/* the node's; "" = in its data directory */
+	char	   *control_time;	/* when its control file was written; "" = not
+								 * known */
 	char	   *beside;			/* when a file beside its data directory last came
 								 * or went; "" = not known */
 	char	   *waldir;			/* where its pg_wal leads; "" = in PGDATA */
@@ -35,8 +37,10 @@ typedef struct Job
 	Oid		   *tablespace_oids;
 	char	  **tablespaces;	/* their locations on the node */
 
-	char	   *keep_slots;		/* names of slots that a rewind must keep,
+	char	   *keep_slots;		/* names of slots that the node must keep,
 								 * separated by spaces */
+	bool		foreign_mark;	/* another primary's job began to change the
+								 * node, for a fork that may be a later one */
 	char	   *former_slot;	/* another slot of this server that the node
 								 * streamed through, or NULL */
 
@@ -74,11 +78,9 @@ extern void job_lock_node(Job *job);
  */
 extern void job_lock_slot(Job *job);
 
-/*
- * Rows that say "running" without a live worker become "interrupted".  The
- * schema is the extension's, quoted.
- */
-extern void job_sweep(const char *schema);
+/* The same lock for a moment; false if another has it. Raises nothing. */
+extern bool job_try_lock_slot(const char *slot);
+extern void job_unlock_slot(const char *slot);
 
 /* Writes method, reason, timeline and fork of the plan, and the facts found. */
 extern void job_record_plan(Job *job);
@@ -92,6 +94,9 @@ extern void job_end_step(Job *job);
 
 /* What the running step found or did; shown when it ends. */
 extern void job_detail(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* Writes it durably before the step ends, for the sweep after a crash. */
+extern void job_record_detail(Job *job);
 
 /* A line to a caller who waits. */
 extern void job_notice(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);

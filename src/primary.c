@@ -88,8 +88,9 @@ primary_checkpoint(Job *job)
 
 /*
  * The node is down, so whoever holds its slot is a sender whose client is gone,
- * or has another client.  That one answers to the step's row, which has just
- * been flushed here.  Raises 55006 then; else ends the sender.
+ * or has another client.  A standby answers to the step's row, which has just
+ * been flushed here; pg_receivewal, which reports every ten seconds, is not
+ * told from none.  Raises 55006 then; else ends the sender.
  */
 static void
 free_slot_of_node(const char *slot)
@@ -137,20 +138,18 @@ primary_ensure_slot(Job *job)
 		job_detail(job, "%s, which was there", slot[0]);
 		return STEP_DONE;
 	}
-	/* A job that is cancelled in between would leave it behind. */
+	/* A job that is cancelled in between would leave it behind, or one that dies. */
+	job_detail(job, "%s" SLOT_MADE, slot[0]);
+	job_record_detail(job);
 	HOLD_INTERRUPTS();
 	sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
 	job->slot_made = true;
 	RESUME_INTERRUPTS();
 	facts->slot_exists = true;
-	job_detail(job, "%s, made", slot[0]);
 	return STEP_DONE;
 }
 
-/*
- * Drops a slot when nobody streams through it, or soon stops to.  A client that
- * is named is ended.  Never raises.
- */
+/* A client that is named is ended. */
 static void
 drop_slot(const char *slot, const char *client)
 {
@@ -177,9 +176,17 @@ drop_slot(const char *slot, const char *client)
 	}
 	PG_CATCH();
 	{
-		(void) sql_recover(context);
+		/* A job that is to end ends at its next interrupt check. */
+		if (sql_recover(context)->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			InterruptPending = QueryCancelPending = true;
 	}
 	PG_END_TRY();
+}
+
+void
+primary_drop_slot(const char *slot)
+{
+	drop_slot(slot, NULL);
 }
 
 void
@@ -197,5 +204,5 @@ void
 primary_drop_former_slot(Job *job)
 {
 	if (job->former_slot)
-		drop_slot(job->former_slot, NULL);
+		primary_drop_slot(job->former_slot);
 }

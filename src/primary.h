@@ -20,6 +20,12 @@ extern StepResult primary_checkpoint(Job *job);
  */
 extern StepResult primary_ensure_slot(Job *job);
 
+/* How the detail of that step ends if it was made, before it is. */
+#define SLOT_MADE		", made"
+
+/* Drops a slot when nobody streams through it, or soon stops to. Never raises. */
+extern void primary_drop_slot(const char *slot);
+
 /* Drops the slot if this job made it and nobody streams from it. Never raises. */
 extern void primary_drop_made_slot(Job *job);
 

@@ -7,8 +7,8 @@
  * by columns of the same names, so one table serves both: it holds the name,
  * the type, the place in struct Settings and the bounds.
  *
- * The library is loaded by the first call in a session, not preloaded: values
- * in postgresql.conf are placeholders until then and are checked at that
+ * Where the library is not preloaded, it is loaded by the first call in a session:
+ * values in postgresql.conf are placeholders until then and are checked at that
  * moment.
  */
 #include "postgres.h"

@@ -124,6 +124,8 @@ run(const char *statement, int nargs, const char *const *args, bool latest, bool
 	result = copy_result(context);
 	PopActiveSnapshot();
 	SPI_finish();
+	/* A caller without a snapshot has none by this, either. */
+	InvalidateCatalogSnapshotConditionally();
 	if (durable)
 		ForceSyncCommit();
 	if (own_transaction)
@@ -141,10 +143,10 @@ sql_run(const char *statement, int nargs, const char *const *args)
 	return run(statement, nargs, args, false, false);
 }
 
-void
+SqlResult *
 sql_write(const char *statement, int nargs, const char *const *args, bool durably)
 {
-	(void) run(statement, nargs, args, false, durably);
+	return run(statement, nargs, args, false, durably);
 }
 
 char *

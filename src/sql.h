@@ -40,8 +40,8 @@ extern SqlResult *sql_run(const char *statement, int nargs,
  * all that was written before; else it gets there a moment later
  * (synchronous_commit is off in a worker), for a flush wakes all standbys.
  */
-extern void sql_write(const char *statement, int nargs, const char *const *args,
-					  bool durably);
+extern SqlResult *sql_write(const char *statement, int nargs,
+							const char *const *args, bool durably);
 
 /* The value of a statement's first row and column, or NULL. */
 extern char *sql_scalar(const char *statement, int nargs,

@@ -65,7 +65,7 @@ LIBSSH2_ALLOC_FUNC(ssh_alloc)
 	SshSession *session = (SshSession *) *abstract;
 	char	   *piece;
 
-	if (!AllocSizeIsValid(count) || !AllocSizeIsValid(count + PIECE_HEADER))
+	if (count > MaxAllocSize - PIECE_HEADER)
 		return NULL;
 	piece = MemoryContextAllocExtended(session->context, count + PIECE_HEADER,
 									   MCXT_ALLOC_NO_OOM);

@@ -1,6 +1,6 @@
 /*
  * sweeper.c
- *		Corrects the rows of jobs whose workers could not write how they ended.
+ *		Cleans up, on this server, after jobs whose workers could not.
  *
  * A worker that died is started again by the postmaster and sweeps, and so does
  * each call of follow_primary().  But no postmaster remembers the workers of the
@@ -9,7 +9,8 @@
  * standbys see it in the rows, which is all that they can see of another server.
  *
  * It is two kinds of process: one without a database, which finds all there
- * are, and for each of them one that sweeps, one after the other.
+ * are, and for each of them one that sweeps, one after the other.  The log may
+ * have a FATAL of one whose database was dropped meanwhile; it means nothing.
  */
 #include "postgres.h"
 
@@ -17,54 +18,131 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/rel.h"
 
 #include "compat.h"
 #include "job.h"
+#include "net.h"
+#include "primary.h"
 #include "sql.h"
 #include "sweeper.h"
 #include "worker.h"
 
-/* Of a sweeper for this database; InvalidOid: for all. */
-static BackgroundWorker
-sweeper(Oid database)
-{
-	BackgroundWorker worker;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = OidIsValid(database) ? BGW_NEVER_RESTART : WORKER_RESTART_S;
-	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "follow_primary_sweeper_main",
-			sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "follow_primary sweeper", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "follow_primary sweeper", BGW_MAXLEN);
-	worker.bgw_main_arg = ObjectIdGetDatum(database);
-	return worker;
-}
+#define LOCK_TIMEOUT		"2s"
+#define SWEEP_TRIES			5
+#define SWEEP_PAUSE_MS		5000
 
 void
 sweeper_register(void)
 {
-	BackgroundWorker worker = sweeper(InvalidOid);
+	BackgroundWorker worker = worker_of("follow_primary_sweeper_main");
 
-	if (!IsBinaryUpgrade)
-		RegisterBackgroundWorker(&worker);
+	strlcpy(worker.bgw_name, "follow_primary sweeper", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+static void
+sweep(const char *schema)
+{
+	const char *args[] = {CALL_AGAIN, SLOT_MADE};
+	SqlResult  *slots;
+
+	/*
+	 * From these steps on the node's data, or settings, may want the slot.  What
+	 * a former primary's job has made is not here.
+	 */
+	slots = sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
+							   "error_code = '57P01', error = 'this server has no worker for it: it ended without a word, or was another server''s', hint = $1 "
+							   "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
+							   "RETURNING id, slot_name, timeline), "
+							   "step AS (UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
+							   "FROM job WHERE s.job_id = job.id AND s.state = 'running') "
+							   "SELECT slot_name FROM job JOIN %s.follow_primary_step s ON s.job_id = job.id "
+							   "JOIN pg_replication_slots r USING (slot_name) "
+							   "WHERE s.step = 'slot' AND s.detail = job.slot_name || $2 "
+							   "AND job.timeline = " SQL_TIMELINE " AND r.slot_type = 'physical' "
+							   "AND NOT EXISTS (SELECT FROM %s.follow_primary_step o WHERE o.job_id = job.id "
+							   "AND o.step IN ('rewind', 'swap', 'configure', 'repoint'))",
+							   schema, schema, schema, schema),
+					  lengthof(args), args, true);
+
+	for (int i = 0; i < slots->nrows; i++)
+	{
+		const char *slot = sql_value(slots, i, 0);
+
+		/* Else a live job has use for it. */
+		if (job_try_lock_slot(slot))
+		{
+			primary_drop_slot(slot);
+			job_unlock_slot(slot);
+		}
+	}
+}
+
+/* A prepared transaction may hold a lock for ever: that is no matter of this job. */
+void
+sweeper_sweep(const char *schema)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
+	PG_TRY();
+	{
+		sweep(schema);
+	}
+	PG_CATCH();
+	{
+		error = sql_recover(context);
+	}
+	PG_END_TRY();
+	if (error && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * The owner of a schema who is no superuser could have tables of their own in
+ * the place of ours: see extension_schema().
+ */
+static char *
+find_schema(void)
+{
+	return sql_scalar("SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+					  "JOIN pg_database d ON d.datname = current_database() "
+					  "JOIN pg_roles r ON r.oid = CASE WHEN n.nspowner = to_regrole('pg_database_owner') THEN d.datdba ELSE n.nspowner END "
+					  "WHERE e.extname = 'follow_primary' AND r.rolsuper",
+					  0, NULL);
 }
 
 void
-sweeper_sweep(void)
+sweeper_sweep_database(void)
 {
-	char	   *schema;
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
 
-	schema = sql_scalar("SELECT quote_ident(nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-						"WHERE extname = 'follow_primary'", 0, NULL);
-	if (schema)
-		job_sweep(schema);
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
+	for (volatile int tries = 0; tries < SWEEP_TRIES && !done; tries++)
+	{
+		PG_TRY();
+		{
+			char	   *schema;
+
+			if (tries > 0)
+				net_pause(SWEEP_PAUSE_MS);
+			schema = find_schema();
+			if (schema)
+				sweep(schema);
+			done = true;
+		}
+		PG_CATCH();
+		{
+			(void) sql_recover(context);
+		}
+		PG_END_TRY();
+	}
 }
 
 /* The databases that take connections. */
@@ -80,7 +158,7 @@ find_databases(int *n)
 
 	*n = 0;
 	StartTransactionCommand();
-	relation = table_open(DatabaseRelationId, AccessShareLock);
+	relation = relation_open(DatabaseRelationId, AccessShareLock);
 	scan = systable_beginscan(relation, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -94,7 +172,7 @@ find_databases(int *n)
 		found[(*n)++] = DATABASE_OID(tuple);
 	}
 	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
+	relation_close(relation, AccessShareLock);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 	return found;
@@ -110,18 +188,22 @@ sweep_all(void)
 	databases = find_databases(&n);
 	for (int i = 0; i < n; i++)
 	{
-		BackgroundWorker worker = sweeper(databases[i]);
+		BackgroundWorker worker = worker_of("follow_primary_sweeper_main");
 		BackgroundWorkerHandle *handle;
 
+		strlcpy(worker.bgw_name, "follow_primary sweeper of a database", BGW_MAXLEN);
+		strlcpy(worker.bgw_type, "follow_primary sweeper", BGW_MAXLEN);
+		worker.bgw_restart_time = BGW_NEVER_RESTART;
+		worker.bgw_main_arg = ObjectIdGetDatum(databases[i]);
 		worker.bgw_notify_pid = MyProcPid;
 		/* The postmaster starts this process again, to try all of them once more. */
 		if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("follow_primary has no background worker to see whether jobs were interrupted"),
+					 errmsg("no background worker is free to see whether jobs of follow_primary were interrupted"),
 					 errdetail("All of max_worker_processes (%d) are in use; it is tried again in %d s.",
 							   max_worker_processes, WORKER_RESTART_S),
-					 errhint("Raise max_worker_processes.")));
+					 errhint("Raise max_worker_processes, or take follow_primary out of shared_preload_libraries.")));
 		if (WaitForBackgroundWorkerShutdown(handle) == BGWH_POSTMASTER_DIED)
 			proc_exit(1);
 	}
@@ -137,9 +219,9 @@ follow_primary_sweeper_main(Datum main_arg)
 	if (OidIsValid(database))
 	{
 		sql_start_worker(database);
-		sweeper_sweep();
+		pgstat_report_activity(STATE_RUNNING, "follow_primary: looking for interrupted jobs");
+		sweeper_sweep_database();
 	}
 	else
 		sweep_all();
-	proc_exit(0);
 }

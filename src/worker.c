@@ -163,6 +163,20 @@ listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
 	}
 }
 
+BackgroundWorker
+worker_of(const char *function)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = WORKER_RESTART_S;
+	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	return worker;
+}
+
 int64
 worker_run(const Request *request, bool wait)
 {
@@ -191,13 +205,7 @@ worker_run(const Request *request, bool wait)
 	mq = shm_mq_create((char *) segment + size, QUEUE_SIZE);
 	shm_mq_set_receiver(mq, MyProc);
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = WORKER_RESTART_S;
-	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "follow_primary_worker_main",
-			sizeof(worker.bgw_function_name));
+	worker = worker_of("follow_primary_worker_main");
 	snprintf(worker.bgw_name, BGW_MAXLEN, "follow_primary %s:%d",
 			 request->node_host, request->node_port);
 	strlcpy(worker.bgw_type, "follow_primary", BGW_MAXLEN);
@@ -377,6 +385,7 @@ run(Job *job)
 	StepResult	result;
 
 	job_lock_node(job);
+	sweeper_sweep(job->request->schema);
 	job_lock_slot(job);
 
 	job_begin_step(job, "survey", false);
@@ -528,8 +537,9 @@ follow_primary_worker_main(Datum main_arg)
 	if (segment == NULL || segment->taken)
 	{
 		/* The second start, or the caller has gone away before the first. */
-		sweeper_sweep();
-		proc_exit(0);
+		pqsignal(SIGTERM, die);
+		sweeper_sweep_database();
+		return;
 	}
 	segment->taken = true;
 

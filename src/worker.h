@@ -5,6 +5,8 @@
 #ifndef FOLLOW_PRIMARY_WORKER_H
 #define FOLLOW_PRIMARY_WORKER_H
 
+#include "postmaster/bgworker.h"
+
 #include "request.h"
 
 /*
@@ -21,9 +23,13 @@ extern int64 worker_run(const Request *request, bool wait);
 extern int	worker_pid(int64 job_id);
 
 /*
- * How soon the postmaster starts a worker again that died (seconds); after a
- * crash of the server that is at once, whatever this says.
+ * What the postmaster is asked for: a process of this library that runs the
+ * function, on a primary.  If it dies it is started again, after a minute or, when
+ * the whole server has crashed, at once.  The caller gives it a name.
  */
+extern BackgroundWorker worker_of(const char *function);
+
+/* Also what its messages say. */
 #define WORKER_RESTART_S	60
 
 extern PGDLLEXPORT void follow_primary_worker_main(Datum main_arg);

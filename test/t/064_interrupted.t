@@ -20,6 +20,15 @@ INSERT INTO "Own Schema".follow_primary_job (node_host, node_port, requested_met
     VALUES ('elsewhere', 5432, 'auto', 'running', now());
 END
 
+# One whose schema's owner could have other tables in the place of ours by now.
+$primary->safe_psql($_) for 'CREATE ROLE owner LOGIN', 'CREATE DATABASE theirs OWNER owner';
+$primary->safe_psql(<<'END', dbname => 'theirs');
+CREATE SCHEMA theirs AUTHORIZATION owner;
+CREATE EXTENSION follow_primary SCHEMA theirs;
+INSERT INTO theirs.follow_primary_job (node_host, node_port, requested_method, state, started_at)
+    VALUES ('elsewhere', 5432, 'auto', 'running', now());
+END
+
 sub start_held_job
 {
     my ($server) = @_;
@@ -63,6 +72,7 @@ wait_until('the row of another database is corrected, too', sub {
     return ($primary->psql('SELECT state, error_code FROM "Own Schema".follow_primary_job', dbname => 'another'))[1] eq "interrupted|57P01\n";
 }, 10);
 no_sweeper_left($primary, $offset);
+is($primary->safe_psql('SELECT state FROM theirs.follow_primary_job', dbname => 'theirs'), 'running', 'nothing is done in a schema whose owner is no superuser');
 my $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
 
@@ -82,7 +92,7 @@ ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
 $standby->set(max_worker_processes => 2);
 $offset = $standby->log_size;
 $standby->restart;
-$standby->wait_for_log(qr/ERROR: .*follow_primary has no background worker to see whether jobs were interrupted/, $offset, 20);
+$standby->wait_for_log(qr/ERROR: .*no background worker is free to see whether jobs of follow_primary were interrupted/, $offset, 20);
 is($standby->safe_psql('SELECT 1'), 1, 'without a free worker there is an error in the log, and the server serves');
 
 done_testing();

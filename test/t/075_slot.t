@@ -5,7 +5,7 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, slots => 0, conf => {
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, hold => 1, slots => 0, conf => {
     wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB', 'follow_primary.verify_timeout' => '20s' });
 my ($primary, $node, $other) = $cluster->nodes;
 my $slot = $node->slot_name;
@@ -46,6 +46,7 @@ SKIP:
     for (1 .. 6)
     {
         $primary->safe_psql('CREATE TABLE IF NOT EXISTS t (i int); INSERT INTO t VALUES (1); SELECT pg_switch_wal()');
+        $primary->wait_for_catchup($other);    # which has no slot
         $primary->safe_psql('CHECKPOINT');
     }
     is($primary->safe_psql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '$slot'"), 'lost', 'a slot has lost its WAL');
@@ -96,5 +97,21 @@ $before = slots();
 $r = $primary->make_follow($other, method => 'repoint');
 ok(!$r->{ok}, 'a job fails whose slot was there');
 is(slots(), $before, 'the slot stays');
+
+# A worker that is killed, by which the primary restarts, cannot drop its slot; one
+# that is started afterwards does.
+my $others = $other->slot_name;
+my $has_slot = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$others'";
+$primary->safe_psql("DROP TRIGGER trouble ON follow_primary_step; SELECT pg_drop_replication_slot('$others')");
+$primary->hold_step(FollowPrimary::Node::reloads('primary_conninfo') ? 'repoint' : 'stop');
+my $id = $primary->safe_psql($primary->follow_sql($other, method => 'repoint', wait => 'false'));
+$primary->wait_held(1);
+is($primary->safe_psql($has_slot), 1, 'a job has made a slot');
+kill 'KILL', $primary->safe_psql("SELECT worker_pid FROM follow_primary_job WHERE id = $id");
+ok($primary->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", 'interrupted', 30), 'its worker is killed');
+ok($primary->poll_query_until($has_slot, 0, 10), 'the slot is gone');
+$r = $primary->make_follow($other, method => 'repoint');
+ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
+is($primary->safe_psql($has_slot), 1, 'with a slot');
 
 done_testing();
