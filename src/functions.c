@@ -90,9 +90,16 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	CallerIdentity caller;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
+	bool		released;
 
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
 	job->context = context;
 	job->request = request_from_call(fcinfo);
+	released = snapshot_release(fcinfo);
 	act_as_owner(fcinfo, &caller);
 	PG_TRY();
 	{
@@ -109,12 +116,9 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	resume_caller(&caller);
 	ssh_disconnect(job->ssh);
+	if (released)
+		snapshot_retake();
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		(rsinfo->allowedModes & SFRM_Materialize) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("set-valued function called in context that cannot accept a set")));
 	context = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

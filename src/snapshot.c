@@ -5,8 +5,9 @@
  * As long as a session has a snapshot, VACUUM keeps every row, in all tables,
  * that the snapshot might see.  The executor holds one through a query: the
  * active one, one of the query and one of its execution state.  A query that is
- * nothing but "SELECT follow_primary(constants)" has no use for them: when the
- * function runs, its arguments are computed, and its result is sent as it is.
+ * nothing but "SELECT follow_primary(constants)", or "SELECT ... FROM
+ * follow_primary_plan(constants)", has no use for them: when the function runs,
+ * its arguments are computed, and what comes after has new ones.
  */
 #include "postgres.h"
 
@@ -23,12 +24,12 @@
 
 /* A call of this very function with nothing that is computed. */
 static bool
-is_plain_call(const Expr *expr, Oid function)
+is_plain_call(const Node *expr, Oid function)
 {
 	const FuncExpr *call = (const FuncExpr *) expr;
 	ListCell   *cell;
 
-	if (!IsA(expr, FuncExpr) || call->funcid != function)
+	if (expr == NULL || !IsA(expr, FuncExpr) || call->funcid != function)
 		return false;
 	foreach(cell, call->args)
 	{
@@ -40,6 +41,24 @@ is_plain_call(const Expr *expr, Oid function)
 			return false;
 	}
 	return true;
+}
+
+/* What a plan of one node calls, as the only column or as what is in FROM. */
+static const Node *
+only_call(const Plan *plan)
+{
+	if (IsA(plan, FunctionScan))
+	{
+		const FunctionScan *scan = (const FunctionScan *) plan;
+
+		return list_length(scan->functions) == 1 ?
+			linitial_node(RangeTblFunction, scan->functions)->funcexpr : NULL;
+	}
+	if (!IsA(plan, Result) || plan->lefttree != NULL ||
+		((const Result *) plan)->resconstantqual != NULL ||
+		list_length(plan->targetlist) != 1)
+		return NULL;
+	return (const Node *) linitial_node(TargetEntry, plan->targetlist)->expr;
 }
 
 bool
@@ -59,15 +78,16 @@ snapshot_release(FunctionCallInfo fcinfo)
 		portal->queryDesc == NULL || portal->queryDesc->estate == NULL)
 		return false;
 
-	/* Without FROM, WHERE and WITH, and of one column. */
+	/* Without WITH and subqueries. */
 	query = portal->queryDesc;
 	plan = query->plannedstmt->planTree;
-	if (!IsA(plan, Result) || plan->lefttree != NULL || plan->initPlan != NIL ||
-		((const Result *) plan)->resconstantqual != NULL ||
-		query->plannedstmt->subplans != NIL ||
-		list_length(plan->targetlist) != 1 ||
-		!is_plain_call(linitial_node(TargetEntry, plan->targetlist)->expr,
-					   fcinfo->flinfo->fn_oid))
+	if (plan->initPlan != NIL || query->plannedstmt->subplans != NIL ||
+		!is_plain_call(only_call(plan), fcinfo->flinfo->fn_oid))
+		return false;
+
+	/* Nor is it another call, of a function that the same query has. */
+	if (portal->activeSubid != GetCurrentSubTransactionId() ||
+		!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
 		return false;
 
 	PopActiveSnapshot();
@@ -75,6 +95,7 @@ snapshot_release(FunctionCallInfo fcinfo)
 	query->estate->es_snapshot = InvalidSnapshot;
 	UnregisterSnapshotFromOwner(query->snapshot, portal->resowner);
 	query->snapshot = InvalidSnapshot;
+	InvalidateCatalogSnapshotConditionally();
 	return true;
 }
 
@@ -83,9 +104,8 @@ snapshot_retake(void)
 {
 	Portal		portal = ActivePortal;
 	QueryDesc  *query = portal->queryDesc;
-	Snapshot	snapshot = GetTransactionSnapshot();
 
-	query->snapshot = RegisterSnapshotOnOwner(snapshot, portal->resowner);
-	query->estate->es_snapshot = RegisterSnapshotOnOwner(snapshot, portal->resowner);
+	query->snapshot = RegisterSnapshotOnOwner(GetTransactionSnapshot(), portal->resowner);
+	query->estate->es_snapshot = RegisterSnapshotOnOwner(query->snapshot, portal->resowner);
 	PushActiveSnapshot(query->snapshot);
 }

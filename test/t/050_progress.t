@@ -255,6 +255,12 @@ is($new->safe_psql("SELECT follow_primary_wait($id)"), 'interrupted', 'follow_pr
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'there is nothing to cancel');
 nothing_runs('nothing of it is left on the node');
 
+# A call within a query that is one: neither leaves the other without a snapshot.
+$new->safe_psql('CREATE FUNCTION nested(text) RETURNS text STABLE LANGUAGE plpgsql AS
+    $$BEGIN RETURN follow_primary_wait(-1); EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END$$');
+is($new->safe_psql("SELECT nested(w), (SELECT count(*) FROM t) > 0 FROM follow_primary_wait($id) w"), '42704|t', 'a call within a call');
+is($new->safe_psql("SELECT nested(w) FROM follow_primary_wait($id) w"), '42704', 'and within a plain one');
+
 # 10. A worker that fails before it has a word to say.
 $r = $new->try_sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'postgres';\n" . $new->follow_sql($old), timeout => 20);
 $new->safe_psql("UPDATE pg_database SET datallowconn = true WHERE datname = 'postgres'", dbname => 'template1');

@@ -1,8 +1,9 @@
 # The way to the node misbehaves: nobody answers, or not as an SSH server does;
 # only one session is let in, or another command; a script floods its outputs,
-# is ended by a signal, or stands still, or its sshd does. Each has an error
-# that tells, in time; the node is left as it was, nothing goes on there, and
-# the next call succeeds. Stopped and killed are real processes of a real sshd.
+# is ended by a signal, or stands still, or its sshd does; the line is cut; a copy
+# arrives damaged. Each has an error that tells, in time; the node is left as it
+# was, nothing goes on there, and the next call succeeds. Stopped and killed are
+# real processes of a real sshd.
 
 use IO::Socket::INET;
 use FollowPrimary::Test;
@@ -180,6 +181,38 @@ fails('a script is killed', sqlstate => '08006', message => qr/outcome of the sc
         kill 'KILL', grep { grep { $_ == $sleep } process_tree($_) } keys %session;
     });
 works('the next call works', method => 'repoint');
+fails('the line is cut', sqlstate => '08006', message => qr/outcome of the script "survey" is not known/,
+    detail => qr/The connection was lost: the SSH connection was closed or cut from outside/,
+    row => { node_bin_dir => stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654") },
+    meanwhile => sub {
+        wait_until('it runs', sub { remote_sleep() });
+        $sshd->ssh_cut;
+    });
+works('the next call works', method => 'repoint');
+
+# A plan waits for the node without a snapshot.
+row(node_bin_dir => stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654"));
+my $plan = $primary->psql_start($primary->follow_sql($node, function => 'follow_primary_plan'));
+wait_until('a plan is in the middle of its look at the node', sub { remote_sleep() }, 20);
+ok($primary->poll_query_until(q{SELECT backend_xmin IS NULL FROM pg_stat_activity WHERE query LIKE '%follow_primary_plan(%' AND state = 'active'
+    AND pid <> pg_backend_pid()}, 't', 5), 'and holds no snapshot') or diag($plan->err);
+kill 'KILL', map { /^(\d+)/ } remote_sleep();
+row(node_bin_dir => undef);
+$plan->wait(30);
+like($primary->safe_psql('SELECT reason, method FROM follow_primary_plan(' . FollowPrimary::Node::quote($host) . ', ' . $node->port . ') WHERE method <> \'\''),
+    qr/^the node .*\|\w+$/, 'what the query does with its result has one again');
+
+#
+# Damage, which before 13 no manifest shows
+#
+if (FollowPrimary::Node::pg_major() >= 13)
+{
+    fails('a copy is damaged', sqlstate => 'XX001', message => qr/the copy does not verify/, detail => qr{global/pg_filenode\.map},
+        hint => qr/data is as it was before the copy/, with => { method => 'basebackup' },
+        row => { node_bin_dir => stand_in('pg_basebackup',
+            "$bin/pg_basebackup \"\$@\" && printf X | dd of=\"\$2/global/pg_filenode.map\" bs=1 seek=100 conv=notrunc") });
+    works('the next call copies', method => 'basebackup');
+}
 
 #
 # Standstill
