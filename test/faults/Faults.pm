@@ -180,6 +180,7 @@ END
 
     $old->kill9;
     $new->promote;
+    ($self->{fork}) = slurp($new->pgdata . '/pg_wal/00000002.history') =~ /^1\t(\S+)/m or die;
     $new->safe_psql('INSERT INTO t SELECT generate_series(1001, 2000); INSERT INTO u SELECT generate_series(1001, 2000); CHECKPOINT');
     $new->create_slot($third->slot_name);
     $third->follow($new, slot => 1);
@@ -609,19 +610,27 @@ sub _run
     $call->forget;
 
     # What is left.
-    $self->_check_row($primary, $job, $fault, $said);
+    my $state = $self->_check_row($primary, $job, $fault, $said);
     $self->_thaw_held;
     $lift->() if $lift;
     # TCP tries again after twice the time each time.
     $self->_check_processes($primary, $fault eq 'network' ? 20 : 6);
     $self->_check_data($node, $fault, $old_rows);
+    $self->_check_slot($primary, $node, $job, $fault) if $method !~ /^(?:none|finish)$/;
     $node->host->ssh_start;
+    # What succeeded in spite of the fault is proven.
+    if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/)
+    {
+        die "the job has succeeded, and the node is no standby\n" if !$node->running || !$node->in_recovery;
+        $primary->wait_for_catchup($node, undef, 20);
+    }
 
     # A machine that comes back starts its servers; what a job stopped is the
     # next call's.
     if (!$node->running && !-e _mark($node) && $fault =~ /^(?:power|full)$/)
     {
         $node->start;
+        $self->_check_rows($node, $node->safe_psql('SELECT count(*), sum(i) FROM t'), $old_rows);
     }
 
     # pgpool has one process for all, which may wait for the node.
@@ -970,7 +979,7 @@ sub _check_row
         die "$open steps of the ended job still say running\n" if $open;
         die "the caller was not told: $said\n" if $said !~ /ERROR|FATAL|terminat|connection/;
     }
-    return;
+    return $state;
 }
 
 # What runs on the nodes for a job: it came by SSH, and is no server of ours.
@@ -1011,6 +1020,18 @@ sub _check_processes
     return;
 }
 
+# A slot that nobody can want yet is gone, whoever had to drop it.
+sub _check_slot
+{
+    my ($self, $primary, $node, $job, $fault) = @_;
+    my $known = $fault =~ /^(?:cancel|terminate|cut|freeze|network|full)$/ ? q{'start', 'repoint'}
+        : $fault eq 'kill' ? q{'rewind', 'swap', 'configure', 'repoint'} : return;
+    $primary->poll_query_until("SELECT EXISTS (SELECT FROM follow_primary_step WHERE job_id = $job AND step IN ($known))
+        OR NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '@{[ $node->slot_name ]}' AND NOT active)", 't', 10)
+        or die "the slot that the job made is left\n";
+    return;
+}
+
 # Old, new, or marked.
 sub _check_data
 {
@@ -1032,6 +1053,8 @@ sub _check_data
             if $fault !~ /^(?:power|full)$/;
         return;
     }
+    die "what is marked $phase can be started\n"
+        if $phase =~ /^(?:rewinding|rewound|swapped)$/ && -e $node->pgdata . '/PG_VERSION' && !((stat $node->pgdata)[2] & 02);
     if ($phase =~ /^(?:stopped|recovering)$/)
     {
         $self->_check_rows($node, $self->_look_into($node), $old_rows);
@@ -1116,7 +1139,21 @@ sub _check_end
     push @litter, split /\n/, run_ok([ 'find', "$home/data/", '(', '-name', '*fp_tmp*', '-o', '-name', 'backup_label',
         '-o', '-name', 'recovery.signal', ')' ]);
     die "left beside the data: @litter\n" if @litter;
+    $self->_check_lost_wal($node) if $node == ($self->{cluster}->nodes)[0];
     return;
+}
+
+# The former primary's rows of its own are in the WAL that was saved.
+sub _check_lost_wal
+{
+    my ($self, $node) = @_;
+    my @saved = glob $node->pgdata . '.follow_primary/lost_wal-*';
+    for my $folder (@saved)
+    {
+        my ($code, $out) = run_command([ $node->bin('pg_waldump'), '-p', $folder, '-t', 1, '-s', $self->{fork}, '-r', 'Transaction' ]);
+        return if $out =~ /desc: COMMIT/;
+    }
+    die "the WAL that only the node had is not saved: @saved\n";
 }
 
 #
