@@ -25,9 +25,6 @@
 /* For scripts that only look at or write a few files. */
 #define FILES_TIMEOUT_MS	60000
 
-/* For those that remove data, terabytes of it perhaps, without a word. */
-#define REMOVE_TIMEOUT_MS	(4 * 3600 * 1000)
-
 /* Beyond a script's own limit, for it to say what happened. */
 #define GRACE_MS			15000
 
@@ -233,6 +230,27 @@ lock_owner(const Job *job)
 					job->id, job->primary_host, job->request->primary_port, since);
 }
 
+static void
+run_clean(Job *job, const char *keep, RemoteReply *reply)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+
+	remote_run(job->ssh, &remote_clean,
+			   WITH_FOLDERS(job, job->node.pgdata, keep, psprintf(INT64_FORMAT, job->id)),
+			   &limits, reply);
+}
+
+/* Whatever becomes of this job, no later one removes what was put aside. */
+static void
+keep_replaced(Job *job)
+{
+	RemoteReply reply;
+
+	run_clean(job, "keep", &reply);
+	if (!reply.ok)
+		fail_commonly(job, &reply, "what an interrupted job of another primary replaced could not be kept");
+}
+
 StepResult
 node_lock(Job *job)
 {
@@ -258,6 +276,8 @@ node_lock(Job *job)
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
 	if (!reply.ok || !ssh_is_holding(job->ssh))
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
+	if (job->foreign_mark)
+		keep_replaced(job);
 	if (!remote_says(&reply, "fresh", "yes"))
 	{
 		const char *taken_from = remote_get(&reply, "taken_from");
@@ -312,6 +332,11 @@ node_stop(Job *job)
 		return look_again(job, "the node has been promoted meanwhile");
 	if (!remote_says(&reply, "was_running", "yes"))
 	{
+		const char *written = remote_get(&reply, "control_time");
+
+		if (job->node.state == NODE_DOWN && written && written[0] &&
+			job->control_time[0] && strcmp(written, job->control_time) != 0)
+			return look_again(job, "the node, which was down, has run meanwhile");
 		job_detail(job, "was not running");
 		return STEP_DONE;
 	}
@@ -369,7 +394,8 @@ node_save_config(Job *job)
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_config,
-			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id), job->config_file),
+			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id), job->config_file,
+						 job->keep_slots),
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the configuration could not be saved");
@@ -387,9 +413,10 @@ node_read_lost_wal(const RemoteReply *reply, LostWal *lost)
 	lost->complete = remote_says(reply, "complete", "yes");
 	return remote_number(reply, "lost_wal_bytes", &lost->bytes) &&
 		remote_number(reply, "lost_transactions", &lost->transactions) &&
+		remote_number(reply, "unarchived", &lost->unarchived) &&
 		(lost->complete || remote_says(reply, "complete", "no")) &&
-		(lost->bytes > 0 ? lost->dir && lost->dir[0] == '/' :
-		 lost->dir == NULL && lost->transactions == 0);
+		(lost->bytes > 0 || lost->transactions == 0) &&
+		(lost->bytes > 0 || lost->unarchived > 0 ? lost->dir && lost->dir[0] == '/' : lost->dir == NULL);
 }
 
 StepResult
@@ -400,6 +427,8 @@ node_save_wal(Job *job)
 	LostWal		lost;
 	bool		fork_known = job->plan.fork_timeline != 0 &&
 		!XLogRecPtrIsInvalid(job->plan.fork_lsn);
+	bool		nothing_lost = !fork_known &&
+		(job->plan.fork_timeline == 0 ? job->node.mark == MARK_CHANGED : !job->plan.diverged);
 
 	/* What is there once the data has been changed is not the node's own. */
 	if (job->wal_saved ||
@@ -409,15 +438,17 @@ node_save_wal(Job *job)
 				   "done by the job that was interrupted");
 		return STEP_DONE;
 	}
-	if (job->node.pgdata_state != PGDATA_OK || (!fork_known &&
-		(job->plan.fork_timeline == 0 ? job->node.mark == MARK_CHANGED : !job->plan.diverged)))
+	/* Without a fork a rewind takes nothing away. */
+	if (job->node.pgdata_state != PGDATA_OK ||
+		(nothing_lost && job->plan.method == METHOD_REWIND))
 	{
 		job_detail(job, "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_wal,
 			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
-						 fork_known ? lsn_text(job->plan.fork_lsn) : "",
+						 fork_known ? lsn_text(job->plan.fork_lsn) :
+						 nothing_lost ? "none" : "",
 						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
 						 psprintf(INT64_FORMAT, job->id),
 						 NUMBER(wal_segment_size),
@@ -438,13 +469,20 @@ node_save_wal(Job *job)
 		return STEP_DONE;
 	}
 	job->wal_lost = lost.bytes > 0;
+	if (nothing_lost && lost.dir == NULL)
+	{
+		job_detail(job, "the node has no WAL that this server lacks");
+		return STEP_DONE;
+	}
 
 	/* Where WAL is missing there may be more transactions than were counted. */
 	job_record_lost_wal(job, psprintf(INT64_FORMAT, lost.bytes),
 						lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
 						lost.dir);
-	job_detail(job, INT64_FORMAT " bytes of WAL with %s" INT64_FORMAT " transactions%s%s%s",
+	job_detail(job, INT64_FORMAT " bytes of WAL with %s" INT64_FORMAT " transactions%s%s%s%s",
 			   lost.bytes, lost.complete ? "" : "at least ", lost.transactions,
+			   lost.unarchived > 0 ?
+			   psprintf(", and " INT64_FORMAT " older segments that were not archived yet", lost.unarchived) : "",
 			   lost.dir ? ", kept in " : "", lost.dir ? lost.dir : "",
 			   lost.complete ? "" : "; not all of it is on the node any more");
 	return STEP_DONE;
@@ -676,7 +714,7 @@ node_copy(Job *job)
 StepResult
 node_clear(Job *job)
 {
-	RemoteLimits limits = {.timeout_ms = REMOVE_TIMEOUT_MS};
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 	RemoteReply reply;
 	RoomFacts	room;
 
@@ -707,6 +745,7 @@ node_clear(Job *job)
 		fail_for_tablespace(job, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the old data could not be removed");
+	job->undo = NULL;
 	job_detail(job, "the old data is removed, its replacement not proven yet");
 	return STEP_DONE;
 }
@@ -726,6 +765,7 @@ node_swap(Job *job)
 			   &limits, &reply);
 	if (!reply.ok)
 		fail_commonly(job, &reply, "the copy could not be brought into place");
+	job->undo = NULL;			/* it is not what it was */
 	return STEP_DONE;
 }
 
@@ -851,24 +891,34 @@ removal_hint(const Job *job, const char *kept)
 	return buf.data;
 }
 
+static void
+clean(Job *job, const char *keep, RemoteReply *reply)
+{
+	run_clean(job, keep, reply);
+	if (!reply->ok)
+		fail_commonly(job, reply, "it follows, but what the job left beside its data could not be removed,");
+}
+
+void
+node_remove_mark(Job *job)
+{
+	RemoteReply reply;
+
+	clean(job, "mark", &reply);
+}
+
 StepResult
 node_clean(Job *job)
 {
-	RemoteLimits limits = {.timeout_ms = REMOVE_TIMEOUT_MS};
 	RemoteReply reply;
 	const char *kept;
 
-	remote_run(job->ssh, &remote_clean,
-			   WITH_FOLDERS(job, job->node.pgdata,
-							job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
-							psprintf(INT64_FORMAT, job->id)),
-			   &limits, &reply);
-	if (!reply.ok)
-		fail_commonly(job, &reply, "it follows, but what the job left beside its data could not be removed,");
+	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven", &reply);
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
 	{
-		job_detail(job, "the replaced data is kept in %s", kept);
+		job_detail(job, "the replaced data is kept in %s%s", kept,
+				   job->foreign_mark ? "\nsince another primary's job began with it, which may not have saved all WAL that is lost by this one" : "");
 		job_record_hint(job, removal_hint(job, kept));
 	}
 	return STEP_DONE;

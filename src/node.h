@@ -40,12 +40,16 @@ extern StepResult node_save_config(Job *job);
 /* Counts and saves the WAL that only the node has, once in a job. */
 extern StepResult node_save_wal(Job *job);
 
+/* Once it is proven: that it is half-changed is not so any more. */
+extern void node_remove_mark(Job *job);
+
 /* What save_wal.sh said of it. */
 typedef struct LostWal
 {
 	bool		counted;		/* else all that may be lost is saved */
 	int64		bytes;
 	int64		transactions;
+	int64		unarchived;		/* segments from before the fork */
 	bool		complete;		/* else some of it is gone, and not counted */
 	const char *dir;			/* NULL if nothing is saved */
 } LostWal;

@@ -177,7 +177,7 @@ read_mark(const char *mark)
 {
 	if (mark == NULL)
 		return MARK_NONE;
-	if (strstr(mark, "phase=ready") || strstr(mark, "phase=rewound"))
+	if (strstr(mark, "phase=ready") || strstr(mark, "phase=rewound") || strstr(mark, "phase=swapped"))
 		return MARK_CHANGED;
 	if (strstr(mark, "phase=swapping"))
 		return MARK_HALF_SWAPPED;
@@ -186,6 +186,26 @@ read_mark(const char *mark)
 	if (strstr(mark, "phase=recovering") || strstr(mark, "phase=stopped"))
 		return MARK_BEFORE_CHANGE;
 	return MARK_HALF_CHANGED;
+}
+
+/*
+ * Is the mark of a job that began to change the node for another primary, or for
+ * an earlier timeline of this one?  Then the WAL that it saved begins at another
+ * fork.  Its row is not here then, or names the other timeline.
+ */
+static bool
+is_foreign_mark(const Job *job, const char *mark)
+{
+	const Request *request = job->request;
+	const char *args[] = {
+		mark, request->node_host,
+		psprintf("%d", request->node_port), psprintf("%u", job->primary.timeline)
+	};
+
+	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE id::text = substring($1 from '(?:^|\n)job=([0-9]+)') "
+								 "AND lower(node_host) = lower($2) AND node_port = $3::int AND timeline = $4::bigint)",
+								 request->schema),
+						lengthof(args), args);
 }
 
 static int
@@ -321,6 +341,11 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	/* Nothing has been moved, and what has been written since is to be saved. */
 	if (node->mark == MARK_HALF_SWAPPED && node->mark_stale)
 		node->mark = MARK_BEFORE_CHANGE;
+	/* It has run since a job stopped it. */
+	else if (node->mark == MARK_BEFORE_CHANGE && node->mark_stale)
+		node->mark = MARK_NONE;
+	value = remote_control_value(reply, "pg_control last modified");
+	job->control_time = pstrdup(value ? value : "");
 	node->leftovers = remote_says(reply, "leftovers", "yes");
 	value = remote_get(reply, "home");
 	job->node_home = pstrdup(value ? value : "");
@@ -614,6 +639,9 @@ survey(Job *job)
 	survey_primary_again(job);
 	job->node.is_this_server = is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
+	job->foreign_mark = remote_says(&reply, "keep", "yes") ||
+		(job->node.mark != MARK_NONE && job->node.mark != MARK_BEFORE_CHANGE &&
+		 !job->node.mark_stale && is_foreign_mark(job, remote_get(&reply, "mark")));
 	if (!job->node.is_this_server)
 		survey_archive(job);
 

@@ -287,5 +287,7 @@ verify_follows(Job *job)
 			   job->primary.timeline, job->request->slot_name, seen);
 	job->undo = NULL;
 	job->slot_made = false;		/* it is the node's, whatever fails now */
+	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
+		node_remove_mark(job);
 	return STEP_DONE;
 }

@@ -3,7 +3,11 @@
 # proven to be whole.
 #
 # usage: clean.sh PGDATA KEEP JOB WALDIR [TABLESPACE_LOCATION...]
-#   KEEP    until_proven = the replaced data goes now; always = it is kept, its
+#   KEEP    keep = nothing goes, now or by a later call without keep: the replaced
+#           data of an interrupted job of another primary, which saved the WAL
+#           behind another fork;
+#           mark = only the mark goes, and what was to be put back;
+#           until_proven = the replaced data goes now; always = it is kept, its
 #           names ending in old-JOB
 #   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
 #           else ''
@@ -73,8 +77,22 @@ replaced() {
     done
 }
 
+if [ "$keep" = keep ]; then
+    { : >"$work/keep" && sync "$work/keep" "$work"; } || die clean_failed "could not write $work/keep"
+    exit 0
+fi
 if [ -e "$work/mark" ]; then
     rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
+    sync "$work" 2>/dev/null
+fi
+remove "$work/slots"
+[ "$keep" != mark ] || exit 0
+signs_of_life
+[ ! -e "$work/keep" ] || keep=always
+# a rewind that was interrupted links the former WAL here
+if [ "$keep" = always ] && [ -d "$work/aside/wal" ]; then
+    mv -T "$work/aside/wal" "$work/old-$job.wal" || die clean_failed "could not rename $work/aside/wal"
+    kept=$work/old-$job.wal
 fi
 for folder in "$waldir" "$@"; do
     [ -n "$folder" ] || continue
@@ -87,7 +105,7 @@ remove "$pgdata/.follow_primary_new"
 replaced "$pgdata/.follow_primary_old"
 replaced "$work/old"
 set -- "$pgdata"/*.fp_tmp
-for name in new repoint/complete repoint repoint.tmp config config.tmp aside slots proven proven.tmp mark.tmp edit.tmp edit.old \
+for name in keep new repoint/complete repoint repoint.tmp config config.tmp aside proven proven.tmp mark.tmp edit.tmp edit.old \
     swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"
 done

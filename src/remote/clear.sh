@@ -35,6 +35,7 @@ work=$pgdata.follow_primary
 umask 077
 LC_ALL=C
 export LC_ALL
+signs_of_life
 
 server_pid && die running "a server runs on $pgdata, as process $pid"
 refuse_unfinished_swap

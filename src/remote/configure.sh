@@ -19,7 +19,8 @@
 # and postgresql.auto.conf, which would win over it, loses the settings that
 # decide whom the standby follows and how far it recovers.  The former file is
 # kept as PGDATA.follow_primary/config/postgresql.auto.conf.before.
-# A mark with phase=rewound goes to phase=ready when all is as it should be.
+# When all is as it should be, a mark with phase=rewound or swapped goes to
+# phase=ready, and the server can be started.
 # backup_label is never touched: a fresh copy needs it.
 #
 # prints: changed=yes|no     whether CONFIG_FILE or postgresql.auto.conf was
@@ -157,10 +158,11 @@ finish() {
     install_pending
     # of a repoint, clean.sh takes it away
     [ "$live" = yes ] || [ ! -e "$work/edit.tmp" ] || rm -f "$work/edit.tmp"
-    if [ -e "$work/mark" ] && [ "$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)" = rewound ]; then
+    if grep -Eqx 'phase=(rewound|swapped)' "$work/mark" 2>/dev/null; then
         sed 's/^phase=.*/phase=ready/' "$work/mark" >"$work/mark.tmp" ||
             die config_not_writable "could not write $work/mark.tmp"
         install_file "$work/mark.tmp" "$work/mark"
+        allow_start
     fi
     emit changed "$changed"
     exit 0

@@ -181,11 +181,33 @@ enter_pgdata() {
 data_umask() {
     umask 077
     case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
-        d???r-x-?-) umask 027 ;; # rewind.sh's forbid_start()
+        d???r-x-?-) umask 027 ;; # forbid_start()
     esac
 }
 
-# allow_start: after rewind.sh's forbid_start().
+# put_back_slots: those that save_config.sh saved; returns 1 with slot set.
+# shellcheck disable=SC2154 # the scripts'
+put_back_slots() {
+    for slot in "$work"/slots/*; do
+        # an empty state file would keep the server from starting
+        [ ! -d "$slot" ] || { cp -Rp "$slot" "$pgdata/pg_replslot/" && sync "$pgdata/pg_replslot/${slot##*/}/state"; } ||
+            return 1
+    done
+}
+
+# forbid_start FOLDER: what pg_rewind leaves has no standby.signal, and would come up
+# as a second primary; and neither that nor a copy has the node's configuration yet.
+# A service manager may start it after a power failure, before anybody looks. No
+# server starts in a data directory that others may write to. They cannot, for they
+# may not search it. But an sshd would not take a key that is in such a place.
+forbid_start() {
+    case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
+        "$(cd -P "$1" && pwd)"/*) return ;;
+    esac
+    chmod o=w "$1" && sync "$1" 2>/dev/null
+}
+
+# allow_start: after forbid_start().
 # shellcheck disable=SC2154 # the scripts'
 allow_start() {
     chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null

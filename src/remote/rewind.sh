@@ -24,9 +24,9 @@
 #   rewinding   pg_rewind may have begun to change PGDATA
 #   rewound     it is done; settings have to follow before a start
 # configure.sh makes the last one ready. Where PGDATA is known to be as it was,
-# so is the mark. While pg_rewind works, and after it has failed half-way, no
-# server can be started in PGDATA: see forbid_start(). The output of pg_rewind is
-# passed on live and kept in PGDATA.follow_primary/rewind.log.
+# so is the mark. From before pg_rewind begins until configure.sh has ended no server
+# can be started in PGDATA: see forbid_start(). The output of pg_rewind is passed on
+# live and kept in PGDATA.follow_primary/rewind.log.
 #
 # prints: recovered=yes|no          whether crash recovery was run
 #         result=rewound|not_required
@@ -90,18 +90,6 @@ marked() {
     sed -n "s/^$1=//p" "$work/mark" 2>/dev/null
 }
 
-# forbid_start: what pg_rewind leaves has no standby.signal, and would come up as a
-# second primary; a service manager may start it after a power failure, before
-# anybody looks. No server starts in a data directory that others may write to.
-# They cannot, for they may not search it. But an sshd would not take a key that is
-# in such a place.
-forbid_start() {
-    case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
-        "$(cd -P "$pgdata" && pwd)"/*) return ;;
-    esac
-    chmod o+w "$pgdata" && sync "$pgdata" 2>/dev/null
-}
-
 # Puts back what a server needs to start as what it was.
 as_it_was() {
     for signal in standby.signal recovery.signal; do
@@ -109,7 +97,7 @@ as_it_was() {
             mv -f "$aside/$signal" "$pgdata/$signal"
         fi
     done
-    allow_start
+    [ "$was" = swapped ] || allow_start
 }
 
 # Nothing was changed: the node is what it was.
@@ -334,15 +322,9 @@ after_rewind() {
     wal_back
     rm -rf "$aside"
     drop_slots
-    for slot in "$work"/slots/*; do
-        # an empty state file would keep the server from starting
-        [ ! -d "$slot" ] || { cp -Rp "$slot" "$pgdata/pg_replslot/" && sync "$pgdata/pg_replslot/${slot##*/}/state"; } ||
-            give_up yes rewind_failed "could not put back the slot ${slot##*/}"
-    done
-    allow_start
+    put_back_slots || give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     rm -f "$work/config/was_restored"
     mark rewound
-    rm -rf "$work/slots"
     emit result rewound
     emit next_segment "$next"
     exit 0
@@ -364,7 +346,7 @@ case $(marked phase) in
             d???????w-) give_up yes needs_copy "$pgdata is as a rewind that failed half-way leaves it, which no server starts from" ;;
         esac
         ;;
-    ready | stopped) was=$(marked phase) ;; # of an earlier job or step
+    swapped | ready | stopped) was=$(marked phase) ;; # of an earlier job or step
     recovering) as_it_was ;;
     rewinding)
         if [ -n "$(boot_id)" ] && [ "$(marked boot)" = "$(boot_id)" ] &&
@@ -531,22 +513,6 @@ if [ "$version" -lt 130000 ] && not_past_fork; then
     not_required
 fi
 
-# Slots of downstreams: pg_rewind empties pg_replslot.
-rm -rf "$work/slots"
-mkdir "$work/slots"
-for slot in $keep_slots; do
-    case $slot in
-        *[!a-z0-9_]*) continue ;;
-    esac
-    if [ -f "$pgdata/pg_replslot/$slot/state" ]; then
-        if ! { mkdir "$work/slots/$slot" &&
-            cp -p "$pgdata/pg_replslot/$slot/state" "$work/slots/$slot/state" &&
-            sync "$work/slots/$slot/state"; }; then
-            unchanged permission "could not save the slot $slot"
-        fi
-    fi
-done
-
 enter_pgdata || unchanged permission "could not change to $pgdata"
 set -- "$bin/pg_rewind" -P -D "$directory" --source-server="$conninfo"
 if [ "$version" -ge 130000 ]; then
@@ -582,7 +548,7 @@ if [ -e "$work/config/restored" ]; then
     mv -f "$work/config/restored" "$work/config/was_restored" && sync "$work/config" 2>/dev/null
 fi
 mark rewinding
-forbid_start
+forbid_start "$pgdata"
 logged "$log" "$@" </dev/null
 rc=$?
 rm -f "$work/rewind.conf"

@@ -1,9 +1,11 @@
 #!/bin/sh
-# save_config.sh - copies the node's own configuration out of its data
-# directory, before a rewind or a copy puts the primary's there.
+# save_config.sh - copies the node's own configuration, and the slots of its own
+# standbys, out of its data directory, before a rewind or a copy puts the primary's
+# there.
 #
-# usage: save_config.sh PGDATA JOB CONFIG_FILE
+# usage: save_config.sh PGDATA JOB CONFIG_FILE KEEP_SLOTS
 #   CONFIG_FILE  postgresql.conf, if it is not the one in PGDATA; else ''
+#   KEEP_SLOTS   names of physical slots, separated by spaces
 #
 # Saved into PGDATA.follow_primary/config, with modes and times: every *.conf,
 # every *.crt, *.key, *.pem and *.crl at the top of PGDATA, postmaster.opts, and
@@ -17,6 +19,7 @@
 #   config/restored  exists while PGDATA has them: until something replaces them,
 #                    and when restore_config.sh has put all back; was_restored
 #                    while pg_rewind may replace them
+# The slots' states are in PGDATA.follow_primary/slots, for put_back_slots().
 # What an interrupted job saved and did not put back is left as it is while the
 # mark says that PGDATA may hold the primary's files.
 #
@@ -31,6 +34,7 @@ set -u
 pgdata=$1
 job=$2
 config_file=$3
+keep_slots=${4:-}
 work=$pgdata.follow_primary
 saved=$work/config
 new=$work/config.tmp
@@ -46,7 +50,7 @@ finish() {
     exit 0
 }
 
-if [ -e "$work/mark" ] && ! grep -Eqx 'phase=(stopped|recovering)' "$work/mark" &&
+if [ -e "$work/mark" ] && ! grep -qx phase=stopped "$work/mark" &&
     [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
     finish
 fi
@@ -230,6 +234,19 @@ done <"$new/files"
 if [ -e standby.signal ]; then
     try touch "$new/standby"
 fi
+try rm -rf "$work/slots"
+try mkdir "$work/slots"
+for slot in $keep_slots; do
+    case $slot in
+        *[!a-z0-9_]*) continue ;;
+    esac
+    if [ -f "pg_replslot/$slot/state" ]; then
+        try mkdir "$work/slots/$slot"
+        try chmod --reference="pg_replslot/$slot" "$work/slots/$slot"
+        try cp -p "pg_replslot/$slot/state" "$work/slots/$slot/state"
+        try sync "$work/slots/$slot/state"
+    fi
+done
 # PGDATA has these very files, until rewind.sh, clear.sh or swap.sh takes this away
 try touch "$new/restored"
 printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/complete"

@@ -4,7 +4,7 @@
 # usage: save_wal.sh PGDATA BIN_DIR FORK_LSN FORK_TLI JOB WAL_SEGMENT_SIZE NODE_TLI
 #   FORK_LSN, FORK_TLI  where the primary's history leaves the node's: the
 #                       switchpoint, on the last timeline that both have; '' if
-#                       that is not known
+#                       that is not known, none if it does not leave it
 #   WAL_SEGMENT_SIZE    in bytes
 #   NODE_TLI            the last timeline that the node has WAL of, as far as
 #                       known: one that it received before its last restartpoint
@@ -18,11 +18,15 @@
 # says what is not understood, all segments from the fork's on are saved, of
 # whatever timeline, and nothing is counted.
 #
+# Saved are also segments from before the fork that the node has yet to archive. No
+# other server will: a standby takes what it has received for archived.
+#
 # prints: complete=yes|no|unknown  no: some of that WAL is not in pg_wal any
 #                              more; the counts are then too low
 #                              unknown: there are no counts
 #         lost_wal_bytes=      from the fork to the end of valid WAL
 #         lost_transactions=   commits in it
+#         unarchived=          segments that are saved for that reason only
 #         lost_wal_dir=        PGDATA.follow_primary/lost_wal-JOB, if anything is
 #                              saved; with a number more if there is one already,
 #                              for another primary counts its jobs by itself
@@ -75,12 +79,28 @@ copy() {
     [ ! -e "$copied" ] || return 0
     # a reflink, where the file system can, shares nothing that is overwritten
     cp --reflink=auto -p "$1" "$copied.tmp" 2>/dev/null || try cp -p "$1" "$copied.tmp"
-    sync "$copied.tmp" 2>/dev/null
+    try sync "$copied.tmp"
     try mv -f "$copied.tmp" "$copied"
+}
+
+# save_unarchived: sets unarchived.
+save_unarchived() {
+    unarchived=0
+    for file in "$wal"/archive_status/*.ready; do
+        file=${file##*/}
+        file=$wal/${file%.ready}
+        if [ -f "$file" ] && segment_number "$file" && [ ! -e "$saved/${file##*/}" ]; then
+            try mkdir -p "$saved"
+            copy "$file"
+            unarchived=$((unarchived + 1))
+        fi
+    done
 }
 
 # finish COMPLETE: ends here.
 finish() {
+    save_unarchived
+    [ "$1" = unknown ] || emit unarchived "$unarchived"
     if [ -d "$saved" ]; then
         for file in "$wal"/*.history; do
             [ ! -f "$file" ] || copy "$file"
@@ -115,6 +135,11 @@ whole=no
 trap 'no_more_signs; rm -rf "$view"; [ "$whole" = yes ] || rm -rf "$saved"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 fork_number=0
+if [ "$fork_lsn" = none ]; then
+    emit lost_wal_bytes 0
+    emit lost_transactions 0
+    finish yes
+fi
 bytes "$fork_lsn" || save_all "it is not known where the WAL of $pgdata leaves the primary's"
 fork_number=$((lsn / segment_size))
 
@@ -159,17 +184,41 @@ stretches() {
     fi
 }
 
+# first_segment TLI: sets number to that of the first segment behind it that is
+# there; returns 1 if none is.
+first_segment() {
+    above=$number
+    lowest=
+    for file in "$wal/$(printf %08X "$1")"*; do
+        if segment_number "$file" && [ "$number" -gt "$above" ] &&
+            { [ -z "$lowest" ] || [ "$number" -lt "$lowest" ]; }; then
+            lowest=$number
+        fi
+    done
+    number=$lowest
+    [ -n "$number" ]
+}
+
 # dump TLI START END: sets found to the commits there, and behind to where valid
-# WAL ends, '' when nothing valid follows START.
+# WAL ends, '' when nothing valid follows START; from is START, or where the WAL
+# that is left begins.
 dump() {
     found=0
     behind=
+    recycled=no
     # For a segment that is not there pg_waldump would wait five seconds, as if
     # it was still to come: END is at most the end of the last one in a row.
     bytes "$2" || save_all "$history says $2"
     from=$lsn
     number=$((from / segment_size))
     first=$(segment "$1" "$number")
+    if [ ! -f "$wal/$first" ] && [ ! -f "$wal/$first.partial" ]; then
+        first_segment "$1" || return 0
+        recycled=yes
+        from=$((number * segment_size))
+        first=$(segment "$1" "$number")
+        set -- "$1" "$(printf '%X/%X' $((from / 4294967296)) $((from % 4294967296)))" "$3"
+    fi
     next=$first
     folder=$wal
     while :; do
@@ -278,7 +327,10 @@ dump() {
         }')
     case $said in
         0) ;;
-        [0-9]*' '[0-9]*) found=${said% *} behind=${said#* } ;;
+        [0-9]*' '[0-9]*)
+            found=${said% *} behind=${said#* }
+            [ "$recycled" = no ] || complete=no
+            ;;
         *) save_all "what pg_waldump $* says is $said" ;;
     esac
 }

@@ -98,6 +98,8 @@ show_log() {
 
 fail() {
     show_log
+    # it is still the job that it is down by, whatever postgres has written
+    [ "$phase" != stopped ] || touch "$mark"
     die "$@"
 }
 

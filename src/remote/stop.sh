@@ -11,7 +11,10 @@
 # is stopped here gets the mark PGDATA.follow_primary/mark with phase=stopped: if
 # the job ends now, the next call knows that the node is not down by itself.
 #
-# prints: promoted=yes   it was, or is, a primary that was to be a standby
+# prints: promoted=yes   it was, or is, a primary that was to be a standby; also
+#                        one that was killed
+#         control_time=  pg_controldata's "pg_control last modified", of a server
+#                        that did not run
 #         was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
 #         state=         pg_controldata's "Database cluster state" afterwards
@@ -45,8 +48,13 @@ run_command() {
     fi
 }
 
+# control_field LABEL: as survey.sh reads it.
+control_field() {
+    LC_ALL=C TZ=UTC "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^$1: *//p"
+}
+
 cluster_state() {
-    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n 's/^Database cluster state: *//p'
+    control_field 'Database cluster state'
 }
 
 if server_pid; then
@@ -55,7 +63,7 @@ if server_pid; then
         emit promoted yes
         exit 0
     fi
-    if [ ! -e "$work/mark" ]; then
+    if [ ! -e "$work/mark" ] || grep -qx phase=stopped "$work/mark"; then
         make_work
         printf 'job=%s\nphase=stopped\n' "$job" | put "$work/mark" || exit 1
     fi
@@ -91,11 +99,15 @@ if server_pid; then
     fi
 else
     emit was_running no
+    emit control_time "$(control_field 'pg_control last modified')"
 fi
 
 state=$(cluster_state)
 emit state "$state"
-if [ "$standby" = yes ] && [ "$state" = 'shut down' ]; then
-    emit promoted yes
+if [ "$standby" = yes ]; then
+    case $state in
+        *recovery | '') ;;
+        *) emit promoted yes ;;
+    esac
 fi
 exit 0

@@ -176,11 +176,12 @@ if [ -r "$work/mark" ]; then
     phase=${phase%%"$nl"*}
     # What a mark says need not be so any more, when somebody has put other data
     # there: clear.sh removes PG_VERSION first, and a half-rewound server is not
-    # started. Nor is what swap.sh is about to move away.
+    # started. Nor is what swap.sh is about to move away. A start by a job removes the
+    # mark of one that it stopped.
     # shellcheck disable=SC2039,SC3013 # -nt is in dash and in POSIX.1-2024
     case $phase in
         clearing) [ ! -e "$pgdata/PG_VERSION" ] || emit mark_stale yes ;;
-        rewinding) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || emit mark_stale yes ;;
+        rewinding | stopped) [ ! "$pgdata/postmaster.opts" -nt "$work/mark" ] || emit mark_stale yes ;;
         swapping)
             for new in "$work/new" "$pgdata/.follow_primary_new"; do
                 if [ -e "$new/PG_VERSION" ] && [ -e "$pgdata/PG_VERSION" ] &&
@@ -192,6 +193,7 @@ if [ -r "$work/mark" ]; then
     esac
     emit mark "$text"
 fi
+[ ! -e "$work/keep" ] || emit keep yes
 # What is kept for people is no leftover.
 leftovers=no
 for entry in "$work".lock "$work"/*; do

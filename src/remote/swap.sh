@@ -17,7 +17,8 @@
 #                  be moved away; gone when they are, and only then the copy's
 #                  come in
 # The mark has phase=swapping before the first rename and until all is in place,
-# then phase=ready.
+# then phase=swapped. No server can be started in PGDATA from then until it has the
+# node's own configuration: see forbid_start() and configure.sh.
 #
 # prints: result=swapped|already_swapped
 # fails:  mount_point  permission   something cannot be renamed; nothing was changed
@@ -89,10 +90,14 @@ if [ -z "$job" ]; then
     job=$(sed -n 's/^job=//p' "$work/mark" 2>/dev/null)
 fi
 phase=$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)
+in_place=no
+case $phase in
+    swapped | ready) in_place=yes ;;
+esac
 
 if [ ! -e "$list" ]; then
     if [ ! -e "$work/proven" ]; then
-        if [ "$phase" = ready ] && [ -d "$pgdata" ]; then
+        if [ "$in_place" = yes ] && [ -d "$pgdata" ]; then
             emit result already_swapped
             exit 0
         fi
@@ -135,7 +140,7 @@ SWAPS
 
     configuration_goes
     mark swapping
-    phase=swapping
+    in_place=no
     rm -f "$work"/swap.away.*
     n=0
     while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
@@ -152,7 +157,7 @@ SWAPS
 $swaps
 SWAPS
 else
-    [ "$phase" = ready ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
+    [ "$in_place" = yes ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
     # What stays where it is must be known as it was before.
     live_folders=
     while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
@@ -286,17 +291,21 @@ swap_others() {
     done
 }
 
-if [ "$phase" != ready ]; then
+if [ "$in_place" = no ]; then
     if there "$new_data"; then
         away 1 "$pgdata" "$new_data" "$old_data"
         swap_others <"$list"
+        if in_place "$pgdata" "$new_data"; then
+            forbid_start "$pgdata"
+        else
+            forbid_start "$new_data"
+        fi
         into_place "$pgdata" "$new_data"
     fi
     [ -f "$pgdata/PG_VERSION" ] ||
         die swap_failed "the copy is neither in $new_data nor in $pgdata: is the disk mounted?"
-    # where only entries changed places, rewind.sh may have forbidden a start
-    allow_start
-    mark ready
+    put_back_slots || die swap_failed "could not put back the slot ${slot##*/}"
+    mark swapped
 fi
 rm -f "$work/proven"
 rm -f "$list" || die swap_failed "could not remove $list"

@@ -85,20 +85,25 @@ like($r->{message}, qr/at step rewind: the data cannot be rewound/, 'which is sa
 like($r->{detail}, qr/pg_wal/, "with pg_rewind's words");
 like($r->{hint}, qr/basebackup/, 'and what to do');
 
-# While the copy is made instead, somebody starts the node, which takes writes.
+# While the copy is made instead, somebody starts the node, which takes writes; it
+# may have ended again when the copy is there.
 $new->set(wal_keep_size => '1GB');
 $new->reload;
-$new->hold_step('copy');
-my $call = $new->psql_start($new->follow_sql($old, when_down => 'rejoin'));
-$new->wait_held(1, 60);
-$old->start;
-$old->safe_psql('INSERT INTO t VALUES (-2)');
-$new->release_step;
-isnt($call->wait(60), 0, 'a node that was started meanwhile is not replaced');
-like($call->err, qr/changes while it is worked on/, 'as the error says');
-$old->start;
-is($old->safe_psql('SELECT count(*) FROM t WHERE i = -2'), 1, 'it has what was written there');
-$old->stop;
+for my $ends (0, 1)
+{
+    $new->hold_step('copy');
+    my $call = $new->psql_start($new->follow_sql($old, when_down => 'rejoin'));
+    $new->wait_held(1, 60);
+    $old->start;
+    $old->safe_psql('INSERT INTO t VALUES (-2)');
+    $old->kill9 if $ends;
+    $new->release_step;
+    isnt($call->wait(60), 0, 'a node that was started meanwhile is not replaced');
+    like($call->err, qr/changes while it is worked on/, 'as the error says');
+    $old->start;
+    is($old->safe_psql('SELECT count(*) FROM t WHERE i = -2'), 1 + $ends, 'it has what was written there');
+    $old->stop;
+}
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'else it goes over to a copy by itself') or diag($r->{err});
 is(job($new, 'method'), 'basebackup', "which the job's row names");

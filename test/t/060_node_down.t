@@ -2,11 +2,12 @@
 # standby when the caller says so, whichever way it went down. What a killed, a
 # cleanly stopped and a crashed standby leave behind differs in the control
 # file, in the WAL and in what crash recovery has to do first, and a dead host
-# differs from a dead sshd only on a network: so real servers, killed for real.
+# differs from a dead sshd only on a network: so real servers, killed for real. The
+# nodes' clocks show another time zone than the primary's.
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, conf => {
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, sshd_conf => "SetEnv TZ=XYZ-9\n", conf => {
     'follow_primary.connect_timeout' => 5 });
 my ($old, $new, $stopped, $crashed, $restarted) = $cluster->nodes;
 

@@ -10,7 +10,7 @@ plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' 
 
 # Small buffers: pages are written all the time, so that the data is consistent
 # only where the WAL ends, and is long in recovery.
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, conf => {
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, conf => {
     shared_buffers => '256kB', checkpoint_timeout => '1h', max_wal_size => '4GB' });
 my ($primary, $node) = $cluster->nodes;
 my $work = $node->pgdata . '.follow_primary';
@@ -111,8 +111,36 @@ ok(!$node->start(fail_ok => 1), 'a server does not start by itself');
 like(slurp($node->host->dir . '/' . $node->name . '.start.log'), qr/FATAL: .*has invalid permissions/, 'for this reason');
 $node->host->ssh_start;
 $primary->safe_psql('UPDATE follow_primary_node SET node_bin_dir = NULL');
-follows_now('after pg_rewind', 'basebackup');
+# Another primary began with it: what that one saved of its WAL may begin too late.
+# Nor does the next job of this one know any more.
+$primary->safe_psql('DELETE FROM follow_primary_job');
+$primary->hold_step('verify');
+$call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin'));
+$primary->wait_held(1, 60);
+is(job('method'), 'basebackup', 'after pg_rewind: basebackup');
+$primary->safe_psql('SELECT follow_primary_cancel(' . job('id') . ')');
+isnt($call->wait(60), 0, 'after pg_rewind: cancelled before the proof');
+$primary->release_step;
+my $r = $primary->make_follow($node, when_down => 'rejoin');
+ok($r->{ok}, 'after pg_rewind: the next call succeeds') or diag($r->{err});
+my @kept = job('hint') =~ /'([^']+)'/g;
+is(join(' ', sort map { s{.*/}{}r =~ s/-\d+/-N/r } @kept), 'old-N old-N.wal', "another primary's interrupted job: what it left is kept");
+cmp_ok(scalar(() = glob "$kept[0]/????????????????????????"), '>', 0, 'with the WAL that was there');
+run_ok([ 'rm', '-r', @kept ]);
+follows_now('after pg_rewind', 'none');
 is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were');
+
+# A copy is in place, and has not the node's configuration yet.
+$primary->hold_step('configure');
+$call = $primary->psql_start($primary->follow_sql($node, method => 'basebackup'));
+$primary->wait_held(1, 60);
+$primary->safe_psql('SELECT follow_primary_cancel(' . job('id') . ')');
+isnt($call->wait(60), 0, 'a job is cancelled before it has configured the copy');
+$primary->release_step;
+ok(!$node->running, 'the copy is not started');
+ok(!$node->start(fail_ok => 1), 'nor does it by itself');
+follows_now('not configured yet', 'basebackup');
+is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were, too');
 
 # The WAL that would make it consistent is gone. A standby waits for that for ever.
 crash();

@@ -6,11 +6,11 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, hold => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, hold => 1,
     conf => { 'follow_primary.verify_timeout' => '20s' });
-my ($old, $copied, $repointed, $rewound) = $cluster->nodes;
+my ($old, $copied, $repointed, $rewound, $killed) = $cluster->nodes;
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-$old->wait_for_catchup($_) for $copied, $repointed, $rewound;
+$old->wait_for_catchup($_) for $copied, $repointed, $rewound, $killed;
 
 sub last_job { return $_[0]->safe_psql("SELECT $_[1] FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
@@ -36,12 +36,24 @@ for my $case ([ $repointed, 'repoint', $repoint ], [ $rewound, 'rewind', 'stop' 
     ok(!$node->in_recovery, "$method: and starts as a primary again");
 }
 
+# One that is killed, too, before the copy is there: a copy was asked for, and what was
+# committed is saved.
+$old->hold_step('stop');
+my $call = $old->psql_start($old->follow_sql($killed, method => 'basebackup', when_down => 'rejoin'));
+$old->wait_held(1, 60);
+$killed->promote;
+$killed->safe_psql('INSERT INTO t SELECT 2');
+$killed->kill9;
+$old->release_step;
+is($call->wait(60), 0, 'promoted and killed: the copy that was asked for is made') or diag($call->err);
+is(last_job($old, 'state, method, lost_transactions, lost_wal_dir IS NOT NULL'), 'succeeded|basebackup|1|t', 'and what was committed is saved');
+
 # A job is interrupted before it could prove what it has brought, and takes no
 # mark away; its node becomes the primary, and is lost in its turn.
 my ($lost, $new) = ($copied, $repointed);
 $lost->stop;
 $old->hold_step('verify');
-my $call = $old->psql_start($old->follow_sql($lost, method => 'basebackup', when_down => 'rejoin'));
+$call = $old->psql_start($old->follow_sql($lost, method => 'basebackup', when_down => 'rejoin'));
 $old->wait_held(1, 60);
 $old->safe_psql('SELECT pg_terminate_backend(worker_pid) FROM follow_primary_job ORDER BY id DESC LIMIT 1');
 $call->wait(60);

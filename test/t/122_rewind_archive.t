@@ -71,4 +71,37 @@ my $r = follows($first, $second, 'basebackup', 'with a hole in the archive');
 like($r->{err}, qr/NOTICE: .*a copy is made: .*not possible/, 'the caller is told why');
 like($first->safe_psql('SELECT reason FROM follow_primary_job ORDER BY id DESC LIMIT 1'), qr/\Q$segment\E/, 'the missing segment is named');
 
+sub saved
+{
+    my ($primary, $segment) = @_;
+    return $primary->safe_psql('SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1') . "/$segment";
+}
+
+# It has recycled the fork's WAL, and is killed long after its last checkpoint.
+diverge($first, $second, 4);
+$first->safe_psql('INSERT INTO t SELECT 2000; SELECT pg_switch_wal()');
+$first->safe_psql('INSERT INTO t SELECT 3000');
+$segment = $first->safe_psql('SELECT pg_walfile_name(pg_current_wal_lsn())');
+$first->kill9;
+$r = $second->make_follow($first, when_down => 'rejoin');
+ok($r->{ok}, 'a killed primary follows') or diag($r->{err});
+ok(-e saved($second, $segment), 'the last of what only it had is saved') or diag($r->{err});
+like((run_command([ $first->bin('pg_waldump'), saved($second, $segment) ]))[1], qr/desc: COMMIT/, 'with its last commit');
+
+# WAL from before the fork is everybody's, but nobody else archives it.
+$second->set(archive_command => 'false');
+$second->reload;
+$segment = $second->safe_psql('INSERT INTO t SELECT 4; SELECT pg_walfile_name(pg_switch_wal())');
+$second->safe_psql('INSERT INTO t SELECT 5');
+$second->wait_for_catchup($first);
+wait_until('a segment is to be archived', sub { -e $second->pgdata . "/pg_wal/archive_status/$segment.ready" }, 30);
+$second->kill9;
+$first->promote;
+my $content = slurp($second->pgdata . "/pg_wal/$segment");
+$r = $first->make_follow($second, when_down => 'rejoin');
+ok($r->{ok}, 'a primary follows that was behind with its archive') or diag($r->{err});
+like($first->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal' ORDER BY job_id DESC LIMIT 1}),
+    qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved');
+ok(slurp(saved($first, $segment)) eq $content, 'as it was');
+
 done_testing();

@@ -45,6 +45,10 @@ is($new->safe_psql(q{SELECT method, detail FROM follow_primary_job j JOIN follow
 is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'it has kept the slot of its own standby, and no other');
 $leaf->start;
 $leaf->wait_for_streaming($middle);
+$r = $new->make_follow($middle, method => 'basebackup');
+ok($r->{ok}, 'it is copied anew') or diag($r->{err});
+is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'the slot is still there');
+$leaf->wait_for_streaming($middle);
 arrives($new, $leaf, "the leaf streams from it again, and has the primary's rows");
 
 # The former primary comes back, and a second failover: now the middle one is

@@ -155,8 +155,8 @@ try_all('connection strings',
     my $numbers = sub { my ($text, @keys) = @_; return grep { defined } map { $text =~ /^$_=0*(\d+)$/m } @keys };
     my %scripts = (
         save_wal => {
-            whole => [ [ "lost_wal_bytes=328\nlost_transactions=2\nlost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=yes", '328 bytes, 2 transactions in /data.follow_primary/lost_wal-7' ],
-                [ "lost_wal_bytes=0\nlost_transactions=0\ncomplete=no", '0 bytes, 0 transactions' ],
+            whole => [ [ "lost_wal_bytes=328\nlost_transactions=2\nunarchived=0\nlost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=yes", '328 bytes, 2 transactions in /data.follow_primary/lost_wal-7' ],
+                [ "lost_wal_bytes=0\nlost_transactions=0\nunarchived=0\ncomplete=no", '0 bytes, 0 transactions' ],
                 [ "lost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=unknown", 'not counted, in /data.follow_primary/lost_wal-7' ] ],
             said => sub { my ($text, $understood) = @_; return $text =~ /^complete=unknown$/m if $understood =~ /^not counted/; return join(' ', $understood =~ /^(\d+) bytes, (\d+)/) eq join ' ', $numbers->($text, qw(lost_wal_bytes lost_transactions)) },
         },
@@ -169,7 +169,10 @@ try_all('connection strings',
         },
         space => {
             whole => [ [ join("\n", map { "free_$_=700000\nunfinished_$_=1000\ndevice_$_=65024\nused_$_=2000" } 0 .. 2), 6 * 1048576 - 709000 . ' bytes missing' ],
-                [ join("\n", map { "free_$_=4000000\ndevice_$_=$_" } 0 .. 2), '0 bytes missing' ] ],
+                [ join("\n", map { "free_$_=4000000\ndevice_$_=$_" } 0 .. 2), '0 bytes missing' ],
+                # three file systems, of which only that of the tablespace, or only that of the WAL, is too small
+                [ "free_0=9000000\ndevice_0=1\nfree_1=9000000\ndevice_1=2\nfree_2=3000000\nunfinished_2=700\nused_2=20\ndevice_2=3", 3 * 1048576 - 3000720 . ' bytes missing' ],
+                [ "free_0=9000000\ndevice_0=1\nfree_1=2000000\nunfinished_1=3\nused_1=4000\ndevice_1=2\nfree_2=9000000\ndevice_2=3", 2 * 1048576 - 2004003 . ' bytes missing' ] ],
             said => sub { my ($text) = @_; return 3 == $numbers->($text, map { "free_$_" } 0 .. 2) && !grep { $text !~ /^device_$_=/m } 0 .. 2 },
         });
     for my $script (sort keys %scripts)
@@ -202,9 +205,9 @@ try_all('connection strings',
         rewind      => "recovered=yes\nresult=rewound\nnext_segment=$segment",
         save_config => 'saved=12',
         start       => "was_running=no\npid=4711\nstatus=standby\nlog_file=/data.follow_primary.log",
-        stop        => "was_running=yes\nstate=shut down in recovery\npromoted=yes");
+        stop        => "was_running=yes\ncontrol_time=Sat Nov 28 12:00:00 2026\nstate=shut down in recovery\npromoted=yes");
     my %asked = map { $_ => 1 } map { slurp("$FindBin::Bin/../../src/$_.c") =~ /(?:remote_(?:get|says|number)|text_of)\(&?reply, "(\w+)"/g } qw(node wal);
-    delete @asked{qw(lost_wal_bytes lost_transactions lost_wal_dir complete)};
+    delete @asked{qw(lost_wal_bytes lost_transactions unarchived lost_wal_dir complete)};
     is(join(' ', grep { my $key = $_; !grep { /^$key=/m } values %scripts } sort keys %asked), '',
         'the keys that are asked for are in the answers: ' . join ' ', sort keys %asked);
     for my $script (sort keys %scripts)
@@ -274,6 +277,9 @@ try_all('connection strings',
     my $commits = () = $dump =~ /desc: COMMIT/g;
     cmp_ok($commits, '>=', 5, 'there are commits in it');
     like($whole->{out}, qr/^lost_transactions=$commits\n(?:.*\n)*complete=yes\n\z/m, 'which are counted') or diag($whole->{err});
+    my ($behind) = $end =~ m{length at (\w+/\w+):} or diag($end);
+    my ($first_byte, $end_byte) = map { my ($high, $low) = map { hex } split m{/}; $high * 2**32 + $low } $fork, $behind;
+    like($whole->{out}, qr/^lost_wal_bytes=@{[ $end_byte - $first_byte ]}$/m, 'and so is each byte from the fork to the end of WAL');
 
     # A promotion of the node ended its last segment.
     my $last = "$dir/real/pg_wal/$needed[-1]";
@@ -339,7 +345,6 @@ try_all('connection strings',
     $tried->('pg_controldata says anything', 'pg_controldata', 0, '', some_damaged(40, $control));
 
     # A node that went on to two more timelines, which are in the file.
-    my ($behind) = $end =~ m{length at (\w+/\w+):};
     my $told = "1\t$behind\tno recovery target specified\n2\t$behind\tbefore 2000-01-01 00:00:00+00\n";
     $says->('pg_controldata', $control =~ s/(TimeLineID: +|timeline: +)\d+/${1}3/gr, 0);
     for my $text ($told, '', "1\n", "1\tFFFFFFFF/FFFFFFFF\n", "1\t99999999999999999999/0\n", some_damaged(40, $told))

@@ -114,6 +114,7 @@ pgdata="$top/stop $nasty"
 mkdir "$pgdata"
 run stop.sh "$pgdata" "$bin" 2 '' 7
 ok 'stop: no postmaster.pid is success' is "$rc$(cat "$top/out")" "0was_running=no
+control_time=
 state=shut down"
 echo 999999999 >"$pgdata/postmaster.pid"
 run stop.sh "$pgdata" "$bin" 2 '' 7
@@ -146,7 +147,16 @@ ok 'stop: what it stopped is marked' is "$(grep -v '^$' "$pgdata.follow_primary/
 
 ### start.sh
 
-for phase in recovering rewinding rewound swapping; do
+# Does a server accept the mode of PGDATA?
+permitted() {
+    [ -z "$(find "$pgdata" -prune -perm -002)" ]
+}
+
+forbidden() {
+    ! permitted
+}
+
+for phase in recovering rewinding rewound swapping swapped; do
     printf 'job=1\nphase=%s\n' "$phase" >"$pgdata.follow_primary/mark"
     run start.sh "$pgdata" "$bin" '' 2 '' ''
     ok "start: refused in phase $phase" fails_with marked
@@ -235,14 +245,17 @@ ok 'configure again: the first postgresql.auto.conf is the one kept' \
     grep -q 'host=old' "$pgdata.follow_primary/config/postgresql.auto.conf.before"
 
 printf 'job=1\nphase=rewound\n' >"$pgdata.follow_primary/mark"
+chmod o+w "$pgdata" # as rewind.sh and swap.sh do
 echo other >"$FP_TEST_VALUES/primary_slot_name"
 configure
 ok 'configure: what is overridden is found' fails_with overridden
 ok 'configure: and named' grep -q ': primary_slot_name$' "$top/err"
 ok 'configure: a rewound node is not ready then' grep -qx phase=rewound "$pgdata.follow_primary/mark"
+ok 'configure: nor can it be started' forbidden
 echo slot >"$FP_TEST_VALUES/primary_slot_name"
 configure
 ok 'configure: and is when all is right' grep -qx phase=ready "$pgdata.follow_primary/mark"
+ok 'configure: and can be started' permitted
 
 # What a group may read, that has the group access of initdb.
 chmod 750 "$pgdata"
@@ -310,7 +323,12 @@ chmod 600 "$pgdata/server.key"
 ln -s /nowhere "$pgdata/root.crt"
 echo data >"$pgdata/base/1"
 touch "$pgdata/standby.signal"
-run save_config.sh "$pgdata" 7 ''
+mkdir -p "$pgdata/pg_replslot/leaf" "$pgdata/pg_replslot/other"
+echo leaf >"$pgdata/pg_replslot/leaf/state"
+echo other >"$pgdata/pg_replslot/other/state"
+run save_config.sh "$pgdata" 7 '' 'leaf gone'
+ok 'save_config: the slots that are to be kept are saved' is "$(cd "$pgdata.follow_primary/slots" && echo * && cat leaf/state)" 'leaf
+leaf'
 ok 'save: runs' is "$rc" 0
 ok 'save: the manifest' is "$(sort "$pgdata.follow_primary/config/files")" "$(sort <<'END'
 conf.d/1 a.conf
@@ -443,15 +461,6 @@ ok 'restore: of nothing' fails_with not_saved
 
 ### rewind.sh
 
-# Are the permissions of PGDATA such as a server starts with?
-permitted() {
-    [ -z "$(find "$pgdata" -prune -perm -002)" ]
-}
-
-forbidden() {
-    ! permitted
-}
-
 # A full disk has no room for the log of pg_rewind, and then not for its data.
 pgdata="$top/rewind $nasty"
 mkdir -p "$pgdata/base" "$pgdata/pg_wal"
@@ -506,6 +515,7 @@ touch "$pgdata.follow_primary/config/restored"
 run rewind.sh "$pgdata" "$bin" '' host=x '' '' 7 150010 '' '' 0/3000000 16777216
 # shellcheck disable=SC2012 # as above
 ok 'rewind: done, and the configuration is to be put back' is "$rc$(ls "$pgdata.follow_primary/config" | tr '\n' ' ')" '0complete nothing '
+ok 'rewind: and it cannot be started before' forbidden
 program pg_rewind <<'END'
 #!/bin/sh
 echo 'pg_rewind: no rewind required'
@@ -601,7 +611,6 @@ lay_out() {
     if [ "$where" = inside ]; then
         rm -r "$space2/PG_15_1"
         mkdir "$pgdata/lost+found"
-        chmod o+w "$pgdata" # as rewind.sh does
         for one in "$wal" "$space1" "$space2"; do
             echo theirs >"$one/others"
         done
@@ -652,10 +661,10 @@ swapped() {
         is "$(find "$top/node" -name '*new*' -o -name '*swap*' -o -name '*tmp*' | wc -l | tr -d ' ')" 0 &&
         is "$(cat "$work/mark")" "job=7
 method=basebackup
-phase=ready" || return 1
+phase=swapped" && forbidden || return 1
     if [ "$where" = inside ]; then
         is "$(cat "$wal/others" "$space1/others" "$space2/others" | tr '\n' ' ')" 'theirs theirs theirs ' &&
-            test -d "$pgdata/lost+found" && permitted
+            test -d "$pgdata/lost+found"
     fi
 }
 
@@ -804,14 +813,14 @@ chmod 700 "$pgdata/backup"
 # What a mark says need not be so any more.
 lay_out
 mkdir "$pgdata/global"
-for phase in clearing rewinding ready; do
+for phase in clearing rewinding stopped ready; do
     printf 'job=7\nphase=%s\n' "$phase" >"$work/mark"
     touch -d 2020-01-01 "$work/mark"
     : >"$pgdata/postmaster.opts"
     run survey.sh "$pgdata" 1 "$bin" '' '' '' '' 16777216 localhost ''
     case $phase in
         clearing) ok 'survey: marked clearing, and there is data' printed mark_stale=yes ;;
-        rewinding) ok 'survey: marked rewinding, and started since' printed mark_stale=yes ;;
+        rewinding | stopped) ok "survey: marked $phase, and started since" printed mark_stale=yes ;;
         ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out")" 'mark=job=7\nphase=ready' ;;
     esac
 done
