@@ -189,21 +189,20 @@ read_mark(const char *mark)
 }
 
 /*
- * Is the mark of a job that began to change the node for another primary, or for
- * an earlier timeline of this one?  Then the WAL that it saved begins at another
- * fork.  Its row is not here then, or names the other timeline.
+ * Is the mark of a job of a primary whose history is not this one's?  Then the WAL
+ * that it saved may begin at a later fork.  Where the job's row is, so is what its
+ * primary had written before, and the fork is the same.
  */
 static bool
 is_foreign_mark(const Job *job, const char *mark)
 {
 	const Request *request = job->request;
 	const char *args[] = {
-		mark, request->node_host,
-		psprintf("%d", request->node_port), psprintf("%u", job->primary.timeline)
+		mark, request->node_host, psprintf("%d", request->node_port)
 	};
 
 	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE id::text = substring($1 from '(?:^|\n)job=([0-9]+)') "
-								 "AND lower(node_host) = lower($2) AND node_port = $3::int AND timeline = $4::bigint)",
+								 "AND lower(node_host) = lower($2) AND node_port = $3::int)",
 								 request->schema),
 						lengthof(args), args);
 }
