@@ -173,5 +173,6 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (10, 'the old data is half removed already', 'state=down mark=cleared pgdata=empty tli=0 missing=7'),
     (11, 'no room is needed for a rewind', 'lsn=0/3000100 missing=7'),
     (12, 'nor for what is in place', 'state=down mark=changed missing=7'),
-    (13, 'a node that is down is left alone', 'state=down missing=7 in_place=yes')
+    (13, 'a node that is down is left alone', 'state=down missing=7 in_place=yes'),
+    (14, 'another primary began with it', 'state=down mark=half sysid=0 tli=0 missing=7 in_place=yes keep_foreign=yes')
 ) t(n, what, facts) ORDER BY n;

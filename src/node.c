@@ -276,19 +276,21 @@ node_lock(Job *job)
 			 "Install util-linux on the node, which has flock, then call follow_primary() again.");
 	if (!reply.ok || !ssh_is_holding(job->ssh))
 		fail_commonly(job, &reply, "the node cannot be locked for this job");
-	if (job->foreign_mark)
-		keep_replaced(job);
 	if (!remote_says(&reply, "fresh", "yes"))
 	{
 		const char *taken_from = remote_get(&reply, "taken_from");
 
 		/* Another job may have come and gone since the survey. */
 		survey(job);
+		if (job->foreign_mark)
+			keep_replaced(job);
 		job_detail(job, "%s%s%s, and another look at the node", text_of(&reply, "file"),
 				   taken_from ? ", taken from a job whose host does not answer: " : "",
 				   taken_from ? taken_from : "");
 		return STEP_NEEDS_PLAN;
 	}
+	if (job->foreign_mark)
+		keep_replaced(job);
 	job_detail(job, "%s", text_of(&reply, "file"));
 	return STEP_DONE;
 }

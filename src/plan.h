@@ -183,11 +183,12 @@ extern void plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 
 /*
  * Where there is no room for a copy beside the data, the copy that is planned
- * is made in place, if that is permitted, or refused.  Pure, too.
+ * is made in place, if that is permitted, or refused.  keep_foreign: another
+ * primary's job has put data aside that is to be kept.  Pure, too.
  */
 extern void plan_for_room(const NodeFacts *node, const RoomFacts *room,
 						  bool copy_in_place, bool keep_old_data,
-						  JobPlan *plan);
+						  bool keep_foreign, JobPlan *plan);
 
 extern const char *method_name(Method method);
 

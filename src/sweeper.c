@@ -48,6 +48,7 @@ sweep(const char *schema)
 {
 	const char *args[] = {CALL_AGAIN, SLOT_MADE};
 	SqlResult  *slots;
+	bool		cancelled = false;
 
 	/*
 	 * From these steps on the node's data, or settings, may want the slot.  What
@@ -76,9 +77,18 @@ sweep(const char *schema)
 		if (job_try_lock_slot(slot))
 		{
 			primary_drop_slot(slot);
+			/* No later sweep sees it. */
+			if (QueryCancelPending)
+			{
+				cancelled = true;
+				QueryCancelPending = false;
+				primary_drop_slot(slot);
+			}
 			job_unlock_slot(slot);
 		}
 	}
+	if (cancelled)
+		InterruptPending = QueryCancelPending = true;
 }
 
 /* A prepared transaction may hold a lock for ever: that is no matter of this job. */
@@ -98,9 +108,9 @@ sweeper_sweep(const char *schema)
 		error = sql_recover(context);
 	}
 	PG_END_TRY();
+	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
 	if (error && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 		ReThrowError(error);
-	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
 }
 
 /*

@@ -222,7 +222,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	room.missing = (int64) INT("missing", "0") << 20;
 	room.missing_without_old = (int64) INT("missing_without_old", "0") << 20;
 	room.where = "(where)";
-	plan_for_room(&node, &room, YES("in_place", "no"), YES("keep", "no"), &plan);
+	plan_for_room(&node, &room, YES("in_place", "no"), YES("keep", "no"), YES("keep_foreign", "no"), &plan);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s%s: %s",
 											  method_name(plan.method),
 											  plan.sqlstate ? psprintf(" %s", unpack_sql_state(plan.sqlstate)) : "",

@@ -434,6 +434,7 @@ run(Job *job)
 			fail_changing(job);
 	}
 	primary_drop_former_slot(job);
+	QueryCancelPending = false; /* too late: it is done, and proven */
 	end_well(job, "succeeded");
 	job_notice(job, "node %s follows this server", node_name(job));
 }

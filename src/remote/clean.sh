@@ -78,6 +78,10 @@ replaced() {
 }
 
 if [ "$keep" = keep ]; then
+    # where a rewind was interrupted, the links to the WAL that it found
+    if [ -d "$work/aside/wal" ] && [ ! -e "$work/old.wal" ]; then
+        mv -T "$work/aside/wal" "$work/old.wal" || die clean_failed "could not rename $work/aside/wal"
+    fi
     { : >"$work/keep" && sync "$work/keep" "$work"; } || die clean_failed "could not write $work/keep"
     exit 0
 fi
@@ -89,9 +93,8 @@ remove "$work/slots"
 [ "$keep" != mark ] || exit 0
 signs_of_life
 [ ! -e "$work/keep" ] || keep=always
-# a rewind that was interrupted links the former WAL here
-if [ "$keep" = always ] && [ -d "$work/aside/wal" ]; then
-    mv -T "$work/aside/wal" "$work/old-$job.wal" || die clean_failed "could not rename $work/aside/wal"
+if [ "$keep" = always ] && [ -d "$work/old.wal" ]; then
+    mv -T "$work/old.wal" "$work/old-$job.wal" || die clean_failed "could not rename $work/old.wal"
     kept=$work/old-$job.wal
 fi
 for folder in "$waldir" "$@"; do
@@ -105,7 +108,7 @@ remove "$pgdata/.follow_primary_new"
 replaced "$pgdata/.follow_primary_old"
 replaced "$work/old"
 set -- "$pgdata"/*.fp_tmp
-for name in keep new repoint/complete repoint repoint.tmp config config.tmp aside proven proven.tmp mark.tmp edit.tmp edit.old \
+for name in keep old.wal new repoint/complete repoint repoint.tmp config config.tmp aside proven proven.tmp mark.tmp edit.tmp edit.old \
     swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
     set -- "$@" "$work/$name"
 done

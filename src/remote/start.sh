@@ -99,7 +99,7 @@ show_log() {
 fail() {
     show_log
     # it is still the job that it is down by, whatever postgres has written
-    [ "$phase" != stopped ] || touch "$mark"
+    [ "$phase" != stopped ] || serving || touch "$mark"
     die "$@"
 }
 
