@@ -50,51 +50,6 @@ LIBSSH2_RECV_FUNC(ssh_receive)
 	return errno == EINTR || errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
-/*
- * Memory for libssh2, in the session's context: what it forgets to free, as
- * 1.10 does a part of each private key, goes with the session at the latest.
- * Running out of memory is an answer that libssh2 knows, and must not raise an
- * error through its frames; so each piece has its size before it, for a new
- * one can be made then where palloc.h would only resize.
- */
-#define PIECE_HEADER MAXALIGN(sizeof(Size))
-
-static
-LIBSSH2_ALLOC_FUNC(ssh_alloc)
-{
-	SshSession *session = (SshSession *) *abstract;
-	char	   *piece;
-
-	if (count > MaxAllocSize - PIECE_HEADER)
-		return NULL;
-	piece = MemoryContextAllocExtended(session->context, count + PIECE_HEADER,
-									   MCXT_ALLOC_NO_OOM);
-	if (piece == NULL)
-		return NULL;
-	*(Size *) piece = count;
-	return piece + PIECE_HEADER;
-}
-
-static
-LIBSSH2_FREE_FUNC(ssh_free)
-{
-	if (ptr != NULL)
-		pfree((char *) ptr - PIECE_HEADER);
-}
-
-static
-LIBSSH2_REALLOC_FUNC(ssh_realloc)
-{
-	void	   *new = ssh_alloc(count, abstract);
-
-	if (ptr != NULL && new != NULL)
-	{
-		memcpy(new, ptr, Min(count, *(Size *) ((char *) ptr - PIECE_HEADER)));
-		ssh_free(ptr, abstract);
-	}
-	return new;
-}
-
 SshSession *
 ssh_connect(const SshTarget *target)
 {
@@ -102,7 +57,6 @@ ssh_connect(const SshTarget *target)
 
 	ssh_init_library();
 
-	session->context = CurrentMemoryContext;
 	session->sock = PGINVALID_SOCKET;
 	session->host = pstrdup(target->host);
 	session->port = target->port;
@@ -119,7 +73,7 @@ ssh_connect(const SshTarget *target)
 	{
 		KnownHosts *known = NULL;
 
-		session->handle = libssh2_session_init_ex(ssh_alloc, ssh_free, ssh_realloc, session);
+		session->handle = libssh2_session_init_ex(NULL, NULL, NULL, session);
 		if (session->handle == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),

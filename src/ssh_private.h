@@ -33,7 +33,6 @@
 
 struct SshSession
 {
-	MemoryContext context;		/* that it was made in, and is freed with */
 	LIBSSH2_SESSION *handle;
 	pgsocket	sock;
 	char	   *host;
