@@ -343,7 +343,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	/* It has run since a job stopped it. */
 	else if (node->mark == MARK_BEFORE_CHANGE && node->mark_stale)
 		node->mark = MARK_NONE;
-	value = remote_control_value(reply, "pg_control last modified");
+	value = remote_get(reply, "control_time");
 	job->control_time = pstrdup(value ? value : "");
 	node->leftovers = remote_says(reply, "leftovers", "yes");
 	value = remote_get(reply, "home");

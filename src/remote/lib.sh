@@ -185,6 +185,12 @@ data_umask() {
     esac
 }
 
+# control_time: when the server of PGDATA last wrote its control file.
+# shellcheck disable=SC2154 # the scripts'
+control_time() {
+    date -r "$pgdata/global/pg_control" +%s.%N 2>/dev/null
+}
+
 # put_back_slots: those that save_config.sh saved; returns 1 with slot set.
 # shellcheck disable=SC2154 # the scripts'
 put_back_slots() {

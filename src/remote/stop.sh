@@ -13,8 +13,7 @@
 #
 # prints: promoted=yes   it was, or is, a primary that was to be a standby; also
 #                        one that was killed
-#         control_time=  pg_controldata's "pg_control last modified", of a server
-#                        that did not run
+#         control_time=  when a server that did not run last wrote its control file
 #         was_running=yes|no
 #         stderr_file=   the file that the server's stderr went to, if any
 #         state=         pg_controldata's "Database cluster state" afterwards
@@ -48,13 +47,8 @@ run_command() {
     fi
 }
 
-# control_field LABEL: as survey.sh reads it.
-control_field() {
-    LC_ALL=C TZ=UTC "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^$1: *//p"
-}
-
 cluster_state() {
-    control_field 'Database cluster state'
+    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n 's/^Database cluster state: *//p'
 }
 
 if server_pid; then
@@ -99,7 +93,7 @@ if server_pid; then
     fi
 else
     emit was_running no
-    emit control_time "$(control_field 'pg_control last modified')"
+    emit control_time "$(control_time)"
 fi
 
 state=$(cluster_state)

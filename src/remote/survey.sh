@@ -250,6 +250,7 @@ if [ ! -f "$pgdata/PG_VERSION" ] || [ ! -d "$pgdata/global" ]; then
     exit 0
 fi
 emit pgdata_state ok
+emit control_time "$(control_time)"
 read_file "$pgdata/PG_VERSION"
 emit version "$text"
 
