@@ -67,7 +67,10 @@ own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
 	unsigned char raw[OWN_RAW_RECORD];
 	XLogSegNo	segment;
 
-	/* A segment in which timelines change is best found under the newest. */
+	/*
+	 * A segment in which timelines change is best found under the newest.  What
+	 * one has behind its end, as from the archive, is not of this history.
+	 */
 	XLByteToSeg(lsn, segment, wal_segment_size);
 	for (int i = history->length - 1; i >= 0; i--)
 	{
@@ -76,6 +79,9 @@ own_record(const History *history, XLogRecPtr lsn, unsigned char *record, int n)
 		int			fd;
 		int			len;
 
+		if (!XLogRecPtrIsInvalid(history->stretches[i].end) &&
+			lsn >= history->stretches[i].end)
+			return false;
 		XLByteToSeg(history->stretches[i].begin, begin, wal_segment_size);
 		if (segment < begin)
 			continue;

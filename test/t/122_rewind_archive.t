@@ -101,7 +101,7 @@ my $content = slurp($second->pgdata . "/pg_wal/$segment");
 $r = $first->make_follow($second, when_down => 'rejoin');
 ok($r->{ok}, 'a primary follows that was behind with its archive') or diag($r->{err});
 like($first->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal' ORDER BY job_id DESC LIMIT 1}),
-    qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved');
+    qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved') or diag($r->{err});
 ok(slurp(saved($first, $segment)) eq $content, 'as it was');
 
 done_testing();
