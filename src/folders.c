@@ -217,7 +217,7 @@ folders_plan_room(Job *job)
 		return;
 	folders_look_for_room(job, &room);
 	plan_for_room(&job->node, &room, settings->copy_in_place,
-				  settings->keep_old_data == KEEP_ALWAYS, job->foreign_mark, &job->plan);
+				  settings->keep_old_data == KEEP_ALWAYS, &job->plan);
 }
 
 StepResult

@@ -15,7 +15,7 @@
  *	method_*.c	the steps of each method, done by node.c, primary.c,
  *				verify.c and attach.c
  *	job.c		the record of all that
- *	sweeper.c	corrects the record where a worker could not
+ *	sweeper.c	cleans up on this server where a worker could not
  *
  * Below them, remote.c runs the scripts of src/remote over ssh.c, pcp.c talks
  * to pgpool, sql.c to this server; snapshot.c frees a waiting caller of its

@@ -39,8 +39,6 @@ typedef struct Job
 
 	char	   *keep_slots;		/* names of slots that the node must keep,
 								 * separated by spaces */
-	bool		foreign_mark;	/* another primary's job began to change the
-								 * node, for a fork that may be a later one */
 	char	   *former_slot;	/* another slot of this server that the node
 								 * streamed through, or NULL */
 

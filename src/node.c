@@ -230,25 +230,27 @@ lock_owner(const Job *job)
 					job->id, job->primary_host, job->request->primary_port, since);
 }
 
+/* Runs clean.sh in one of its modes; raises with the text if that fails. */
 static void
-run_clean(Job *job, const char *keep, RemoteReply *reply)
+clean(Job *job, const char *keep, const char *what_failed, RemoteReply *reply)
 {
 	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 
 	remote_run(job->ssh, &remote_clean,
 			   WITH_FOLDERS(job, job->node.pgdata, keep, psprintf(INT64_FORMAT, job->id)),
 			   &limits, reply);
+	if (!reply->ok)
+		fail_commonly(job, reply, what_failed);
 }
 
 /* Whatever becomes of this job, no later one removes what was put aside. */
 static void
-keep_replaced(Job *job)
+keep_foreign(Job *job)
 {
 	RemoteReply reply;
 
-	run_clean(job, "keep", &reply);
-	if (!reply.ok)
-		fail_commonly(job, &reply, "what an interrupted job of another primary replaced could not be kept");
+	if (job->node.foreign_mark)
+		clean(job, "keep", "what an interrupted job of another primary replaced could not be kept", &reply);
 }
 
 StepResult
@@ -282,15 +284,13 @@ node_lock(Job *job)
 
 		/* Another job may have come and gone since the survey. */
 		survey(job);
-		if (job->foreign_mark)
-			keep_replaced(job);
+		keep_foreign(job);
 		job_detail(job, "%s%s%s, and another look at the node", text_of(&reply, "file"),
 				   taken_from ? ", taken from a job whose host does not answer: " : "",
 				   taken_from ? taken_from : "");
 		return STEP_NEEDS_PLAN;
 	}
-	if (job->foreign_mark)
-		keep_replaced(job);
+	keep_foreign(job);
 	job_detail(job, "%s", text_of(&reply, "file"));
 	return STEP_DONE;
 }
@@ -893,20 +893,14 @@ removal_hint(const Job *job, const char *kept)
 	return buf.data;
 }
 
-static void
-clean(Job *job, const char *keep, RemoteReply *reply)
-{
-	run_clean(job, keep, reply);
-	if (!reply->ok)
-		fail_commonly(job, reply, "it follows, but what the job left beside its data could not be removed,");
-}
+#define NOT_CLEANED	"it follows, but what the job left beside its data could not be removed,"
 
 void
 node_remove_mark(Job *job)
 {
 	RemoteReply reply;
 
-	clean(job, "mark", &reply);
+	clean(job, "mark", NOT_CLEANED, &reply);
 }
 
 StepResult
@@ -915,12 +909,13 @@ node_clean(Job *job)
 	RemoteReply reply;
 	const char *kept;
 
-	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven", &reply);
+	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
+		  NOT_CLEANED, &reply);
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
 	{
 		job_detail(job, "the replaced data is kept in %s%s", kept,
-				   job->foreign_mark ? "\nsince another primary's job began with it, which may not have saved all WAL that is lost by this one" : "");
+				   job->node.foreign_mark ? "\nsince another primary's job began with it, which may not have saved all WAL that is lost by this one" : "");
 		job_record_hint(job, removal_hint(job, kept));
 	}
 	return STEP_DONE;

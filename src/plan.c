@@ -481,7 +481,7 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 
 void
 plan_for_room(const NodeFacts *node, const RoomFacts *room,
-			  bool copy_in_place, bool keep_old_data, bool keep_foreign, JobPlan *plan)
+			  bool copy_in_place, bool keep_old_data, JobPlan *plan)
 {
 	bool		has_data = node->pgdata_state == PGDATA_OK;
 	bool		cleared = node->mark == MARK_CLEARED && !node->mark_stale;
@@ -505,7 +505,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 	else if (keep_old_data && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. keep_old_data = always forbids that the old data makes room for the copy.");
-	else if (keep_foreign && !cleared)
+	else if (node->foreign_mark && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. Another primary's job began to replace its data, which may hold the only copy of some WAL. "
 			   "If nobody needs that, remove the file \"keep\", if it is there, and \"mark\" in the directory beside the data directory whose name ends in .follow_primary.");

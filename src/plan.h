@@ -100,6 +100,9 @@ typedef struct NodeFacts
 	NodeMark	mark;
 	bool		config_missing; /* its postgresql.conf is nowhere */
 	bool		mark_stale;		/* there may be other data since it was left */
+	bool		foreign_mark;	/* another primary's job began to change it, for
+								 * a fork that may be a later one: what it put
+								 * aside is to be kept */
 	bool		leftovers;		/* files of an earlier job, besides the mark */
 
 	/*
@@ -183,12 +186,11 @@ extern void plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 
 /*
  * Where there is no room for a copy beside the data, the copy that is planned
- * is made in place, if that is permitted, or refused.  keep_foreign: another
- * primary's job has put data aside that is to be kept.  Pure, too.
+ * is made in place, if that is permitted, or refused.  Pure, too.
  */
 extern void plan_for_room(const NodeFacts *node, const RoomFacts *room,
 						  bool copy_in_place, bool keep_old_data,
-						  bool keep_foreign, JobPlan *plan);
+						  JobPlan *plan);
 
 extern const char *method_name(Method method);
 

@@ -638,7 +638,7 @@ survey(Job *job)
 	survey_primary_again(job);
 	job->node.is_this_server = is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
-	job->foreign_mark = remote_says(&reply, "keep", "yes") ||
+	job->node.foreign_mark = remote_says(&reply, "keep", "yes") ||
 		(job->node.mark != MARK_NONE && job->node.mark != MARK_BEFORE_CHANGE &&
 		 !job->node.mark_stale && is_foreign_mark(job, remote_get(&reply, "mark")));
 	if (!job->node.is_this_server)

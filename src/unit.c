@@ -198,6 +198,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 		strcmp(value, "cleared") == 0 ? MARK_CLEARED :
 		strcmp(value, "swapping") == 0 ? MARK_HALF_SWAPPED :
 		strcmp(value, "changed") == 0 ? MARK_CHANGED : MARK_NONE;
+	node.foreign_mark = YES("keep_foreign", "no");
 	node.config_missing = YES("no_config", "no");
 	node.timeline = INT("tli", "1");
 	node.lsn = lsn_fact(words, "lsn", "0/3000000");
@@ -222,7 +223,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	room.missing = (int64) INT("missing", "0") << 20;
 	room.missing_without_old = (int64) INT("missing_without_old", "0") << 20;
 	room.where = "(where)";
-	plan_for_room(&node, &room, YES("in_place", "no"), YES("keep", "no"), YES("keep_foreign", "no"), &plan);
+	plan_for_room(&node, &room, YES("in_place", "no"), YES("keep", "no"), &plan);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s%s: %s",
 											  method_name(plan.method),
 											  plan.sqlstate ? psprintf(" %s", unpack_sql_state(plan.sqlstate)) : "",

@@ -66,6 +66,11 @@ bytes() {
     esac
 }
 
+# as_lsn NUMBER: the reverse, printed.
+as_lsn() {
+    printf '%X/%X' $(($1 / 4294967296)) $(($1 % 4294967296))
+}
+
 # timeline TEXT: is it the number of one?
 timeline() {
     case $1 in
@@ -217,7 +222,7 @@ dump() {
         recycled=yes
         from=$((number * segment_size))
         first=$(segment "$1" "$number")
-        set -- "$1" "$(printf '%X/%X' $((from / 4294967296)) $((from % 4294967296)))" "$3"
+        set -- "$1" "$(as_lsn "$from")" "$3"
     fi
     next=$first
     folder=$wal
@@ -254,7 +259,7 @@ dump() {
     fi
     # The files are named, for it takes the size of segments from the first, else
     # from any there is, which may be one that was never written to.
-    set -- -p "$folder" -t "$1" -s "$2" -e "$(printf '%X/%X' $((limit / 4294967296)) $((limit % 4294967296)))" \
+    set -- -p "$folder" -t "$1" -s "$2" -e "$(as_lsn "$limit")" \
         "$first" "$(segment "$1" $(((limit - 1) / segment_size)))"
     said=$({
         "$bin/pg_waldump" "$@" 2>&1

@@ -250,7 +250,6 @@ if [ ! -f "$pgdata/PG_VERSION" ] || [ ! -d "$pgdata/global" ]; then
     exit 0
 fi
 emit pgdata_state ok
-emit control_time "$(control_time)"
 read_file "$pgdata/PG_VERSION"
 emit version "$text"
 
@@ -264,6 +263,8 @@ if lock_file "$pgdata/postmaster.pid" &&
     emit pid "$pid"
     emit running_port "$lock_port"
     emit status "$lock_status"
+else
+    emit control_time "$(control_time)"
 fi
 signal=
 for name in backup_label recovery.conf recovery.signal standby.signal; do

@@ -90,14 +90,14 @@ if [ -z "$job" ]; then
     job=$(sed -n 's/^job=//p' "$work/mark" 2>/dev/null)
 fi
 phase=$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)
-in_place=no
+swapped=no
 case $phase in
-    swapped | ready) in_place=yes ;;
+    swapped | ready) swapped=yes ;;
 esac
 
 if [ ! -e "$list" ]; then
     if [ ! -e "$work/proven" ]; then
-        if [ "$in_place" = yes ] && [ -d "$pgdata" ]; then
+        if [ "$swapped" = yes ] && [ -d "$pgdata" ]; then
             emit result already_swapped
             exit 0
         fi
@@ -140,7 +140,7 @@ SWAPS
 
     configuration_goes
     mark swapping
-    in_place=no
+    swapped=no
     rm -f "$work"/swap.away.*
     n=0
     while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
@@ -157,7 +157,7 @@ SWAPS
 $swaps
 SWAPS
 else
-    [ "$in_place" = yes ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
+    [ "$swapped" = yes ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
     # What stays where it is must be known as it was before.
     live_folders=
     while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
@@ -291,7 +291,7 @@ swap_others() {
     done
 }
 
-if [ "$in_place" = no ]; then
+if [ "$swapped" = no ]; then
     if there "$new_data"; then
         away 1 "$pgdata" "$new_data" "$old_data"
         swap_others <"$list"

@@ -181,9 +181,10 @@ fails('a script is killed', sqlstate => '08006', message => qr/outcome of the sc
         kill 'KILL', grep { grep { $_ == $sleep } process_tree($_) } keys %session;
     });
 works('the next call works', method => 'repoint');
+my $sleeping = stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654");
 fails('the line is cut', sqlstate => '08006', message => qr/outcome of the script "survey" is not known/,
     detail => qr/The connection was lost: the SSH connection was closed or cut from outside/,
-    row => { node_bin_dir => stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654") },
+    row => { node_bin_dir => $sleeping },
     meanwhile => sub {
         wait_until('it runs', sub { remote_sleep() });
         $sshd->ssh_cut;
@@ -191,7 +192,7 @@ fails('the line is cut', sqlstate => '08006', message => qr/outcome of the scrip
 works('the next call works', method => 'repoint');
 
 # A plan waits for the node without a snapshot.
-row(node_bin_dir => stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654"));
+row(node_bin_dir => $sleeping);
 my $plan = $primary->psql_start($primary->follow_sql($node, function => 'follow_primary_plan'));
 wait_until('a plan is in the middle of its look at the node', sub { remote_sleep() }, 20);
 ok($primary->poll_query_until(q{SELECT backend_xmin IS NULL FROM pg_stat_activity WHERE query LIKE '%follow_primary_plan(%' AND state = 'active'
