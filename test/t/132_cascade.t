@@ -69,10 +69,13 @@ is($middle->pid == $pid, $reloads, 'with no restart where PostgreSQL needs none'
 arrives($old, $leaf, 'its standby has new rows, on the new timeline');
 is($leaf->safe_psql($receiver), $before, 'by the same WAL receiver as before') if $reloads;
 
-# The leaf itself is told to follow the primary.
+# The leaf itself is told to follow the primary. The slot has a name that needs no
+# quoting: pg_receivewal does not quote it in every version.
+my $slot      = 'leaf';
+my %leaf_slot = (slot_name => $slot);
 is($leaf->safe_psql('SELECT received_tli FROM pg_stat_wal_receiver'), '3', "the leaf streams the primary's timeline, though not from it");
-like($old->safe_psql($old->follow_sql($leaf, function => 'follow_primary_plan')), qr/^repoint\|/, 'the plan is a repoint, not none');
-$r = $old->make_follow($leaf);
+like($old->safe_psql($old->follow_sql($leaf, %leaf_slot, function => 'follow_primary_plan')), qr/^repoint\|/, 'the plan is a repoint, not none');
+$r = $old->make_follow($leaf, %leaf_slot);
 ok($r->{ok}, 'it is made to follow') or diag($r->{err});
 is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary now');
 is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
@@ -80,10 +83,9 @@ arrives($old, $leaf, 'new rows arrive');
 
 # It is the middle one's again, by a slot of the name that its slot on the
 # primary has, which somebody else uses meanwhile.
-my $slot = $leaf->slot_name;
 $leaf->stop;
 $middle->create_slot($slot);
-$leaf->follow($middle, slot => 1);
+$leaf->follow($middle, slot => $slot);
 $leaf->start;
 $leaf->wait_for_streaming($middle);
 my $archiver = FollowPrimary::Process->start(
@@ -91,10 +93,10 @@ my $archiver = FollowPrimary::Process->start(
     env => { PGPASSFILE => $cluster->passfile });
 ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 't'), 'its slot is in use');
 $old->safe_psql('DELETE FROM follow_primary_job');    # which knew whose the slot is
-like($old->safe_psql($old->follow_sql($leaf, function => 'follow_primary_plan')), qr/^repoint\|/, 'that is not taken for its own');
+like($old->safe_psql($old->follow_sql($leaf, %leaf_slot, function => 'follow_primary_plan')), qr/^repoint\|/, 'that is not taken for its own');
 $archiver->stop;
 ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 'f'), 'its slot is free');
-$r = $old->make_follow($leaf);
+$r = $old->make_follow($leaf, %leaf_slot);
 ok($r->{ok}, 'it is made to follow') or diag($r->{err});
 is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary again');
 
