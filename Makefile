@@ -96,7 +96,7 @@ deb:
 test-matrix:
 	@exec test/matrix/run build test package $(RELEASES)
 
-# FAULTS='method=rewind fault=kill' runs a part of it: see test/faults/run.
+# FAULTS='sample=400', or 'method=rewind fault=kill', runs a part of it: see test/faults/run.
 test-faults:
 	@exec env PG_CONFIG='$(PG_CONFIG)' test/faults/run $(foreach fault,$(FAULTS),'$(fault)')
 

@@ -459,6 +459,46 @@ sub cases
     return sort { _needs_filler($a) <=> _needs_filler($b) } @cases;
 }
 
+# So many of the cases, in their order.  Each point of a step is a row; a round
+# takes one case of every row, with the next fault from row to row, and the last
+# round takes one of every so many rows.
+sub sample
+{
+    my ($self, $n, @cases) = @_;
+    my (@rows, %row, %chosen);
+
+    @cases = grep { !defined $self->_impossible($_) } @cases;
+    for my $case (@cases)
+    {
+        my $name = "$case->{method} $case->{step} $case->{point}";
+        push @rows, $row{$name} = [] if !$row{$name};
+        push @{ $row{$name} }, $case;
+    }
+    for (my $round = 0; @rows && keys %chosen < $n; $round++)
+    {
+        my $left = $n - keys %chosen;
+        my $take = $left < @rows ? $left : @rows;
+        for my $i (0 .. $take - 1)
+        {
+            my $row = $rows[ int($i * @rows / $take) ];
+            $chosen{ splice @$row, ($i + $round) % @$row, 1 } = 1;
+        }
+        @rows = grep { @$_ } @rows;
+    }
+    return grep { $chosen{$_} } @cases;
+}
+
+# Why a case cannot be run, or undef.
+sub _impossible
+{
+    my ($self, $case) = @_;
+    return 'no mount and network namespaces for this account'
+        if !$self->{has_namespace} && ($case->{fault} =~ /^(?:full|network)$/ || $case->{method} =~ /^(?:mounted|in_place)$/);
+    return 'fewer folders are to be renamed'
+        if $case->{point} =~ /^rename(\d)/ && $1 > ($renames_of{ $case->{method} } // 6);
+    return;
+}
+
 sub _needs_filler
 {
     my ($case) = @_;
@@ -538,10 +578,8 @@ sub run
 {
     my ($self, $case) = @_;
     $case->{seconds} = 0;
-    return 'skip: no mount and network namespaces for this account'
-        if !$self->{has_namespace} && ($case->{fault} =~ /^(?:full|network)$/ || $case->{method} =~ /^(?:mounted|in_place)$/);
-    return 'skip: fewer folders are to be renamed'
-        if $case->{point} =~ /^rename(\d)/ && $1 > ($renames_of{ $case->{method} } // 6);
+    my $impossible = $self->_impossible($case);
+    return "skip: $impossible" if defined $impossible;
     my $begun = time;
     my $problem;
 

@@ -2,19 +2,21 @@
 #
 # usage: perl -I test/lib -I test/faults test/faults/faults.pl
 #            [method=REGEX] [step=REGEX] [point=REGEX] [fault=REGEX]
-#            [part=N/M] [minutes=N]
+#            [sample=N] [part=N/M] [minutes=N]
 #
-# A filter has to match the whole name. part=1/3 runs every third case, so that
-# three processes share the work. Exits 1 when a case failed or, after that many
-# minutes (240), when some were left out.
+# A filter has to match the whole name. sample=400 runs that many of the cases,
+# spread evenly over methods, steps and faults. part=1/3 runs every third case,
+# so that three processes share the work. Exits 1 when a case failed or, after
+# that many minutes (240), when some were left out.
 
 use strict;
 use warnings;
 
 use Faults;
 
-my %want = map { /\A(method|step|point|fault|part|minutes)=(.+)\z/ ? ($1 => $2) : die "not understood: $_\n" } @ARGV;
+my %want = map { /\A(method|step|point|fault|sample|part|minutes)=(.+)\z/ ? ($1 => $2) : die "not understood: $_\n" } @ARGV;
 my ($part, $parts) = split m{/}, delete $want{part} // '1/1';
+my $sample = delete $want{sample};
 my $end = time + 60 * (delete $want{minutes} // 240);
 die "PostgreSQL does not run as root\n" if $> == 0;
 Faults::enter_namespace();
@@ -22,6 +24,7 @@ $| = 1;
 
 my $faults = Faults->new;
 my @cases  = $faults->cases(%want);
+@cases = $faults->sample($sample, @cases) if defined $sample;
 @cases = @cases[ grep { $_ % $parts == $part - 1 } 0 .. $#cases ];
 my @done;
 for my $case (@cases)
