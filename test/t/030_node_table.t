@@ -165,7 +165,7 @@ ok($r->{ok}, 'without all that it follows') or diag($r->{err});
 # 4. Nothing was left out, and no wrong value can be written.
 my @all = grep { !/^(?:host|port)$/ } split /\n/, $new->safe_psql(
     q{SELECT attname FROM pg_attribute WHERE attrelid = 'follow_primary_node'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 1});
-# 035_copy_in_place.t has that one.
+# 168_copy_in_place.t has that one.
 is(join(' ', grep { !$shown{$_} && $_ ne 'copy_in_place' } @all), '', 'every column has shown its effect');
 
 my %refused = (
