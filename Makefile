@@ -1,6 +1,6 @@
 MODULE_big = follow_primary
 EXTENSION = follow_primary
-DATA = sql/follow_primary--1.0.sql
+DATA = sql/follow_primary--1.0.sql sql/follow_primary--1.0--1.1.sql
 PGFILEDESC = "follow_primary - make a node follow the new primary after a failover"
 
 OBJS = \
@@ -8,32 +8,37 @@ OBJS = \
 	src/divergence.o \
 	src/folders.o \
 	src/functions.o \
-	src/job.o \
-	src/attach.o \
-	src/method.o \
-	src/method_basebackup.o \
-	src/method_repoint.o \
-	src/method_rewind.o \
-	src/net.o \
-	src/node.o \
+	src/methods.o \
 	src/pcp.o \
 	src/plan.o \
-	src/primary.o \
+	src/process.o \
+	src/record.o \
 	src/recovery_conf.o \
 	src/remote.o \
 	src/request.o \
+	src/run.o \
 	src/settings.o \
 	src/snapshot.o \
 	src/sql.o \
-	src/ssh.o \
-	src/ssh_auth.o \
-	src/ssh_hostkey.o \
-	src/ssh_run.o \
+	src/ssh/net.o \
+	src/ssh/ssh.o \
+	src/ssh/ssh_auth.o \
+	src/ssh/ssh_hostkey.o \
+	src/ssh/ssh_run.o \
+	src/ssh/ssh_session.o \
+	src/steps/attach.o \
+	src/steps/config.o \
+	src/steps/copy.o \
+	src/steps/node.o \
+	src/steps/primary.o \
+	src/steps/rewind.o \
+	src/steps/step.o \
+	src/steps/verify.o \
 	src/survey.o \
+	src/sweep.o \
 	src/sweeper.o \
+	src/test_doors.o \
 	src/timeline.o \
-	src/unit.o \
-	src/verify.o \
 	src/wal.o \
 	src/worker.o
 
@@ -45,7 +50,7 @@ REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*
 
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
-	-Wno-missing-field-initializers -I$(libpq_srcdir)
+	-Wno-missing-field-initializers -I$(libpq_srcdir) -I$(srcdir)/src
 # The library does not depend on the folder that it is built in.
 PG_CPPFLAGS += -ffile-prefix-map=$(CURDIR)=.
 # libanl: getaddrinfo_a(), a part of libc since glibc 2.34
@@ -66,7 +71,7 @@ endif
 
 # PGXS knows no headers of ours: without this a change of a struct leaves
 # objects that disagree about it.
-$(OBJS) $(OBJS:.o=.bc): $(filter-out src/remote_scripts.h,$(wildcard src/*.h))
+$(OBJS) $(OBJS:.o=.bc): $(filter-out src/remote_scripts.h,$(wildcard src/*.h src/*/*.h))
 
 src/remote.o src/remote.bc: src/remote_scripts.h
 

@@ -57,8 +57,8 @@ RESET ROLE;
 
 -- A role with EXECUTE may name nodes that have a row, and say what it says.
 GRANT EXECUTE ON FUNCTION
-    follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean),
-    follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text),
+    follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean, boolean),
+    follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text, boolean),
     follow_primary_wait(bigint, interval), follow_primary_cancel(bigint)
 TO regress_fp_operator;
 INSERT INTO follow_primary_node (host, port, pgdata, slot_name) VALUES ('127.0.0.1', 1, '/data', 'node');

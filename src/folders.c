@@ -9,11 +9,7 @@
 
 #include "compat.h"
 #include "folders.h"
-#include "node.h"
-#include "remote.h"
-#include "survey.h"
-
-#define NUMBER(n)			psprintf("%d", (int) (n))
+#include "record.h"
 
 /* What a copy brings of WAL: the segment that it begins in, and one more. */
 #define WAL_OF_A_COPY		(2 * (int64) wal_segment_size)
@@ -205,29 +201,4 @@ folders_look_for_room(Job *job, RoomFacts *room)
 	room->where = where.data;
 	if (room->missing > 0)
 		room->missing_without_old = ask_for_room(job, true, needed, NULL);
-}
-
-void
-folders_plan_room(Job *job)
-{
-	const Settings *settings = job->request->settings;
-	RoomFacts	room;
-
-	if (job->plan.method != METHOD_BASEBACKUP || job->plan.finish)
-		return;
-	folders_look_for_room(job, &room);
-	plan_for_room(&job->node, &room, settings->copy_in_place,
-				  settings->keep_old_data == KEEP_ALWAYS, &job->plan);
-}
-
-StepResult
-folders_check_space(Job *job)
-{
-	RoomFacts	room;
-
-	folders_look_for_room(job, &room);
-	job_detail(job, "%s", room.where);
-	if ((room.missing > 0) != job->plan.in_place)
-		return STEP_NEEDS_PLAN;
-	return STEP_DONE;
 }

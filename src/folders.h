@@ -9,7 +9,7 @@
 #ifndef FOLLOW_PRIMARY_FOLDERS_H
 #define FOLLOW_PRIMARY_FOLDERS_H
 
-#include "method.h"
+#include "job.h"
 #include "remote.h"
 #include "sql.h"
 
@@ -47,11 +47,5 @@ extern void folders_look_for_room(Job *job, RoomFacts *room);
 extern bool folders_missing_room(const Job *job, const RemoteReply *reply,
 								 const int64 *needed, StringInfo where,
 								 int64 *missing);
-
-/* Lets the plan of a copy depend on the room for it. */
-extern void folders_plan_room(Job *job);
-
-/* The step: is there as much room as was planned with? Else STEP_NEEDS_PLAN. */
-extern StepResult folders_check_space(Job *job);
 
 #endif							/* FOLLOW_PRIMARY_FOLDERS_H */

@@ -3,23 +3,49 @@
  *		Module entry.
  *
  * SELECT follow_primary('db3') on a new primary makes another node follow it.
- * A call travels through the files in this order:
+ * A call travels from the top down; no file includes one that stands above it,
+ * and there are no circles:
  *
- *	functions.c	the SQL-callable functions
- *	request.c	arguments, node row and settings become one value
- *	worker.c	a background worker takes it, and runs the job:
- *	survey.c	facts about this server and the node, with divergence.c (does
- *				its WAL leave our history?) and wal.c (who has what it needs?)
- *	plan.c		facts to method, a pure function
- *	folders.c	where a node's data is, and the room for a copy
- *	method_*.c	the steps of each method, done by node.c, primary.c,
- *				verify.c and attach.c
- *	job.c		the record of all that
- *	sweeper.c	cleans up on this server where a worker could not
- *
- * Below them, remote.c runs the scripts of src/remote over ssh.c, pcp.c talks
- * to pgpool, sql.c to this server; snapshot.c frees a waiting caller of its
- * snapshot.
+ *	functions.c		the SQL-callable functions
+ *	test_doors.c	doors to internal functions, for the regression tests
+ *	sweeper.c		a preloaded worker: cleans up after the server has crashed
+ *	worker.c		a background worker takes the request: process, queue, outcome
+ *	run.c			the job's loop: survey, plan, steps
+ *	sweep.c			cleans up after jobs whose workers could not
+ *	methods.c		every method, its steps in order
+ *	steps/			a step a function, by what is done to the node:
+ *		verify.c		the proof that it follows
+ *		attach.c		pgpool gets it back
+ *		copy.c			it gets a copy of this server
+ *		rewind.c		its data goes back to the fork, what only it has is saved
+ *		config.c		its configuration is kept, and made a standby's
+ *		node.c			it is locked, stopped, started, cleaned up after
+ *		primary.c		checkpoint and slot of this server
+ *		step.c			what the steps share
+ *	survey.c		the facts about this server and the node, with
+ *		divergence.c	does the node's WAL leave this server's history?
+ *		wal.c			who has the WAL that the node needs?
+ *		folders.c		where is its data, and is there room for a copy?
+ *		recovery_conf.c	the settings that make it a standby of this server
+ *	plan.c			facts to method, a pure function
+ *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
+ *	remote.c		runs the scripts of src/remote on the node
+ *	request.c		arguments, node row and settings become one value
+ *	settings.c		the settings
+ *	timeline.c		histories of timelines
+ *	pcp.c			pgpool's control protocol
+ *	process.c		the processes of this library
+ *	snapshot.c		frees a waiting caller of its snapshot
+ *	sql.c			SQL on this server
+ *	ssh/			the only files that know libssh2:
+ *		ssh.c			connecting and disconnecting
+ *		ssh_hostkey.c	is the host the one that it claims to be?
+ *		ssh_auth.c		authentication by public key
+ *		ssh_run.c		scripts that run over the connection
+ *		ssh_session.c	what these share; ssh_types.h, what others need to know
+ *		net.c			TCP connections, and waiting
+ *	hints.h			hints that several errors share
+ *	compat.h		all that differs between PostgreSQL versions
  */
 #include "postgres.h"
 

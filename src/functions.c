@@ -19,13 +19,13 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
-#include "folders.h"
 #include "job.h"
-#include "method.h"
-#include "net.h"
+#include "methods.h"
 #include "request.h"
+#include "run.h"
 #include "snapshot.h"
 #include "sql.h"
+#include "ssh/net.h"
 #include "survey.h"
 #include "worker.h"
 
@@ -34,7 +34,11 @@ PG_FUNCTION_INFO_V1(follow_primary_plan);
 PG_FUNCTION_INFO_V1(follow_primary_cancel);
 PG_FUNCTION_INFO_V1(follow_primary_wait);
 
-#define ARG_WAIT		10		/* of follow_primary(), after the request's */
+/* Places of the arguments that come after the request's. */
+#define ARG_WAIT		10		/* of follow_primary() */
+#define ARG_ATTACH		11
+#define ARG_PLAN_ATTACH	10		/* of follow_primary_plan() */
+
 #define WAIT_POLL_MS	50
 
 Datum
@@ -58,7 +62,7 @@ follow_primary(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "wait")));
 
 	wait = PG_GETARG_BOOL(ARG_WAIT);
-	request = request_from_call(fcinfo);
+	request = request_from_call(fcinfo, ARG_ATTACH);
 	released = wait && snapshot_release(fcinfo);
 	job_id = worker_run(request, wait);
 	if (released)
@@ -73,9 +77,8 @@ step_names(const Job *job)
 	Datum		names[32];
 	int			n = 0;
 
-	for (const Step *step = plan_steps(&job->plan); step && step->name; step++)
-		if (step_applies(step, job))
-			names[n++] = CStringGetTextDatum(step->name);
+	for (const Step *step = method_next_step(job, NULL); step; step = method_next_step(job, step))
+		names[n++] = CStringGetTextDatum(step->name);
 	return construct_array(names, n, TEXTOID, -1, false, 'i');
 }
 
@@ -98,15 +101,13 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set")));
 	job->context = context;
-	job->request = request_from_call(fcinfo);
+	job->request = request_from_call(fcinfo, ARG_PLAN_ATTACH);
 	released = snapshot_release(fcinfo);
 	act_as_owner(fcinfo, &caller);
 	PG_TRY();
 	{
 		survey(job);
-		plan_choose(&job->primary, &job->node, job->request->method,
-					job->request->rejoin_when_down, &job->plan);
-		folders_plan_room(job);
+		plan_job(job, job->request->method, job->request->rejoin_when_down);
 	}
 	PG_CATCH();
 	{

@@ -1,22 +1,25 @@
 /*
  * job.h
- *		One job: what it knows, and the record of its progress.
+ *		One job: what it knows.
  */
 #ifndef FOLLOW_PRIMARY_JOB_H
 #define FOLLOW_PRIMARY_JOB_H
 
+#include "utils/timestamp.h"
+
 #include "plan.h"
 #include "request.h"
-#include "ssh.h"
+#include "ssh/ssh.h"
 
 /*
  * A job as it runs, or the survey for a plan, which has no record: id is 0
- * then, and the functions below that record do nothing.  Everything in it
+ * then, and the functions of record.h that record do nothing.  Everything in it
  * lives in its memory context.
  */
 typedef struct Job
 {
 	int64		id;
+	char	   *token;			/* a UUID that no other job has */
 	MemoryContext context;
 	const Request *request;
 	SshSession *ssh;			/* NULL until connected */
@@ -60,78 +63,5 @@ typedef struct Job
 	void		(*notice) (const char *text);	/* to a waiting caller; may be
 												 * NULL */
 } Job;
-
-/* Inserts the job's row, and takes the lock that says that the job is alive. */
-extern void job_record(Job *job);
-
-/*
- * Takes the lock on the node for this job.  Raises 55006 when another job has
- * the node.
- */
-extern void job_lock_node(Job *job);
-
-/*
- * Takes the lock on the node's slot name for this job.  Raises 55006 when a
- * job for another node is at work with it.
- */
-extern void job_lock_slot(Job *job);
-
-/* The same lock for a moment; false if another has it. Raises nothing. */
-extern bool job_try_lock_slot(const char *slot);
-extern void job_unlock_slot(const char *slot);
-
-/* Writes method, reason, timeline and fork of the plan, and the facts found. */
-extern void job_record_plan(Job *job);
-
-/*
- * Writes the row of a step that is about to run.  Durably, if it may change
- * something: then a crash of this server does not take the row back.
- */
-extern void job_begin_step(Job *job, const char *step, bool durably);
-extern void job_end_step(Job *job);
-
-/* What the running step found or did; shown when it ends. */
-extern void job_detail(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
-
-/* Writes it durably before the step ends, for the sweep after a crash. */
-extern void job_record_detail(Job *job);
-
-/* A line to a caller who waits. */
-extern void job_notice(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
-
-/* How far a copy is. Written at most once a second. */
-extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);
-
-extern void job_record_lost_wal(Job *job, const char *bytes,
-								const char *transactions, const char *dir);
-
-/* What people have to do once the job has ended well. */
-extern void job_record_hint(Job *job, const char *hint);
-
-/* Ends the job's row: succeeded, skipped. */
-extern void job_finish(Job *job, const char *state);
-
-/* Ends the job's row and its running step by an error. */
-extern void job_fail(Job *job, const char *state, const ErrorData *error);
-
-/* The hint where nothing else is to be done. */
-#define CALL_AGAIN \
-	"Call follow_primary() again: it looks at the node afresh and goes on from there."
-
-/*
- * What a worker holds until it ends: advisory locks with a first key of these,
- * and the job's id, or a hash, for the second.  pg_advisory_lock() has 1 or 2
- * for objsubid: nobody can take ours by SQL.
- */
-#define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
-#define NODE_LOCK_CLASS	1718645616
-#define SLOT_LOCK_CLASS	1718645617
-#define LOCK_OBJSUBID	3			/* there, too */
-
-/* SQL: the locks of live jobs; objid is the job's id, modulo 2^31. */
-#define JOB_LOCKS \
-	"pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = " CppAsString2(LOCK_OBJSUBID) " " \
-	"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) " \
-	"AND classid = " CppAsString2(JOB_LOCK_CLASS) "::oid"
 
 #endif							/* FOLLOW_PRIMARY_JOB_H */

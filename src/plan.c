@@ -201,6 +201,16 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 	return REL_DIVERGED;
 }
 
+static ForkState
+fork_state(const NodeFacts *node, const JobPlan *plan)
+{
+	if (plan->fork_timeline == 0)
+		return node->mark == MARK_CHANGED ? FORK_NONE : FORK_UNKNOWN;
+	if (!XLogRecPtrIsInvalid(plan->fork_lsn))
+		return FORK_KNOWN;
+	return plan->diverged ? FORK_UNKNOWN : FORK_NONE;
+}
+
 /* Why pg_rewind cannot work, or NULL. */
 static char *
 rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const JobPlan *plan)
@@ -305,48 +315,44 @@ refuse_for_limits(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *p
 			   "End a client that nobody needs (see pg_stat_replication), or raise max_wal_senders.");
 }
 
-static void
-choose_method(const PrimaryFacts *primary, const NodeFacts *node,
-			  RequestedMethod requested, bool rejoin_when_down,
-			  JobPlan *plan)
+/* May the node be touched at all? If not, the plan says why. */
+static bool
+may_be_touched(const PrimaryFacts *primary, const NodeFacts *node,
+			   bool rejoin_when_down, JobPlan *plan)
 {
-	WalRelation relation;
-	char	   *no_repoint;
-	char	   *no_rewind;
-	char	   *no_wal;
-	char	   *state;
-
 	if (refused(primary, node, plan))
-		return;
-
-	/* A node that a job of ours stopped is not down by itself. */
+		return false;
+	/* A node that a job of this extension stopped is not down by itself. */
 	if (node->state == NODE_DOWN && !rejoin_when_down && !is_unfinished(node))
 	{
 		choose(plan, METHOD_SKIP, "the node is down");
 		plan->hint = "Pass when_down => 'rejoin' to have it started as a standby.";
-		return;
+		return false;
 	}
 	if (node->pgdata_state == PGDATA_UNKNOWN)
 	{
 		refuse(plan, ERRCODE_INVALID_PARAMETER_VALUE,
 			   "the node is down and its data directory is not known",
 			   "Pass node_pgdata, or set pgdata in the node's row of follow_primary_node.");
-		return;
+		return false;
 	}
-
 	if (node->config_missing && node->pgdata_state == PGDATA_OK &&
 		!is_unfinished(node))
 	{
 		refuse(plan, ERRCODE_CONFIG_FILE_ERROR,
 			   "the node's postgresql.conf is not known, or not there",
 			   "Set config_file in the node's row of follow_primary_node. If the file is lost, restore it.");
-		return;
+		return false;
 	}
+	return true;
+}
 
-	relation = relate(primary, node, plan);
-	plan->diverged = relation == REL_DIVERGED;
-
-	/* What was brought may be of another primary's history by now. */
+/* Does the node follow already, or is only the rest of an interrupted job to be done? */
+static bool
+is_done_or_unfinished(const PrimaryFacts *primary, const NodeFacts *node,
+					  RequestedMethod requested, WalRelation relation, JobPlan *plan)
+{
+	/* The data that a job brought may be of another primary's history by now. */
 	if (node->state == NODE_DOWN &&
 		(((requested == REQUESTED_AUTO || requested == REQUESTED_REWIND) &&
 		  node->mark == MARK_CHANGED && node->pgdata_state == PGDATA_OK &&
@@ -357,10 +363,9 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		choose(plan, requested == REQUESTED_REWIND ? METHOD_REWIND : METHOD_BASEBACKUP,
 			   "an interrupted job has brought the data already: only what was left is done");
 		plan->finish = true;
-		return;
+		return true;
 	}
-
-	/* Does it follow already? The proof comes with the verify step. */
+	/* The proof comes with the verify step. */
 	if (requested == REQUESTED_AUTO && node->state == NODE_STANDBY &&
 		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
 		node->receiver_streaming &&
@@ -368,11 +373,17 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		primary->slot_active && node->uses_slot && node->receives_from_us)
 	{
 		choose(plan, METHOD_NONE, "the node follows this server already");
-		return;
+		return true;
 	}
+	return false;
+}
 
-	/* Of half-changed data the timeline tells nothing. */
-	if (requested == REQUESTED_AUTO && node->timeline > primary->timeline &&
+/* Refuses to choose by itself for a node that may be the one to keep. */
+static bool
+is_for_people_to_decide(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+{
+	/* The timeline of half-changed data tells nothing. */
+	if (node->timeline > primary->timeline &&
 		(node->state != NODE_DOWN || node->pgdata_state == PGDATA_OK) &&
 		(node->mark == MARK_NONE || node->mark == MARK_BEFORE_CHANGE || node->mark == MARK_CHANGED))
 	{
@@ -382,24 +393,81 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 						"the node's data is on timeline %u, above this server's %u: it may have been the newer primary",
 						node->timeline, primary->timeline),
 			   "Make sure which server is the right primary. If it is this one, ask for method => 'rewind' or 'basebackup'.");
-		return;
+		return true;
 	}
-
-	if (requested == REQUESTED_AUTO && node->pgdata_state == PGDATA_OK &&
+	if (node->pgdata_state == PGDATA_OK &&
 		node->system_id == 0 && node->mark == MARK_NONE)
 	{
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 			   psprintf("the control file of data directory \"%s\" cannot be read: it may belong to any cluster",
 						node->pgdata),
 			   "Make sure that it is the right directory. If it is, ask for method => 'basebackup'.");
-		return;
+		return true;
 	}
+	return false;
+}
 
-	no_wal = wal_objection(primary, node, relation);
-	no_repoint = repoint_objection(primary, node, relation, plan);
+/* Chooses a method that was asked for, or refuses it by the objection to it. */
+static void
+choose_requested(JobPlan *plan, Method method, const char *objection, char *hint)
+{
+	if (objection)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("a %s is not possible: %s", method_name(method), objection), hint);
+	else
+		choose(plan, method, "asked for");
+}
+
+static void
+choose_cheapest(const NodeFacts *node, char *no_repoint, char *no_rewind, JobPlan *plan)
+{
+	const char *state = node->state == NODE_PRIMARY ? "runs as a primary" :
+		node->state == NODE_STANDBY ? "is a standby" : "is down";
+
+	if (no_repoint == NULL)
+		choose(plan, METHOD_REPOINT,
+			   psprintf("the node's WAL up to %s on timeline %u is part of this server's history",
+						lsn_text(node->lsn), node->timeline));
+	else if (no_rewind)
+		choose(plan, METHOD_BASEBACKUP, no_rewind);
+	else if (node->state == NODE_STANDBY)
+		choose(plan, METHOD_REWIND, no_repoint);
+	else if (plan->diverged)
+		choose(plan, METHOD_REWIND,
+			   psprintf("the node %s and has WAL after the fork at %s on timeline %u",
+						state, lsn_text(plan->fork_lsn), plan->fork_timeline));
+	else
+		choose(plan, METHOD_REWIND, psprintf("the node %s", state));
+}
+
+/* What the new settings need to take effect, or why they would not. */
+static void
+plan_repoint(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+{
+	plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest ||
+		(node->lsn < primary->oldest_wal && node->archive_needs_restart);
+
+	/* A paused standby does not even connect to another primary. */
+	if (node->replay_paused)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   "recovery is paused on the node: it follows nobody else until it goes on",
+			   "Call SELECT pg_wal_replay_resume() on the node, then follow_primary() again. method => 'rewind' restarts the node, which ends the pause.");
+	if (!plan->restart && node->lower_setting)
+		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			   psprintf("%s: it would not replay this server's WAL", node->lower_setting),
+			   "Raise it there and restart the node, " THEN_CALL_AGAIN);
+}
+
+static void
+choose_method(const PrimaryFacts *primary, const NodeFacts *node,
+			  RequestedMethod requested, WalRelation relation, JobPlan *plan)
+{
+	char	   *no_wal = wal_objection(primary, node, relation);
+	char	   *no_repoint = repoint_objection(primary, node, relation, plan);
+	char	   *no_rewind = rewind_objection(primary, node, plan);
+
 	if (no_repoint == NULL)
 		no_repoint = no_wal;
-	no_rewind = rewind_objection(primary, node, plan);
 	if (no_rewind == NULL && node->state == NODE_DOWN && plan->diverged &&
 		node->mark == MARK_CHANGED && is_unfinished(node))
 		no_rewind = "what an interrupted job brought is not of this server's history";
@@ -407,64 +475,26 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 		no_rewind = no_wal;
 	if (no_rewind == NULL)
 		no_rewind = fork_objection(primary, node, plan);
-	state = node->state == NODE_PRIMARY ? "runs as a primary" :
-		node->state == NODE_STANDBY ? "is a standby" : "is down";
 
 	switch (requested)
 	{
 		case REQUESTED_REPOINT:
-			if (no_repoint)
-				refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					   psprintf("a repoint is not possible: %s", no_repoint),
-					   "Use method => 'auto', 'rewind' or 'basebackup'.");
-			else
-				choose(plan, METHOD_REPOINT, "asked for");
+			choose_requested(plan, METHOD_REPOINT, no_repoint,
+							 "Use method => 'auto', 'rewind' or 'basebackup'.");
 			break;
 		case REQUESTED_REWIND:
-			if (no_rewind)
-				refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					   psprintf("a rewind is not possible: %s", no_rewind),
-					   "Use method => 'auto' or 'basebackup'.");
-			else
-				choose(plan, METHOD_REWIND, "asked for");
+			choose_requested(plan, METHOD_REWIND, no_rewind,
+							 "Use method => 'auto' or 'basebackup'.");
 			break;
 		case REQUESTED_BASEBACKUP:
-			choose(plan, METHOD_BASEBACKUP, "asked for");
+			choose_requested(plan, METHOD_BASEBACKUP, NULL, NULL);
 			break;
 		case REQUESTED_AUTO:
-			if (no_repoint == NULL)
-				choose(plan, METHOD_REPOINT,
-					   psprintf("the node's WAL up to %s on timeline %u is part of this server's history",
-								lsn_text(node->lsn), node->timeline));
-			else if (no_rewind == NULL)
-			{
-				choose(plan, METHOD_REWIND,
-					   node->state == NODE_STANDBY ? no_repoint :
-					   plan->diverged ?
-					   psprintf("the node %s and has WAL after the fork at %s on timeline %u",
-								state, lsn_text(plan->fork_lsn), plan->fork_timeline) :
-					   psprintf("the node %s", state));
-				plan->copy_if_rewind_fails = true;
-			}
-			else
-				choose(plan, METHOD_BASEBACKUP, no_rewind);
+			choose_cheapest(node, no_repoint, no_rewind, plan);
 			break;
 	}
 	if (plan->method == METHOD_REPOINT)
-	{
-		plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest ||
-			(node->lsn < primary->oldest_wal && node->archive_needs_restart);
-
-		/* A paused standby does not even connect to another primary. */
-		if (node->replay_paused)
-			refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				   "recovery is paused on the node: it follows nobody else until it goes on",
-				   "Call SELECT pg_wal_replay_resume() on the node, then follow_primary() again. method => 'rewind' restarts the node, which ends the pause.");
-		if (!plan->restart && node->lower_setting)
-			refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				   psprintf("%s: it would not replay this server's WAL", node->lower_setting),
-				   "Raise it there and restart the node, then call follow_primary() again.");
-	}
+		plan_repoint(primary, node, plan);
 }
 
 void
@@ -472,8 +502,17 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 			RequestedMethod requested, bool rejoin_when_down,
 			JobPlan *plan)
 {
+	WalRelation relation;
+
 	memset(plan, 0, sizeof(*plan));
-	choose_method(primary, node, requested, rejoin_when_down, plan);
+	if (!may_be_touched(primary, node, rejoin_when_down, plan))
+		return;
+	relation = relate(primary, node, plan);
+	plan->diverged = relation == REL_DIVERGED;
+	plan->fork = fork_state(node, plan);
+	if (!is_done_or_unfinished(primary, node, requested, relation, plan) &&
+		!(requested == REQUESTED_AUTO && is_for_people_to_decide(primary, node, plan)))
+		choose_method(primary, node, requested, relation, plan);
 	if (plan->method == METHOD_REPOINT || plan->method == METHOD_REWIND ||
 		plan->method == METHOD_BASEBACKUP)
 		refuse_for_limits(primary, node, plan);
@@ -498,7 +537,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 			   has_data ?
 			   psprintf("Make room on the node. Even without its old data " INT64_FORMAT " MB would be missing.",
 						(room->missing_without_old >> 20) + 1) :
-			   "Make room on the node, then call follow_primary() again.");
+			   "Make room on the node, " THEN_CALL_AGAIN);
 	else if (!copy_in_place && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. Or set follow_primary.copy_in_place, or copy_in_place in the node's row: then the old data is removed before the copy is made, and there is none if the copy fails.");
@@ -509,7 +548,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. Another primary's job began to replace its data, which may hold the only copy of some WAL. "
 			   "If nobody needs that, remove the file \"keep\", if it is there, and \"mark\" in the directory beside the data directory whose name ends in .follow_primary.");
-	else if (plan->fork_timeline == 0 &&
+	else if (plan->fork == FORK_UNKNOWN &&
 			 (node->mark == MARK_NONE || node->mark == MARK_BEFORE_CHANGE))
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. The old data is not removed before: it is not known which of its WAL would be lost and has to be saved.");

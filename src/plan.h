@@ -5,6 +5,7 @@
 #ifndef FOLLOW_PRIMARY_PLAN_H
 #define FOLLOW_PRIMARY_PLAN_H
 
+#include "hints.h"
 #include "timeline.h"
 
 typedef enum RequestedMethod
@@ -156,24 +157,33 @@ typedef struct RoomFacts
 								 * which file system, as a phrase */
 } RoomFacts;
 
+/* Where the node's WAL may go on that is not this server's. */
+typedef enum ForkState
+{
+	FORK_NONE,					/* nowhere: it ends on this server's timeline,
+								 * or is what a job brought from here */
+	FORK_KNOWN,					/* behind fork_lsn on fork_timeline, whether or
+								 * not it has come so far */
+	FORK_UNKNOWN
+} ForkState;
+
 typedef struct JobPlan
 {
 	Method		method;
 	char	   *reason;			/* a phrase for people */
 	int			sqlstate;		/* METHOD_REFUSE: which error it is ... */
 	char	   *hint;			/* ... and what to do */
-	bool		copy_if_rewind_fails;
 	bool		restart;		/* METHOD_REPOINT: settings need a restart */
 	bool		in_place;		/* METHOD_BASEBACKUP: the old data goes before
 								 * the copy is made */
 	bool		finish;			/* the data of an interrupted job is in place,
 								 * or half so: only go on from there */
-	bool		diverged;		/* fork_* are set */
-	TimeLineID	fork_timeline;	/* timeline on which the histories part */
+	bool		diverged;		/* the node has WAL behind the fork */
+	ForkState	fork;
+	TimeLineID	fork_timeline;	/* timeline on which the histories part; 0 =
+								 * not known */
 	XLogRecPtr	fork_lsn;
 } JobPlan;
-
-#define OWN_SLOT_HINT	"Give this node a slot_name of its own: the default is made from the host alone."
 
 /*
  * Chooses the cheapest method that is safe.  A pure function: what is not in

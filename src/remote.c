@@ -16,6 +16,7 @@
 #include "port.h"
 
 #include "compat.h"
+#include "hints.h"
 #include "remote.h"
 #include "remote_scripts.h"
 #include "sql.h"
@@ -317,7 +318,7 @@ run(SshSession *session, const RemoteScript *script,
 						   psprintf("The connection was lost: %s.", result.cause),
 						   reply->messages[0] ? " Its last messages: " : "",
 						   reply->messages),
-				 errhint("Call follow_primary() again: it looks at the node afresh and goes on from there.")));
+				 errhint(CALL_AGAIN)));
 }
 
 void

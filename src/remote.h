@@ -5,7 +5,7 @@
 #ifndef FOLLOW_PRIMARY_REMOTE_H
 #define FOLLOW_PRIMARY_REMOTE_H
 
-#include "ssh.h"
+#include "ssh/ssh_run.h"
 
 /* One of the scripts of src/remote. */
 typedef struct RemoteScript
@@ -74,6 +74,10 @@ typedef struct RemoteReply
 extern void remote_run(SshSession *session, const RemoteScript *script,
 					   const char *const *arguments,
 					   const RemoteLimits *limits, RemoteReply *reply);
+
+/* The arguments of a script, and a number among them; they last as long as the caller's block. */
+#define ARGUMENTS(...)		((const char *[]) {__VA_ARGS__, NULL})
+#define NUMBER(n)			psprintf("%d", (int) (n))
 
 typedef struct RemoteCall
 {

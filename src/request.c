@@ -380,14 +380,20 @@ refuse_untrusted_primary(const Request *request)
 }
 
 Request *
-request_from_call(FunctionCallInfo fcinfo)
+request_from_call(FunctionCallInfo fcinfo, int attach_argument)
 {
 	Request    *request = palloc0(sizeof(Request));
 
+	if (PG_NARGS() <= attach_argument)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the extension's objects in this database are older than its library"),
+				 errhint("As a superuser, in this database: ALTER EXTENSION follow_primary UPDATE")));
 	require_not_null(fcinfo, ARG_NODE_HOST, "node_host");
 	require_not_null(fcinfo, ARG_NODE_PORT, "node_port");
 	require_not_null(fcinfo, ARG_METHOD, "method");
 	require_not_null(fcinfo, ARG_WHEN_DOWN, "when_down");
+	require_not_null(fcinfo, attach_argument, "attach");
 
 	request->schema = extension_schema(fcinfo);
 	request->node_host = text_argument(fcinfo, ARG_NODE_HOST, "node_host");
@@ -422,6 +428,7 @@ request_from_call(FunctionCallInfo fcinfo)
 
 	request->method = parse_method(text_to_cstring(PG_GETARG_TEXT_PP(ARG_METHOD)));
 	request->rejoin_when_down = parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(ARG_WHEN_DOWN)));
+	request->attach = PG_GETARG_BOOL(attach_argument);
 
 	request->slot_name = text_argument(fcinfo, ARG_SLOT_NAME, "slot_name");
 	if (request->slot_name)
@@ -489,6 +496,7 @@ request_send(StringInfo buf, const Request *request)
 	pq_sendint32(buf, request->primary_port);
 	pq_sendint32(buf, request->method);
 	pq_sendint8(buf, request->rejoin_when_down);
+	pq_sendint8(buf, request->attach);
 	send_text(buf, request->slot_name);
 	send_text(buf, request->application_name);
 	send_text(buf, request->client_host);
@@ -510,6 +518,7 @@ request_receive(StringInfo buf)
 	request->primary_port = pq_getmsgint(buf, 4);
 	request->method = (RequestedMethod) pq_getmsgint(buf, 4);
 	request->rejoin_when_down = pq_getmsgint(buf, 1) != 0;
+	request->attach = pq_getmsgint(buf, 1) != 0;
 	request->slot_name = receive_text(buf);
 	request->application_name = receive_text(buf);
 	request->client_host = receive_text(buf);

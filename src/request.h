@@ -28,6 +28,7 @@ typedef struct Request
 	int			primary_port;
 	RequestedMethod method;
 	bool		rejoin_when_down;
+	bool		attach;			/* to pgpool, if node_id is known */
 	char	   *slot_name;
 	char	   *application_name;	/* NULL: what the node uses, else
 									 * node_host */
@@ -37,14 +38,15 @@ typedef struct Request
 } Request;
 
 /*
- * Reads and checks the arguments of follow_primary() or
- * follow_primary_plan(); nothing has been changed when it raises:
+ * Reads and checks the arguments of follow_primary() or follow_primary_plan(), whose
+ * argument attach has that place; nothing has been changed when it raises:
  *   22004, 22023 an argument is null, or none that the function takes
  *   42501 a role without superuser rights names a node that has no row in
  *         follow_primary_node, or says something else than the row
+ *   55000 the extension's objects in this database are of an older version
  * The value is palloc'd in the current context.
  */
-extern Request *request_from_call(FunctionCallInfo fcinfo);
+extern Request *request_from_call(FunctionCallInfo fcinfo, int attach_argument);
 
 /* For passing a request to a worker. */
 extern void request_send(StringInfo buf, const Request *request);

@@ -5,7 +5,9 @@
 #ifndef FOLLOW_PRIMARY_SETTINGS_H
 #define FOLLOW_PRIMARY_SETTINGS_H
 
-#include "ssh.h"
+#include "lib/stringinfo.h"
+
+#include "ssh/ssh_types.h"
 
 typedef enum KeepOldData
 {

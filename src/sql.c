@@ -5,15 +5,11 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -24,34 +20,11 @@
 /* Of a worker, for what the server's code needs one between transactions. */
 static ResourceOwner worker_owner = NULL;
 
-/* What the configuration or the database may set otherwise. */
-static const char *const session_settings[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"default_transaction_isolation", "read committed"},
-	{"default_transaction_read_only", "off"},
-	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
-	/*
-	 * No commit may wait for the standby that is being made, nor for the disk
-	 * but where it matters: see sql_write().
-	 */
-	{"synchronous_commit", "off"},
-#if PG_VERSION_NUM >= 170000
-	{"transaction_timeout", "0"},
-#endif
-};
-
 void
-sql_start_worker(Oid database)
+sql_keep_owner(ResourceOwner owner)
 {
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	for (int i = 0; i < lengthof(session_settings); i++)
-		SetConfigOption(session_settings[i][0], session_settings[i][1],
-						PGC_USERSET, PGC_S_OVERRIDE);
-	/* Nor does a "role" that is set for the database say who this is. */
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
-	worker_owner = ResourceOwnerCreate(NULL, "follow_primary");
-	CurrentResourceOwner = worker_owner;
+	worker_owner = owner;
+	CurrentResourceOwner = owner;
 }
 
 char *

@@ -6,14 +6,13 @@
 #define FOLLOW_PRIMARY_SQL_H
 
 #include "utils/palloc.h"
+#include "utils/resowner.h"
 
 /*
- * Connects a background worker to a database, as the bootstrap superuser, with
- * settings of its own whatever the configuration says.  It can use the functions
- * below then, and those of the server that need a resource owner, though it has
- * no transaction between statements.
+ * In a worker: what the server's code owns between transactions belongs to this
+ * owner from now on.
  */
-extern void sql_start_worker(Oid database);
+extern void sql_keep_owner(ResourceOwner owner);
 
 /* Rows as text; a NULL is a NULL pointer. */
 typedef struct SqlResult

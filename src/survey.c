@@ -21,9 +21,10 @@
 
 #include "compat.h"
 #include "divergence.h"
-#include "net.h"
+#include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
+#include "ssh/net.h"
 #include "survey.h"
 #include "wal.h"
 
@@ -420,6 +421,25 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	divergence_find(&job->primary, node, reply);
 }
 
+/* Has this server a slot of that name, or does a node of follow_primary_node? */
+static bool
+is_slot_of_cluster(const Job *job, const char *name)
+{
+	SqlResult  *nodes;
+
+	if (sql_is_true("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, &name))
+		return true;
+	nodes = sql_run(psprintf("SELECT host, slot_name FROM %s.follow_primary_node", job->request->schema), 0, NULL);
+	for (int i = 0; i < nodes->nrows; i++)
+	{
+		const char *slot = sql_value(nodes, i, 1);
+
+		if (strcmp(slot ? slot : default_slot_name(sql_value(nodes, i, 0)), name) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * The physical slots on the node that belong to standbys of its own.  Those of
  * its life as a primary go: their standbys follow this server, and have slots
@@ -445,13 +465,7 @@ downstream_slots(const Job *job, const RemoteReply *reply)
 			continue;
 		if (!(is_standby && active))
 		{
-			char	   *known = sql_scalar(psprintf("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) "
-													"OR EXISTS (SELECT FROM %s.follow_primary_node "
-													"WHERE regexp_replace(lower(host), '[^a-z0-9]', '_', 'g') = $1)",
-													job->request->schema),
-										   1, &name);
-
-			if (known == NULL || strcmp(known, "f") != 0)
+			if (is_slot_of_cluster(job, name))
 				continue;
 		}
 		appendStringInfo(&names, "%s%s", names.len > 0 ? " " : "", name);

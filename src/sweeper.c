@@ -1,6 +1,6 @@
 /*
  * sweeper.c
- *		Cleans up, on this server, after jobs whose workers could not.
+ *		The preloaded worker that cleans up after jobs whose workers could not.
  *
  * A worker that died is started again by the postmaster and sweeps, and so does
  * each call of follow_primary().  But no postmaster remembers the workers of the
@@ -23,136 +23,17 @@
 #include "utils/rel.h"
 
 #include "compat.h"
-#include "job.h"
-#include "net.h"
-#include "primary.h"
-#include "sql.h"
+#include "process.h"
+#include "sweep.h"
 #include "sweeper.h"
-#include "worker.h"
-
-#define LOCK_TIMEOUT		"2s"
-#define SWEEP_TRIES			5
-#define SWEEP_PAUSE_MS		5000
 
 void
 sweeper_register(void)
 {
-	BackgroundWorker worker = worker_of("follow_primary_sweeper_main");
+	BackgroundWorker worker = process_of("follow_primary_sweeper_main");
 
 	strlcpy(worker.bgw_name, "follow_primary sweeper", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
-}
-
-static void
-sweep(const char *schema)
-{
-	const char *args[] = {CALL_AGAIN, SLOT_MADE};
-	SqlResult  *slots;
-	bool		cancelled = false;
-
-	/*
-	 * From these steps on the node's data, or settings, may want the slot.  What
-	 * a former primary's job has made is not here.
-	 */
-	slots = sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
-							   "error_code = '57P01', error = 'this server has no worker for it: it ended without a word, or was another server''s', hint = $1 "
-							   "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
-							   "RETURNING id, slot_name, timeline), "
-							   "step AS (UPDATE %s.follow_primary_step s SET state = 'interrupted', finished_at = clock_timestamp() "
-							   "FROM job WHERE s.job_id = job.id AND s.state = 'running') "
-							   "SELECT slot_name FROM job JOIN %s.follow_primary_step s ON s.job_id = job.id "
-							   "JOIN pg_replication_slots r USING (slot_name) "
-							   "WHERE s.step = 'slot' AND s.detail = job.slot_name || $2 "
-							   "AND job.timeline = " SQL_TIMELINE " AND r.slot_type = 'physical' "
-							   "AND NOT EXISTS (SELECT FROM %s.follow_primary_step o WHERE o.job_id = job.id "
-							   "AND o.step IN ('rewind', 'swap', 'configure', 'repoint'))",
-							   schema, schema, schema, schema),
-					  lengthof(args), args, true);
-
-	for (int i = 0; i < slots->nrows; i++)
-	{
-		const char *slot = sql_value(slots, i, 0);
-
-		/* Else a live job has use for it. */
-		if (job_try_lock_slot(slot))
-		{
-			primary_drop_slot(slot);
-			/* No later sweep sees it. */
-			if (QueryCancelPending)
-			{
-				cancelled = true;
-				QueryCancelPending = false;
-				primary_drop_slot(slot);
-			}
-			job_unlock_slot(slot);
-		}
-	}
-	if (cancelled)
-		InterruptPending = QueryCancelPending = true;
-}
-
-/* A prepared transaction may hold a lock for ever: that is no matter of this job. */
-void
-sweeper_sweep(const char *schema)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
-
-	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
-	PG_TRY();
-	{
-		sweep(schema);
-	}
-	PG_CATCH();
-	{
-		error = sql_recover(context);
-	}
-	PG_END_TRY();
-	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
-	if (error && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		ReThrowError(error);
-}
-
-/*
- * The owner of a schema who is no superuser could have tables of their own in
- * the place of ours: see extension_schema().
- */
-static char *
-find_schema(void)
-{
-	return sql_scalar("SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-					  "JOIN pg_database d ON d.datname = current_database() "
-					  "JOIN pg_roles r ON r.oid = CASE WHEN n.nspowner = to_regrole('pg_database_owner') THEN d.datdba ELSE n.nspowner END "
-					  "WHERE e.extname = 'follow_primary' AND r.rolsuper",
-					  0, NULL);
-}
-
-void
-sweeper_sweep_database(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool done = false;
-
-	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
-	for (volatile int tries = 0; tries < SWEEP_TRIES && !done; tries++)
-	{
-		PG_TRY();
-		{
-			char	   *schema;
-
-			if (tries > 0)
-				net_pause(SWEEP_PAUSE_MS);
-			schema = find_schema();
-			if (schema)
-				sweep(schema);
-			done = true;
-		}
-		PG_CATCH();
-		{
-			(void) sql_recover(context);
-		}
-		PG_END_TRY();
-	}
 }
 
 /* The databases that take connections. */
@@ -198,7 +79,7 @@ sweep_all(void)
 	databases = find_databases(&n);
 	for (int i = 0; i < n; i++)
 	{
-		BackgroundWorker worker = worker_of("follow_primary_sweeper_main");
+		BackgroundWorker worker = process_of("follow_primary_sweeper_main");
 		BackgroundWorkerHandle *handle;
 
 		strlcpy(worker.bgw_name, "follow_primary sweeper of a database", BGW_MAXLEN);
@@ -212,7 +93,7 @@ sweep_all(void)
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("no background worker is free to see whether jobs of follow_primary were interrupted"),
 					 errdetail("All of max_worker_processes (%d) are in use; it is tried again in %d s.",
-							   max_worker_processes, WORKER_RESTART_S),
+							   max_worker_processes, PROCESS_RESTART_S),
 					 errhint("Raise max_worker_processes, or take follow_primary out of shared_preload_libraries.")));
 		if (WaitForBackgroundWorkerShutdown(handle) == BGWH_POSTMASTER_DIED)
 			proc_exit(1);
@@ -228,9 +109,9 @@ follow_primary_sweeper_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	if (OidIsValid(database))
 	{
-		sql_start_worker(database);
+		process_start(database);
 		pgstat_report_activity(STATE_RUNNING, "follow_primary: looking for interrupted jobs");
-		sweeper_sweep_database();
+		sweep_database();
 	}
 	else
 		sweep_all();

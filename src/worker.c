@@ -32,17 +32,13 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
-#include "attach.h"
 #include "compat.h"
-#include "folders.h"
-#include "job.h"
-#include "method.h"
-#include "net.h"
-#include "node.h"
-#include "primary.h"
+#include "process.h"
+#include "record.h"
+#include "run.h"
 #include "sql.h"
-#include "survey.h"
-#include "sweeper.h"
+#include "ssh/net.h"
+#include "sweep.h"
 #include "worker.h"
 
 #define QUEUE_SIZE			(64 * 1024)
@@ -50,9 +46,6 @@
 
 /* How long a caller waits for the worker's first word. */
 #define START_TIMEOUT_S		30
-
-/* How often a job may find that the node is not what it planned for. */
-#define MAX_PLANS			3
 
 /* How often a job's end is tried to be recorded. */
 #define RECORD_TRIES		3
@@ -102,7 +95,7 @@ raise_outcome(const Request *request, int64 job_id, const Outcome *outcome)
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
 				 errmsg("the worker of job " INT64_FORMAT " for node %s:%d ended without a word",
 						job_id, request->node_host, request->node_port),
-				 errhint("See the server log. Call follow_primary() again: it looks at the node afresh and goes on from there.")));
+				 errhint("See the server log. " CALL_AGAIN)));
 	if (outcome->sqlerrcode != 0)
 		ereport(ERROR,
 				(errcode(outcome->sqlerrcode),
@@ -163,20 +156,6 @@ listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
 	}
 }
 
-BackgroundWorker
-worker_of(const char *function)
-{
-	BackgroundWorker worker;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = WORKER_RESTART_S;
-	strlcpy(worker.bgw_library_name, "follow_primary", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
-	return worker;
-}
-
 int64
 worker_run(const Request *request, bool wait)
 {
@@ -205,7 +184,7 @@ worker_run(const Request *request, bool wait)
 	mq = shm_mq_create((char *) segment + size, QUEUE_SIZE);
 	shm_mq_set_receiver(mq, MyProc);
 
-	worker = worker_of("follow_primary_worker_main");
+	worker = process_of("follow_primary_worker_main");
 	snprintf(worker.bgw_name, BGW_MAXLEN, "follow_primary %s:%d",
 			 request->node_host, request->node_port);
 	strlcpy(worker.bgw_type, "follow_primary", BGW_MAXLEN);
@@ -315,152 +294,6 @@ handle_terminate(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/* Runs steps in order, up to one whose result is not that it is done. */
-static StepResult
-run_steps(Job *job, const Step *steps)
-{
-	for (const Step *step = steps; step->name; step++)
-	{
-		StepResult	result;
-
-		if (!step_applies(step, job))
-			continue;
-		job_begin_step(job, step->name, true);
-		result = step->run(job);
-		job_end_step(job);
-		if (result != STEP_DONE)
-			return result;
-		CHECK_FOR_INTERRUPTS();
-	}
-	return STEP_DONE;
-}
-
-/* The step that decides. Raises if it is not to be. */
-static void
-make_plan(Job *job, bool is_first)
-{
-	const Request *request = job->request;
-	JobPlan    *plan = &job->plan;
-
-	job_begin_step(job, "plan", false);
-	plan_choose(&job->primary, &job->node, request->method,
-				request->rejoin_when_down, plan);
-	folders_plan_room(job);
-	job_detail(job, "%s: %s", method_name(plan->method), plan->reason);
-	job_record_plan(job);
-	if (plan->method == METHOD_REFUSE)
-		ereport(ERROR,
-				(errcode(plan->sqlstate), errmsg("%s", plan->reason),
-				 is_first && !job->slot_made ? errdetail("Nothing was changed, neither here nor on the node.") : 0,
-				 errhint("%s", plan->hint)));
-	job_end_step(job);
-}
-
-pg_noreturn static void
-fail_changing(const Job *job)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("node %s changes while it is worked on", node_name(job)),
-			 errhint("See what else is at work there, then call follow_primary() again.")));
-}
-
-/*
- * Whoever sees that a job has ended may call again at once: nothing of it is left
- * on the node then.
- */
-static void
-end_well(Job *job, const char *state)
-{
-	ssh_disconnect(job->ssh);
-	job->ssh = NULL;
-	job_finish(job, state);
-}
-
-/* A job from its row to its end. Raises what ends it otherwise. */
-static void
-run(Job *job)
-{
-	JobPlan    *plan = &job->plan;
-	StepResult	result;
-
-	job_lock_node(job);
-	sweeper_sweep(job->request->schema);
-	job_lock_slot(job);
-
-	job_begin_step(job, "survey", false);
-	attach_check_node_id(job);
-	survey(job);
-	job_end_step(job);
-
-	for (int plans = 1;; plans++)
-	{
-		make_plan(job, plans == 1);
-		if (plan->method == METHOD_SKIP)
-		{
-			primary_drop_made_slot(job);
-			job_notice(job, "node %s is skipped: %s. %s", node_name(job), plan->reason, plan->hint);
-			end_well(job, "skipped");
-			return;
-		}
-		job->undo = NULL;		/* what was done is of use now */
-		result = run_steps(job, plan_steps(plan));
-		if (result != STEP_NEEDS_PLAN)
-			break;
-		if (plans == MAX_PLANS)
-			fail_changing(job);
-	}
-	if (result == STEP_NEEDS_COPY)
-	{
-		/* The facts are not what they were, nor where the node's WAL parts from ours. */
-		char	   *reason = psprintf("%s; %s", plan->reason, job->detail);
-
-		job_begin_step(job, "survey", false);
-		survey(job);
-		job_end_step(job);
-		plan_choose(&job->primary, &job->node, REQUESTED_BASEBACKUP, true, plan);
-		plan->finish = false;
-		if (plan->method == METHOD_BASEBACKUP)
-			plan->reason = reason;
-		folders_plan_room(job);
-		if (plan->method == METHOD_REFUSE)
-			ereport(ERROR,
-					(errcode(plan->sqlstate), errmsg("a copy is necessary, but %s", plan->reason),
-					 errdetail("What was done before is not enough: %s.", reason),
-					 errhint("%s", plan->hint)));
-		job_record_plan(job);
-		job_notice(job, "a copy is made: %s", plan->reason);
-		if (run_steps(job, plan_steps(plan)) != STEP_DONE)
-			fail_changing(job);
-	}
-	primary_drop_former_slot(job);
-	QueryCancelPending = false; /* too late: it is done, and proven */
-	end_well(job, "succeeded");
-	job_notice(job, "node %s follows this server", node_name(job));
-}
-
-/* What is done after an error, before it is written down. */
-static void
-clean_up(Job *job)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	QueryCancelPending = false;
-	PG_TRY();
-	{
-		if (job->undo && job->ssh && ssh_is_alive(job->ssh))
-			job->undo(job);
-	}
-	PG_CATCH();
-	{
-		(void) sql_recover(context);
-	}
-	PG_END_TRY();
-	ssh_disconnect(job->ssh);
-	job->ssh = NULL;
-	primary_drop_made_slot(job);
-}
-
 /* As much as there is room for, in whole characters. */
 static void
 put_text(char *to, const char *text)
@@ -529,7 +362,7 @@ follow_primary_worker_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 
 	memcpy(&extra, MyBgworkerEntry->bgw_extra, sizeof(extra));
-	sql_start_worker(extra.database);
+	process_start(extra.database);
 
 	seg = dsm_attach(extra.handle);
 	if (seg != NULL)
@@ -539,7 +372,7 @@ follow_primary_worker_main(Datum main_arg)
 	{
 		/* The second start, or the caller has gone away before the first. */
 		pqsignal(SIGTERM, die);
-		sweeper_sweep_database();
+		sweep_database();
 		return;
 	}
 	segment->taken = true;
@@ -563,7 +396,7 @@ follow_primary_worker_main(Datum main_arg)
 	{
 		job_record(job);
 		send_message(MESSAGE_JOB_ID, psprintf(INT64_FORMAT, job->id));
-		run(job);
+		run_job(job);
 		tell_outcome(&segment->outcome, job, NULL);
 	}
 	PG_CATCH();
@@ -589,7 +422,7 @@ follow_primary_worker_main(Datum main_arg)
 		if (error->hint == NULL)
 			error->hint = CALL_AGAIN;
 		tell_outcome(&segment->outcome, job, error);
-		clean_up(job);
+		run_clean_up(job);
 		if (job->id != 0)
 			record_failure(job, state, error);
 	}

@@ -5,8 +5,6 @@
 #ifndef FOLLOW_PRIMARY_WORKER_H
 #define FOLLOW_PRIMARY_WORKER_H
 
-#include "postmaster/bgworker.h"
-
 #include "request.h"
 
 /*
@@ -21,16 +19,6 @@ extern int64 worker_run(const Request *request, bool wait);
  * The process id of a job's worker, or 0 when it has none on this server.
  */
 extern int	worker_pid(int64 job_id);
-
-/*
- * What the postmaster is asked for: a process of this library that runs the
- * function, on a primary.  If it dies it is started again, after a minute or, when
- * the whole server has crashed, at once.  The caller gives it a name.
- */
-extern BackgroundWorker worker_of(const char *function);
-
-/* Also what its messages say. */
-#define WORKER_RESTART_S	60
 
 extern PGDLLEXPORT void follow_primary_worker_main(Datum main_arg);
 

@@ -71,7 +71,7 @@ SELECT concat_ws('|', pg_is_in_recovery(), receiver, slot, timeline, sender, row
        receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
 FROM (SELECT coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
              coalesce(r.sender_host, '-') AS sender,
-             (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND detail = 'streams') AS rows,
+             (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND state = 'streaming') AS rows,
              $received AS received,
              CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
                   WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint

@@ -241,7 +241,7 @@ install_extension()
     share=$("$pg_config" --sharedir)/extension
     if cmp -s "$built/follow_primary.so" "$lib/follow_primary.so" &&
         cmp -s "$built/follow_primary.control" "$share/follow_primary.control" &&
-        cmp -s "$built/sql/follow_primary--1.0.sql" "$share/follow_primary--1.0.sql"; then
+        cmp -s <(cat "$built"/sql/follow_primary--*.sql) <(cat "$share"/follow_primary--*.sql); then
         return
     fi
     quietly as_root "${install[@]}" ||

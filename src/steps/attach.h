@@ -5,7 +5,7 @@
 #ifndef FOLLOW_PRIMARY_ATTACH_H
 #define FOLLOW_PRIMARY_ATTACH_H
 
-#include "method.h"
+#include "steps/step.h"
 
 /*
  * Attaches the node to pgpool and returns when pgpool shows it up.  Raises

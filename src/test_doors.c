@@ -1,5 +1,5 @@
 /*
- * unit.c
+ * test_doors.c
  *		Doors to internal functions, for the regression tests.
  *
  * The install script does not create these functions; the tests do, as
@@ -13,14 +13,15 @@
 
 #include "compat.h"
 #include "folders.h"
-#include "node.h"
 #include "pcp.h"
 #include "plan.h"
+#include "record.h"
 #include "recovery_conf.h"
 #include "remote.h"
 #include "request.h"
+#include "steps/rewind.h"
+#include "steps/verify.h"
 #include "survey.h"
-#include "verify.h"
 
 PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
@@ -313,7 +314,7 @@ follow_primary_unit_answer(PG_FUNCTION_ARGS)
 		text = "not whole";
 	else if (!reply.ok)
 		text = psprintf("failed: %s", reply.failed);
-	else if (strcmp(script, "save_wal") == 0 && node_read_lost_wal(&reply, &lost))
+	else if (strcmp(script, "save_wal") == 0 && rewind_read_lost_wal(&reply, &lost))
 		text = !lost.counted ? psprintf("not counted, in %s", lost.dir) :
 			psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
 					 lost.bytes, lost.transactions, lost.dir ? " in " : "",

@@ -20,7 +20,8 @@
 #include "utils/formatting.h"
 
 #include "compat.h"
-#include "ssh_private.h"
+#include "ssh/ssh_hostkey.h"
+#include "ssh/ssh_session.h"
 
 #define SSH_MAX_FILE			(16 * 1024 * 1024)
 
@@ -67,141 +68,6 @@ static const struct
 	{"ecdsa-sha2-nistp521", {"ecdsa-sha2-nistp521"}, "ecdsa"},
 	{"ssh-rsa", {"rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"}, "rsa"},
 };
-
-static void known_hosts_read_line(SshSession *session, KnownHosts *known,
-								  char *text, int line);
-static bool known_hosts_names(SshSession *session, const char *names,
-							  const char *host);
-static bool known_hosts_hash_matches(SshSession *session, const char *hashed,
-									 const char *host);
-static bool known_hosts_pattern_matches(const char *pattern, const char *host);
-static KnownKey *known_keys_find(List *keys, const char *type, const char *base64);
-static void known_hosts_add(SshSession *session, KnownHosts *known, HostKey *key);
-static HostKey *host_key_shown(SshSession *session);
-static char *host_key_fingerprint(const char *base64);
-static char *host_key_advice(SshSession *session, KnownHosts *known, HostKey *key);
-static char *encode_base64(const unsigned char *data, size_t length);
-
-
-/*
- * Known hosts
- *
- * The format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
- */
-
-KnownHosts *
-known_hosts_read(SshSession *session, const char *path)
-{
-	KnownHosts *known = palloc0(sizeof(KnownHosts));
-	StringInfoData content;
-	char	   *text;
-	char	   *next;
-	int			line = 0;
-
-	known->path = ssh_home_path(path && path[0] ? path : "~/.ssh/known_hosts");
-
-	initStringInfo(&content);
-	if (!ssh_read_file(known->path, SSH_MAX_FILE, &content))
-	{
-		if (errno != ENOENT)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					 errmsg("could not read known hosts file \"%s\": %m", known->path),
-					 errdetail("Without it the host key of \"%s\" port %d cannot be checked.",
-							   session->host, session->port)));
-		known->missing = true;
-		return known;
-	}
-
-	for (text = content.data; text != NULL; text = next)
-	{
-		next = strchr(text, '\n');
-		if (next != NULL)
-			*next++ = '\0';
-		known_hosts_read_line(session, known, text, ++line);
-	}
-	pfree(content.data);
-	return known;
-}
-
-/* [@marker] names type key [comment]; what is not of this form is skipped. */
-static void
-known_hosts_read_line(SshSession *session, KnownHosts *known, char *text, int line)
-{
-	static const char *const blanks = " \t\r";
-	char	   *marker = NULL;
-	char	   *names;
-	char	   *type;
-	char	   *base64;
-	char	   *rest;
-	char	   *host = asc_tolower(session->host, strlen(session->host));
-	KnownKey   *key;
-
-	names = strtok_r(text, blanks, &rest);
-	if (names == NULL || names[0] == '#')
-		return;
-	if (names[0] == '@')
-	{
-		marker = names;
-		names = strtok_r(NULL, blanks, &rest);
-	}
-	type = names ? strtok_r(NULL, blanks, &rest) : NULL;
-	base64 = type ? strtok_r(NULL, blanks, &rest) : NULL;
-	if (base64 == NULL)
-		return;
-
-	key = palloc(sizeof(KnownKey));
-	key->type = pstrdup(type);
-	key->base64 = pstrdup(base64);
-	key->line = line;
-
-	if (marker != NULL)
-	{
-		/*
-		 * ssh minds the names on such a line; a revoked key is nobody's here.
-		 * Other markers are for certificates, which libssh2 does not know.
-		 */
-		if (strcmp(marker, "@revoked") == 0)
-			known->revoked = lappend(known->revoked, key);
-		return;
-	}
-
-	if (session->port == SSH_DEFAULT_PORT)
-	{
-		if (known_hosts_names(session, names, host))
-			known->keys = lappend(known->keys, key);
-	}
-	else if (known_hosts_names(session, names, psprintf("[%s]:%d", host, session->port)))
-		known->keys = lappend(known->keys, key);
-	else if (known_hosts_names(session, names, host))
-		known->portless_keys = lappend(known->portless_keys, key);
-}
-
-/* Is host, in lower case, meant by the list of names? */
-static bool
-known_hosts_names(SshSession *session, const char *names, const char *host)
-{
-	char	   *list;
-	char	   *name;
-	char	   *rest;
-	bool		named = false;
-
-	if (names[0] == '|')
-		return known_hosts_hash_matches(session, names, host);
-
-	list = asc_tolower(names, strlen(names));
-	for (name = strtok_r(list, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest))
-	{
-		if (name[0] == '!')
-		{
-			if (known_hosts_pattern_matches(name + 1, host))
-				return false;
-		}
-		else if (known_hosts_pattern_matches(name, host))
-			named = true;
-	}
-	return named;
-}
 
 /*
  * A hashed name is HMAC-SHA1 of it, which PostgreSQL does not have in all our
@@ -259,6 +125,120 @@ known_hosts_pattern_matches(const char *pattern, const char *host)
 	while (*pattern == '*')
 		pattern++;
 	return *pattern == '\0';
+}
+
+/* Is host, in lower case, meant by the list of names? */
+static bool
+known_hosts_names(SshSession *session, const char *names, const char *host)
+{
+	char	   *list;
+	char	   *name;
+	char	   *rest;
+	bool		named = false;
+
+	if (names[0] == '|')
+		return known_hosts_hash_matches(session, names, host);
+
+	list = asc_tolower(names, strlen(names));
+	for (name = strtok_r(list, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest))
+	{
+		if (name[0] == '!')
+		{
+			if (known_hosts_pattern_matches(name + 1, host))
+				return false;
+		}
+		else if (known_hosts_pattern_matches(name, host))
+			named = true;
+	}
+	return named;
+}
+
+/* [@marker] names type key [comment]; what is not of this form is skipped. */
+static void
+known_hosts_read_line(SshSession *session, KnownHosts *known, char *text, int line)
+{
+	static const char *const blanks = " \t\r";
+	char	   *marker = NULL;
+	char	   *names;
+	char	   *type;
+	char	   *base64;
+	char	   *rest;
+	char	   *host = asc_tolower(session->host, strlen(session->host));
+	KnownKey   *key;
+
+	names = strtok_r(text, blanks, &rest);
+	if (names == NULL || names[0] == '#')
+		return;
+	if (names[0] == '@')
+	{
+		marker = names;
+		names = strtok_r(NULL, blanks, &rest);
+	}
+	type = names ? strtok_r(NULL, blanks, &rest) : NULL;
+	base64 = type ? strtok_r(NULL, blanks, &rest) : NULL;
+	if (base64 == NULL)
+		return;
+
+	key = palloc(sizeof(KnownKey));
+	key->type = pstrdup(type);
+	key->base64 = pstrdup(base64);
+	key->line = line;
+
+	if (marker != NULL)
+	{
+		/*
+		 * ssh minds the names on such a line; a revoked key is nobody's here.
+		 * Other markers are for certificates, which libssh2 does not know.
+		 */
+		if (strcmp(marker, "@revoked") == 0)
+			known->revoked = lappend(known->revoked, key);
+		return;
+	}
+
+	if (session->port == SSH_DEFAULT_PORT)
+	{
+		if (known_hosts_names(session, names, host))
+			known->keys = lappend(known->keys, key);
+	}
+	else if (known_hosts_names(session, names, psprintf("[%s]:%d", host, session->port)))
+		known->keys = lappend(known->keys, key);
+	else if (known_hosts_names(session, names, host))
+		known->portless_keys = lappend(known->portless_keys, key);
+}
+
+KnownHosts *
+known_hosts_read(SshSession *session, const char *path)
+{
+	KnownHosts *known = palloc0(sizeof(KnownHosts));
+	StringInfoData content;
+	char	   *text;
+	char	   *next;
+	int			line = 0;
+
+	known->path = ssh_home_path(path && path[0] ? path : "~/.ssh/known_hosts");
+
+	initStringInfo(&content);
+	if (!ssh_read_file(known->path, SSH_MAX_FILE, &content))
+	{
+		if (errno != ENOENT)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+					 errmsg("could not read known hosts file \"%s\": %m", known->path),
+					 errdetail("Without it the host key of \"%s\" port %d cannot be checked.",
+							   session->host, session->port)));
+		known->missing = true;
+		return known;
+	}
+
+	for (text = content.data; text != NULL; text = next)
+	{
+		next = strchr(text, '\n');
+		if (next != NULL)
+			*next++ = '\0';
+		known_hosts_read_line(session, known, text, ++line);
+	}
+	pfree(content.data);
+	return known;
 }
 
 /* The first key of that type, or with that value; NULL stands for any. */
@@ -330,7 +310,6 @@ known_hosts_add(SshSession *session, KnownHosts *known, HostKey *key)
 			 errdetail("The host has shown %s key %s.", key->type, key->fingerprint)));
 }
 
-
 /*
  * A host usually has a key of each type and shows the one that the client asks
  * for first, so ask first for the types that the known_hosts file can confirm.
@@ -366,10 +345,90 @@ host_key_prefer_known(SshSession *session, KnownHosts *known)
 	pfree(methods.data);
 }
 
+/* On one line, as SSH writes it; encode() breaks lines. */
+static char *
+encode_base64(const unsigned char *data, size_t length)
+{
+	bytea	   *bytes = palloc(VARHDRSZ + length);
+	char	   *encoded;
+	char	   *from;
+	char	   *to;
 
-/*
- * The host's key
- */
+	SET_VARSIZE(bytes, VARHDRSZ + length);
+	memcpy(VARDATA(bytes), data, length);
+	encoded = TextDatumGetCString(DirectFunctionCall2(binary_encode,
+													  PointerGetDatum(bytes),
+													  CStringGetTextDatum("base64")));
+	for (from = to = encoded; *from != '\0'; from++)
+		if (*from != '\n')
+			*to++ = *from;
+	*to = '\0';
+	return encoded;
+}
+
+/* "SHA256:...", or NULL if it is no key. */
+static char *
+host_key_fingerprint(const char *base64)
+{
+	size_t		length = strlen(base64);
+	size_t		digits = strspn(base64,
+								"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+	Datum		blob;
+	Datum		digest;
+	char	   *encoded;
+
+	/* decode() would raise an error of its own for these. */
+	if (length == 0 || length % 4 != 0 || length - digits > 2 ||
+		strspn(base64 + digits, "=") != length - digits)
+		return NULL;
+
+	blob = DirectFunctionCall2(binary_decode, CStringGetTextDatum(base64),
+							   CStringGetTextDatum("base64"));
+	digest = DirectFunctionCall1(sha256_bytea, blob);
+	encoded = encode_base64((unsigned char *) VARDATA_ANY(DatumGetPointer(digest)),
+							VARSIZE_ANY_EXHDR(DatumGetPointer(digest)));
+	encoded[strcspn(encoded, "=")] = '\0';
+	return psprintf("SHA256:%s", encoded);
+}
+
+static HostKey *
+host_key_shown(SshSession *session)
+{
+	HostKey    *key = palloc0(sizeof(HostKey));
+	size_t		length = 0;
+	int			unused;
+	const unsigned char *blob =
+	(const unsigned char *) libssh2_session_hostkey(session->handle, &length, &unused);
+	uint32		type_length = 0;
+
+	/* RFC 4253, 6.6: a key begins with its type, a counted string. */
+	if (blob != NULL && length > 4)
+		type_length = (uint32) blob[0] << 24 | blob[1] << 16 | blob[2] << 8 | blob[3];
+	if (type_length == 0 || type_length > length - 4)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("SSH server at \"%s\" port %d has shown no usable host key",
+						session->host, session->port)));
+
+	key->type = pnstrdup((const char *) blob + 4, type_length);
+	key->base64 = encode_base64(blob, length);
+	key->fingerprint = host_key_fingerprint(key->base64);
+	return key;
+}
+
+static char *
+host_key_advice(SshSession *session, KnownHosts *known, HostKey *key)
+{
+	const char *name = "*";
+
+	for (int i = 0; i < lengthof(host_key_types); i++)
+		if (strcmp(host_key_types[i].type, key->type) == 0)
+			name = host_key_types[i].name;
+
+	return psprintf("Compare the fingerprint with what \"ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub\" shows on the host itself, "
+					"then run as OS user \"%s\": ssh-keyscan -p %d %s >> %s",
+					name, ssh_os_user(), session->port, session->host, known->path);
+}
 
 void
 host_key_check(SshSession *session, KnownHosts *known, bool accept_new)
@@ -440,89 +499,4 @@ host_key_check(SshSession *session, KnownHosts *known, bool accept_new)
 				 errdetail("The host has shown %s key %s, and file \"%s\" has no key of this host and port.",
 						   shown->type, shown->fingerprint, known->path),
 				 errhint("%s", host_key_advice(session, known, shown))));
-}
-
-static HostKey *
-host_key_shown(SshSession *session)
-{
-	HostKey    *key = palloc0(sizeof(HostKey));
-	size_t		length = 0;
-	int			unused;
-	const unsigned char *blob =
-	(const unsigned char *) libssh2_session_hostkey(session->handle, &length, &unused);
-	uint32		type_length = 0;
-
-	/* RFC 4253, 6.6: a key begins with its type, a counted string. */
-	if (blob != NULL && length > 4)
-		type_length = (uint32) blob[0] << 24 | blob[1] << 16 | blob[2] << 8 | blob[3];
-	if (type_length == 0 || type_length > length - 4)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("SSH server at \"%s\" port %d has shown no usable host key",
-						session->host, session->port)));
-
-	key->type = pnstrdup((const char *) blob + 4, type_length);
-	key->base64 = encode_base64(blob, length);
-	key->fingerprint = host_key_fingerprint(key->base64);
-	return key;
-}
-
-/* "SHA256:...", or NULL if it is no key. */
-static char *
-host_key_fingerprint(const char *base64)
-{
-	size_t		length = strlen(base64);
-	size_t		digits = strspn(base64,
-								"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-	Datum		blob;
-	Datum		digest;
-	char	   *encoded;
-
-	/* decode() would raise an error of its own for these. */
-	if (length == 0 || length % 4 != 0 || length - digits > 2 ||
-		strspn(base64 + digits, "=") != length - digits)
-		return NULL;
-
-	blob = DirectFunctionCall2(binary_decode, CStringGetTextDatum(base64),
-							   CStringGetTextDatum("base64"));
-	digest = DirectFunctionCall1(sha256_bytea, blob);
-	encoded = encode_base64((unsigned char *) VARDATA_ANY(DatumGetPointer(digest)),
-							VARSIZE_ANY_EXHDR(DatumGetPointer(digest)));
-	encoded[strcspn(encoded, "=")] = '\0';
-	return psprintf("SHA256:%s", encoded);
-}
-
-static char *
-host_key_advice(SshSession *session, KnownHosts *known, HostKey *key)
-{
-	const char *name = "*";
-
-	for (int i = 0; i < lengthof(host_key_types); i++)
-		if (strcmp(host_key_types[i].type, key->type) == 0)
-			name = host_key_types[i].name;
-
-	return psprintf("Compare the fingerprint with what \"ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub\" shows on the host itself, "
-					"then run as OS user \"%s\": ssh-keyscan -p %d %s >> %s",
-					name, ssh_os_user(), session->port, session->host, known->path);
-}
-
-/* On one line, as SSH writes it; encode() breaks lines. */
-static char *
-encode_base64(const unsigned char *data, size_t length)
-{
-	bytea	   *bytes = palloc(VARHDRSZ + length);
-	char	   *encoded;
-	char	   *from;
-	char	   *to;
-
-	SET_VARSIZE(bytes, VARHDRSZ + length);
-	memcpy(VARDATA(bytes), data, length);
-	encoded = TextDatumGetCString(DirectFunctionCall2(binary_encode,
-													  PointerGetDatum(bytes),
-													  CStringGetTextDatum("base64")));
-	for (from = to = encoded; *from != '\0'; from++)
-		if (*from != '\n')
-			*to++ = *from;
-	*to = '\0';
-	return encoded;
 }

@@ -5,8 +5,7 @@
 #ifndef FOLLOW_PRIMARY_VERIFY_H
 #define FOLLOW_PRIMARY_VERIFY_H
 
-#include "method.h"
-#include "remote.h"
+#include "steps/step.h"
 
 /*
  * Returns when it is proven that the node follows: its WAL receiver streams

@@ -21,15 +21,14 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "net.h"
-#include "node.h"
-#include "remote.h"
+#include "record.h"
 #include "sql.h"
+#include "ssh/net.h"
+#include "steps/node.h"
+#include "steps/verify.h"
 #include "survey.h"
-#include "verify.h"
 
 #define POLL_MS		5
-#define GRACE_MS	15000
 
 /* How long a repointed node may take before it is looked at again. */
 #define LOOK_AGAIN_S	1
@@ -70,7 +69,7 @@ not_proven(Job *job, const char *detail)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("node %s does not prove to follow this server", node_name(job)),
 			 errdetail("%s", detail),
-			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; then call follow_primary() again.")));
+			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; " THEN_CALL_AGAIN)));
 }
 
 /* What is missing to the node having replayed up to lsn, as it told its WAL sender, or NULL. */
@@ -149,7 +148,7 @@ write_row(Proof *proof)
 		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
 	};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_step SET detail = 'streams' "
+	sql_write(psprintf("UPDATE %s.follow_primary_step SET state = 'streaming' "
 					   "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
 			  lengthof(row), row, true);
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);

@@ -33,7 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "net.h"
+#include "ssh/net.h"
 
 /* A peer that is gone is noticed within half a minute. */
 #define NET_KEEPALIVE_IDLE_S		10
@@ -44,18 +44,184 @@
 /* A wait without a deadline still wakes up now and then. */
 #define NET_MAX_WAIT_MS				60000
 
-static pgsocket net_connect_address(const struct addrinfo *address,
-									TimestampTz deadline,
-									NetFailure *failure, int *error);
-static int	net_start_connect(pgsocket sock, const struct addrinfo *address);
-static int	net_finish_connect(pgsocket sock, TimestampTz deadline);
-static void net_set_options(pgsocket sock);
-static NetFailure net_classify(int error);
-static TimestampTz net_share_of(TimestampTz deadline, int addresses_left);
-static long net_milliseconds_until(TimestampTz deadline);
-static void net_describe(StringInfo causes, const char *host,
-						 const struct addrinfo *address, int error);
+/* None of these is worth failing for. */
+static void
+net_set_options(pgsocket sock)
+{
+	int			on = 1;
 
+	(void) setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void) setsockopt(sock, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+#ifdef TCP_KEEPIDLE
+	{
+		int			idle = NET_KEEPALIVE_IDLE_S;
+
+		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	}
+#endif
+#ifdef TCP_KEEPINTVL
+	{
+		int			interval = NET_KEEPALIVE_INTERVAL_S;
+
+		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	}
+#endif
+#ifdef TCP_KEEPCNT
+	{
+		int			probes = NET_KEEPALIVE_PROBES;
+
+		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	}
+#endif
+#ifdef TCP_USER_TIMEOUT
+	{
+		unsigned int timeout = NET_USER_TIMEOUT_MS;
+
+		(void) setsockopt(sock, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+	}
+#endif
+}
+
+/* Returns 0, EINPROGRESS, or the errno that ended it. */
+static int
+net_start_connect(pgsocket sock, const struct addrinfo *address)
+{
+	if (!pg_set_noblock(sock) || fcntl(sock, F_SETFD, FD_CLOEXEC) < 0)
+		return errno;
+	net_set_options(sock);
+
+	if (connect(sock, address->ai_addr, address->ai_addrlen) == 0)
+		return 0;
+
+	/* An interrupted connect() goes on in the background (POSIX). */
+	return errno == EINTR || errno == EWOULDBLOCK ? EINPROGRESS : errno;
+}
+
+/* Returns 0 when connected, or the errno that ended it. */
+static int
+net_finish_connect(pgsocket sock, TimestampTz deadline)
+{
+	for (;;)
+	{
+		bool		in_time = net_wait(sock, WL_SOCKET_CONNECTED, deadline, 0);
+		struct pollfd ready = {.fd = sock,.events = POLLOUT};
+		int			error;
+		socklen_t	length = sizeof(error);
+
+		/* The latch may have ended the wait: ask the socket itself. */
+		if (poll(&ready, 1, 0) > 0)
+		{
+			if (getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+				return errno;
+			return error;
+		}
+		if (!in_time)
+			return ETIMEDOUT;
+	}
+}
+
+static NetFailure
+net_classify(int error)
+{
+	switch (error)
+	{
+		case 0:
+			return NET_OK;
+		case ECONNREFUSED:
+			return NET_REFUSED;
+		case ETIMEDOUT:
+			return NET_TIMED_OUT;
+		default:
+			return NET_UNREACHABLE;
+	}
+}
+
+/* Connects to one address; *error is an errno, 0 for our own deadline. */
+static pgsocket
+net_connect_address(const struct addrinfo *address, TimestampTz deadline,
+					NetFailure *failure, int *error)
+{
+	volatile pgsocket sock;
+
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not open a socket: too many open files"),
+				 errhint("Raise max_files_per_process and the system's limit on open files.")));
+
+	sock = socket(address->ai_family, address->ai_socktype,
+				  address->ai_protocol);
+	if (sock == PGINVALID_SOCKET)
+	{
+		*error = errno;
+		*failure = NET_UNREACHABLE;
+		ReleaseExternalFD();
+		return PGINVALID_SOCKET;
+	}
+
+	PG_TRY();
+	{
+		*error = net_start_connect(sock, address);
+		if (*error == EINPROGRESS)
+			*error = net_finish_connect(sock, deadline);
+	}
+	PG_CATCH();
+	{
+		net_close(sock);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	*failure = net_classify(*error);
+	if (*failure == NET_OK)
+		return sock;
+	net_close(sock);
+	return PGINVALID_SOCKET;
+}
+
+/* Rounded up, so that a wait does not end just before its deadline. */
+static long
+net_milliseconds_until(TimestampTz deadline)
+{
+	TimestampTz now;
+	int64		milliseconds;
+
+	if (TIMESTAMP_IS_NOEND(deadline))
+		return NET_MAX_WAIT_MS;
+	now = GetCurrentTimestamp();
+	if (deadline <= now)
+		return 0;
+	milliseconds = (deadline - now + 999) / 1000;
+	return (long) Min(milliseconds, NET_MAX_WAIT_MS);
+}
+
+/* One address that swallows packets must not use up the others' time. */
+static TimestampTz
+net_share_of(TimestampTz deadline, int addresses_left)
+{
+	if (TIMESTAMP_IS_NOEND(deadline) || addresses_left <= 1)
+		return deadline;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   net_milliseconds_until(deadline) / addresses_left);
+}
+
+/* Appends why an address failed, naming it unless the host is an address. */
+static void
+net_describe(StringInfo causes, const char *host,
+			 const struct addrinfo *address, int error)
+{
+	char		name[NI_MAXHOST];
+
+	if (getnameinfo(address->ai_addr, address->ai_addrlen, name, sizeof(name),
+					NULL, 0, NI_NUMERICHOST) != 0)
+		strlcpy(name, "?", sizeof(name));
+
+	if (causes->len > 0)
+		appendStringInfoString(causes, "; ");
+	if (strcmp(name, host) != 0)
+		appendStringInfo(causes, "%s: ", name);
+	appendStringInfoString(causes, strerror(error));
+}
 
 pgsocket
 net_try_connect(const char *host, int port, TimestampTz deadline,
@@ -299,183 +465,4 @@ void
 net_pause(long wait_ms)
 {
 	(void) net_wait(PGINVALID_SOCKET, 0, DT_NOEND, wait_ms);
-}
-
-/* Connects to one address; *error is an errno, 0 for our own deadline. */
-static pgsocket
-net_connect_address(const struct addrinfo *address, TimestampTz deadline,
-					NetFailure *failure, int *error)
-{
-	volatile pgsocket sock;
-
-	if (!AcquireExternalFD())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not open a socket: too many open files"),
-				 errhint("Raise max_files_per_process and the system's limit on open files.")));
-
-	sock = socket(address->ai_family, address->ai_socktype,
-				  address->ai_protocol);
-	if (sock == PGINVALID_SOCKET)
-	{
-		*error = errno;
-		*failure = NET_UNREACHABLE;
-		ReleaseExternalFD();
-		return PGINVALID_SOCKET;
-	}
-
-	PG_TRY();
-	{
-		*error = net_start_connect(sock, address);
-		if (*error == EINPROGRESS)
-			*error = net_finish_connect(sock, deadline);
-	}
-	PG_CATCH();
-	{
-		net_close(sock);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	*failure = net_classify(*error);
-	if (*failure == NET_OK)
-		return sock;
-	net_close(sock);
-	return PGINVALID_SOCKET;
-}
-
-/* Returns 0, EINPROGRESS, or the errno that ended it. */
-static int
-net_start_connect(pgsocket sock, const struct addrinfo *address)
-{
-	if (!pg_set_noblock(sock) || fcntl(sock, F_SETFD, FD_CLOEXEC) < 0)
-		return errno;
-	net_set_options(sock);
-
-	if (connect(sock, address->ai_addr, address->ai_addrlen) == 0)
-		return 0;
-
-	/* An interrupted connect() goes on in the background (POSIX). */
-	return errno == EINTR || errno == EWOULDBLOCK ? EINPROGRESS : errno;
-}
-
-/* Returns 0 when connected, or the errno that ended it. */
-static int
-net_finish_connect(pgsocket sock, TimestampTz deadline)
-{
-	for (;;)
-	{
-		bool		in_time = net_wait(sock, WL_SOCKET_CONNECTED, deadline, 0);
-		struct pollfd ready = {.fd = sock,.events = POLLOUT};
-		int			error;
-		socklen_t	length = sizeof(error);
-
-		/* The latch may have ended the wait: ask the socket itself. */
-		if (poll(&ready, 1, 0) > 0)
-		{
-			if (getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
-				return errno;
-			return error;
-		}
-		if (!in_time)
-			return ETIMEDOUT;
-	}
-}
-
-/* None of these is worth failing for. */
-static void
-net_set_options(pgsocket sock)
-{
-	int			on = 1;
-
-	(void) setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void) setsockopt(sock, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-#ifdef TCP_KEEPIDLE
-	{
-		int			idle = NET_KEEPALIVE_IDLE_S;
-
-		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	}
-#endif
-#ifdef TCP_KEEPINTVL
-	{
-		int			interval = NET_KEEPALIVE_INTERVAL_S;
-
-		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-	}
-#endif
-#ifdef TCP_KEEPCNT
-	{
-		int			probes = NET_KEEPALIVE_PROBES;
-
-		(void) setsockopt(sock, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	}
-#endif
-#ifdef TCP_USER_TIMEOUT
-	{
-		unsigned int timeout = NET_USER_TIMEOUT_MS;
-
-		(void) setsockopt(sock, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
-	}
-#endif
-}
-
-static NetFailure
-net_classify(int error)
-{
-	switch (error)
-	{
-		case 0:
-			return NET_OK;
-		case ECONNREFUSED:
-			return NET_REFUSED;
-		case ETIMEDOUT:
-			return NET_TIMED_OUT;
-		default:
-			return NET_UNREACHABLE;
-	}
-}
-
-/* One address that swallows packets must not use up the others' time. */
-static TimestampTz
-net_share_of(TimestampTz deadline, int addresses_left)
-{
-	if (TIMESTAMP_IS_NOEND(deadline) || addresses_left <= 1)
-		return deadline;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									   net_milliseconds_until(deadline) / addresses_left);
-}
-
-/* Rounded up, so that a wait does not end just before its deadline. */
-static long
-net_milliseconds_until(TimestampTz deadline)
-{
-	TimestampTz now;
-	int64		milliseconds;
-
-	if (TIMESTAMP_IS_NOEND(deadline))
-		return NET_MAX_WAIT_MS;
-	now = GetCurrentTimestamp();
-	if (deadline <= now)
-		return 0;
-	milliseconds = (deadline - now + 999) / 1000;
-	return (long) Min(milliseconds, NET_MAX_WAIT_MS);
-}
-
-/* Appends why an address failed, naming it unless the host is an address. */
-static void
-net_describe(StringInfo causes, const char *host,
-			 const struct addrinfo *address, int error)
-{
-	char		name[NI_MAXHOST];
-
-	if (getnameinfo(address->ai_addr, address->ai_addrlen, name, sizeof(name),
-					NULL, 0, NI_NUMERICHOST) != 0)
-		strlcpy(name, "?", sizeof(name));
-
-	if (causes->len > 0)
-		appendStringInfoString(causes, "; ");
-	if (strcmp(name, host) != 0)
-		appendStringInfo(causes, "%s: ", name);
-	appendStringInfoString(causes, strerror(error));
 }

@@ -11,10 +11,10 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "net.h"
-#include "primary.h"
+#include "record.h"
 #include "sql.h"
-#include "ssh.h"
+#include "ssh/net.h"
+#include "steps/primary.h"
 
 /* The promotion's own checkpoint may still run when ours is asked for. */
 #define CHECKPOINT_TRIES 3
@@ -138,14 +138,14 @@ primary_ensure_slot(Job *job)
 		job_detail(job, "%s, which was there", slot[0]);
 		return STEP_DONE;
 	}
-	/* A job that is cancelled in between would leave it behind, or one that dies. */
-	job_detail(job, "%s" SLOT_MADE, slot[0]);
-	job_record_detail(job);
+	/* Recorded before: a job that dies in between would leave the slot behind. */
+	job_record_slot_made(job);
 	HOLD_INTERRUPTS();
 	sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
 	job->slot_made = true;
 	RESUME_INTERRUPTS();
 	facts->slot_exists = true;
+	job_detail(job, "%s, made", slot[0]);
 	return STEP_DONE;
 }
 

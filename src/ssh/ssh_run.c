@@ -29,8 +29,9 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "net.h"
-#include "ssh_private.h"
+#include "ssh/net.h"
+#include "ssh/ssh_run.h"
+#include "ssh/ssh_session.h"
 
 #define SSH_MAX_LINE			8192	/* of stderr, the rest is cut off */
 #define SSH_SILENCE_MS			60000	/* keepalives unanswered for so long */
@@ -88,62 +89,98 @@ typedef struct SshRun
 									 * was heard after; 0 = none */
 } SshRun;
 
-static void run_open(SshRun *run);
-static bool run_take_shell(SshRun *run);
-static void run_read_held(SshRun *run);
-static bool run_has_news_of_held(SshRun *run);
-static void run_until_over(SshRun *run);
-static void run_turn(SshRun *run);
-static bool run_is_half_sent(SshRun *run);
-static void run_write(SshRun *run);
-static void run_read(SshRun *run, RunStep step);
-static void run_take_stderr(SshRun *run, const char *data, size_t length);
-static void run_end_line(SshRun *run);
-static bool run_has_ended(SshRun *run);
-static void run_check_ended(SshRun *run);
-static void run_check_closed(SshRun *run);
-static void run_read_status(SshRun *run);
-static void run_keep_alive(SshRun *run);
-static void run_check_limits(SshRun *run);
-static void run_sleep(SshRun *run);
-static void run_end(SshRun *run, SshEnd end, char *cause);
-static void run_lose(SshRun *run, int rc);
-static void run_abandon(SshRun *run);
-
-
-void
-ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
+bool
+ssh_is_alive(const SshSession *session)
 {
-	SshRun	   *run = palloc0(sizeof(SshRun));
+	char		byte;
+	ssize_t		rc;
 
-	memset(result, 0, sizeof(*result));
-	result->end = SSH_END_LOST;
-	result->exit_status = -1;
-	initStringInfo(&result->out);
-	initStringInfo(&result->err);
+	if (session == NULL || session->handle == NULL || session->lost)
+		return false;
+	rc = recv(session->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return rc > 0 ||
+		(rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR));
+}
 
-	run->session = session;
-	run->command = command;
-	run->result = result;
-	run->context = CurrentMemoryContext;
-	run->deadline = command->timeout_ms > 0 ? ssh_after(command->timeout_ms) : DT_NOEND;
-	initStringInfo(&run->line);
+static bool
+run_is_half_sent(SshRun *run)
+{
+	return (libssh2_session_block_directions(run->session->handle) &
+			LIBSSH2_SESSION_BLOCK_OUTBOUND) != 0;
+}
 
-	PG_TRY();
+/*
+ * Closes and frees the channel, whatever its state.  Never raises.  A channel
+ * that cannot be closed in order takes the connection with it: the remote end
+ * must see EOF in any case, since that is what ends the command there.
+ */
+static void
+run_abandon(SshRun *run)
+{
+	SshSession *session = run->session;
+	TimestampTz deadline = ssh_after(SSH_ABANDON_MS);
+	int			rc = 0;
+
+	if (session->handle == NULL || run->result->end == SSH_END_HELD ||
+		(run->result->end == SSH_END_DONE && run->channel == NULL))
+		return;
+	session->unfinished = true;
+	if (run->channel == NULL)
+		session->lost = true;
+	else if (!session->lost && !run->closed)
 	{
-		run_open(run);
-		run_until_over(run);
-	}
-	PG_CATCH();
-	{
-		run_abandon(run);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+		do
+			rc = libssh2_channel_send_eof(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
 
+		do
+			rc = libssh2_channel_close(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
+		if (rc != 0)
+			session->lost = true;
+	}
+
+	if (session->lost)
+		(void) shutdown(session->sock, SHUT_RDWR);
+	if (run->channel != NULL)
+	{
+		do
+			rc = libssh2_channel_free(run->channel);
+		while (ssh_wait_quietly(session, rc, deadline));
+		run->channel = NULL;
+		if (rc != 0)
+			session->lost = true;
+	}
+}
+
+/*
+ * Is there a shell that waits for work, and lives?  What processes that a script
+ * left behind may have said since is nobody's.
+ */
+static bool
+run_take_shell(SshRun *run)
+{
+	SshSession *session = run->session;
+	char		buffer[SSH_READ_SIZE];
+	ssize_t		rc;
+
+	if (session->shell == NULL)
+		return false;
+	run->channel = session->shell;
+	session->shell = NULL;
+	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR; stream++)
+	{
+		do
+			rc = libssh2_channel_read_ex(run->channel, stream, buffer, sizeof(buffer));
+		while (rc > 0 || (rc == LIBSSH2_ERROR_EAGAIN && run_is_half_sent(run) &&
+						  ssh_wait(session, (int) rc, run->deadline)));
+		if (rc != LIBSSH2_ERROR_EAGAIN)
+			break;
+	}
+	if (rc == LIBSSH2_ERROR_EAGAIN && libssh2_channel_eof(run->channel) == 0)
+		return true;
 	run_abandon(run);
-	pfree(run->line.data);
-	pfree(run);
+	return false;
 }
 
 /* Takes the shell that waits for work, else opens a channel and starts one. */
@@ -192,174 +229,39 @@ run_open(SshRun *run)
 	}
 }
 
-/*
- * Is there a shell that waits for work, and lives?  What processes that a script
- * left behind may have said since is nobody's.
- */
-static bool
-run_take_shell(SshRun *run)
+static void
+run_end(SshRun *run, SshEnd end, char *cause)
 {
-	SshSession *session = run->session;
-	char		buffer[SSH_READ_SIZE];
-	ssize_t		rc;
+	StringInfo	err = &run->result->err;
 
-	if (session->shell == NULL)
-		return false;
-	run->channel = session->shell;
-	session->shell = NULL;
-	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR; stream++)
+	run->over = true;
+	run->result->end = end;
+	run->result->cause = cause;
+
+	/* Cut the tail to size, at a line's start if it has one. */
+	if (err->len > SSH_STDERR_TAIL)
 	{
-		do
-			rc = libssh2_channel_read_ex(run->channel, stream, buffer, sizeof(buffer));
-		while (rc > 0 || (rc == LIBSSH2_ERROR_EAGAIN && run_is_half_sent(run) &&
-						  ssh_wait(session, (int) rc, run->deadline)));
-		if (rc != LIBSSH2_ERROR_EAGAIN)
-			break;
+		char	   *start = err->data + err->len - SSH_STDERR_TAIL;
+		char	   *newline = memchr(start, '\n', SSH_STDERR_TAIL - 1);
+
+		if (newline != NULL)
+			start = newline + 1;
+		err->len -= start - err->data;
+		memmove(err->data, start, err->len + 1);
 	}
-	if (rc == LIBSSH2_ERROR_EAGAIN && libssh2_channel_eof(run->channel) == 0)
-		return true;
-	run_abandon(run);
-	return false;
-}
-
-bool
-ssh_is_holding(const SshSession *session)
-{
-	return session->held != NULL;
-}
-
-void
-ssh_serve(SshSession *session)
-{
-	LIBSSH2_CHANNEL *channel;
-	char		nothing;
-	ssize_t		rc;
-
-	if (session == NULL || session->handle == NULL || session->lost)
-		return;
-	channel = session->shell ? session->shell : session->held;
-	if (channel == NULL)
-		return;
-
-	/* Reads what has come for any channel, answers it, and takes nothing out. */
-	rc = libssh2_channel_read_ex(channel, 0, &nothing, 0);
-	if (rc < 0 && rc != LIBSSH2_ERROR_EAGAIN)
-		session->lost = true;
-}
-
-void
-ssh_release(SshSession *session)
-{
-	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);
-	int			rc = 0;
-
-	/* A shell without work ends at EOF; nobody need wait for that. */
-	if (session->shell != NULL && !session->lost)
-	{
-		do
-			rc = libssh2_channel_send_eof(session->shell);
-		while (ssh_wait_quietly(session, rc, deadline));
-		if (rc != 0)
-			session->lost = true;
-	}
-	session->shell = NULL;		/* freed with the session */
-	if (session->held == NULL)
-		return;
-	if (!session->lost && !session->unfinished)
-	{
-		do
-			rc = (int) libssh2_channel_write(session->held, SSH_OVER, strlen(SSH_OVER));
-		while (ssh_wait_quietly(session, rc, deadline));
-		if (rc < 0)
-			session->lost = true;
-	}
-	if (!session->lost)
-	{
-		do
-			rc = libssh2_channel_send_eof(session->held);
-		while (ssh_wait_quietly(session, rc, deadline));
-
-		/* What it does on its end is done when its own EOF is here. */
-		if (rc == 0)
-		{
-			do
-				rc = libssh2_channel_wait_eof(session->held);
-			while (ssh_wait_quietly(session, rc, deadline));
-		}
-		if (rc != 0)
-			session->lost = true;
-	}
-	if (session->lost)
-		(void) shutdown(session->sock, SHUT_RDWR);
-	do
-		rc = libssh2_channel_free(session->held);
-	while (ssh_wait_quietly(session, rc, deadline));
-	session->held = NULL;
-	if (rc != 0)
-		session->lost = true;
 }
 
 static void
-run_until_over(SshRun *run)
+run_lose(SshRun *run, int rc)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	run->last_progress = now;
-	run->next_tick = now;
-	run->tick_ms = run->command->first_tick_ms > 0 ? run->command->first_tick_ms : SSH_TICK_MS;
-
-	while (!run->over)
-	{
-		CHECK_FOR_INTERRUPTS();
-
-		run_keep_alive(run);
-		run->moved = run->arrived = false;
-		if (!run->over)
-			run_turn(run);
-		if (!run->over && !run->half_sent)
-			run_check_ended(run);
-		if (!run->over && !run->moved && !run->half_sent)
-			run_check_closed(run);
-		if (!run->over)
-			run_check_limits(run);
-		if (!run->over && !run->moved && !run_has_news_of_held(run))
-			run_sleep(run);
-	}
-}
-
-/*
- * Transfers what can be transferred without waiting.  A step that leaves a
- * packet half sent ends the turn, and begins the next one.
- */
-static void
-run_turn(SshRun *run)
-{
-	RunStep		step = run->first_step;
-
-	run->first_step = RUN_READ_HELD;
-	run->half_sent = false;
-	for (; step < RUN_STEPS && !run->over; step++)
-	{
-		if (step == RUN_READ_HELD)
-			run_read_held(run);
-		else if (step == RUN_WRITE)
-			run_write(run);
-		else
-			run_read(run, step);
-
-		if (run->half_sent)
-		{
-			run->first_step = step;
-			return;
-		}
-	}
-}
-
-static bool
-run_is_half_sent(SshRun *run)
-{
-	return (libssh2_session_block_directions(run->session->handle) &
-			LIBSSH2_SESSION_BLOCK_OUTBOUND) != 0;
+	run->session->lost = true;
+	run_end(run, SSH_END_LOST,
+			rc == LIBSSH2_ERROR_EAGAIN ?
+			pstrdup("the SSH server did not close the channel in time") :
+			rc == LIBSSH2_ERROR_SOCKET_RECV || rc == LIBSSH2_ERROR_SOCKET_SEND ||
+			rc == LIBSSH2_ERROR_SOCKET_DISCONNECT ?
+			psprintf("the SSH connection was closed or cut from outside (libssh2 error %d)", rc) :
+			psprintf("the SSH connection broke: %s", ssh_last_error(run->session)));
 }
 
 /* libssh2 tells of EOF once all that came before it has been read. */
@@ -398,19 +300,6 @@ run_read_held(SshRun *run)
 				pstrdup("the command that has to run beside it has ended"));
 }
 
-/* The packets of all channels are taken in, whichever is read. */
-static bool
-run_has_news_of_held(SshRun *run)
-{
-	LIBSSH2_CHANNEL *held = run->session->held;
-	unsigned long unread = 0;
-
-	if (held == NULL || run->half_sent)
-		return false;
-	(void) libssh2_channel_window_read_ex(held, &unread, NULL);
-	return unread > 0 || libssh2_channel_eof(held) != 0;
-}
-
 static void
 run_write(SshRun *run)
 {
@@ -442,6 +331,46 @@ run_write(SshRun *run)
 			run_lose(run, (int) rc);
 			return;
 		}
+	}
+}
+
+static void
+run_end_line(SshRun *run)
+{
+	if (run->line.len == 0)
+		return;
+	run->command->on_stderr_line(run->command->arg, run->line.data);
+	MemoryContextSwitchTo(run->context);
+	resetStringInfo(&run->line);
+}
+
+/* Keeps the tail, and hands out the lines. */
+static void
+run_take_stderr(SshRun *run, const char *data, size_t length)
+{
+	StringInfo	err = &run->result->err;
+
+	/* An empty line says no more than that the command goes on. */
+	while (length > 0 && data[0] == '\n' && err->len > 0 && err->data[err->len - 1] == '\n')
+	{
+		data++;
+		length--;
+	}
+	appendBinaryStringInfo(err, data, (int) length);
+	if (err->len > 4 * SSH_STDERR_TAIL)
+	{
+		memmove(err->data, err->data + err->len - SSH_STDERR_TAIL, SSH_STDERR_TAIL + 1);
+		err->len = SSH_STDERR_TAIL;
+	}
+
+	if (run->command->on_stderr_line == NULL)
+		return;
+	for (size_t i = 0; i < length; i++)
+	{
+		if (data[i] == '\n' || data[i] == '\r')
+			run_end_line(run);
+		else if (run->line.len < SSH_MAX_LINE)
+			appendStringInfoChar(&run->line, data[i]);
 	}
 }
 
@@ -484,44 +413,45 @@ run_read(SshRun *run, RunStep step)
 	}
 }
 
-/* Keeps the tail, and hands out the lines. */
+/*
+ * Transfers what can be transferred without waiting.  A step that leaves a
+ * packet half sent ends the turn, and begins the next one.
+ */
 static void
-run_take_stderr(SshRun *run, const char *data, size_t length)
+run_turn(SshRun *run)
 {
-	StringInfo	err = &run->result->err;
+	RunStep		step = run->first_step;
 
-	/* An empty line says no more than that the command goes on. */
-	while (length > 0 && data[0] == '\n' && err->len > 0 && err->data[err->len - 1] == '\n')
+	run->first_step = RUN_READ_HELD;
+	run->half_sent = false;
+	for (; step < RUN_STEPS && !run->over; step++)
 	{
-		data++;
-		length--;
-	}
-	appendBinaryStringInfo(err, data, (int) length);
-	if (err->len > 4 * SSH_STDERR_TAIL)
-	{
-		memmove(err->data, err->data + err->len - SSH_STDERR_TAIL, SSH_STDERR_TAIL + 1);
-		err->len = SSH_STDERR_TAIL;
-	}
+		if (step == RUN_READ_HELD)
+			run_read_held(run);
+		else if (step == RUN_WRITE)
+			run_write(run);
+		else
+			run_read(run, step);
 
-	if (run->command->on_stderr_line == NULL)
-		return;
-	for (size_t i = 0; i < length; i++)
-	{
-		if (data[i] == '\n' || data[i] == '\r')
-			run_end_line(run);
-		else if (run->line.len < SSH_MAX_LINE)
-			appendStringInfoChar(&run->line, data[i]);
+		if (run->half_sent)
+		{
+			run->first_step = step;
+			return;
+		}
 	}
 }
 
-static void
-run_end_line(SshRun *run)
+/* The packets of all channels are taken in, whichever is read. */
+static bool
+run_has_news_of_held(SshRun *run)
 {
-	if (run->line.len == 0)
-		return;
-	run->command->on_stderr_line(run->command->arg, run->line.data);
-	MemoryContextSwitchTo(run->context);
-	resetStringInfo(&run->line);
+	LIBSSH2_CHANNEL *held = run->session->held;
+	unsigned long unread = 0;
+
+	if (held == NULL || run->half_sent)
+		return false;
+	(void) libssh2_channel_window_read_ex(held, &unread, NULL);
+	return unread > 0 || libssh2_channel_eof(held) != 0;
 }
 
 /* Is the line that ends the script there, on both streams? */
@@ -570,6 +500,31 @@ run_check_ended(SshRun *run)
 	}
 }
 
+static void
+run_read_status(SshRun *run)
+{
+	SshResult  *result = run->result;
+	char	   *signal = NULL;
+
+	if (run->command->on_stderr_line != NULL)
+		run_end_line(run);
+
+	(void) libssh2_channel_get_exit_signal(run->channel, &signal, NULL, NULL,
+										   NULL, NULL, NULL);
+	if (signal != NULL)
+	{
+		result->signal = pstrdup(signal);
+		libssh2_free(run->session->handle, signal);
+		run_end(run, SSH_END_SIGNALLED,
+				psprintf("the command was ended by signal %s", result->signal));
+	}
+	else
+	{
+		result->exit_status = libssh2_channel_get_exit_status(run->channel);
+		run_end(run, SSH_END_EXITED, NULL);
+	}
+}
+
 /*
  * After the remote end's EOF, waits for it to close the channel, which is when
  * it has sent the exit status.  Our own EOF is not sent before: the command
@@ -602,31 +557,6 @@ run_check_closed(SshRun *run)
 	}
 	else
 		run_lose(run, rc);
-}
-
-static void
-run_read_status(SshRun *run)
-{
-	SshResult  *result = run->result;
-	char	   *signal = NULL;
-
-	if (run->command->on_stderr_line != NULL)
-		run_end_line(run);
-
-	(void) libssh2_channel_get_exit_signal(run->channel, &signal, NULL, NULL,
-										   NULL, NULL, NULL);
-	if (signal != NULL)
-	{
-		result->signal = pstrdup(signal);
-		libssh2_free(run->session->handle, signal);
-		run_end(run, SSH_END_SIGNALLED,
-				psprintf("the command was ended by signal %s", result->signal));
-	}
-	else
-	{
-		result->exit_status = libssh2_channel_get_exit_status(run->channel);
-		run_end(run, SSH_END_EXITED, NULL);
-	}
 }
 
 /*
@@ -716,80 +646,141 @@ run_sleep(SshRun *run)
 }
 
 static void
-run_end(SshRun *run, SshEnd end, char *cause)
+run_until_over(SshRun *run)
 {
-	StringInfo	err = &run->result->err;
+	TimestampTz now = GetCurrentTimestamp();
 
-	run->over = true;
-	run->result->end = end;
-	run->result->cause = cause;
+	run->last_progress = now;
+	run->next_tick = now;
+	run->tick_ms = run->command->first_tick_ms > 0 ? run->command->first_tick_ms : SSH_TICK_MS;
 
-	/* Cut the tail to size, at a line's start if it has one. */
-	if (err->len > SSH_STDERR_TAIL)
+	while (!run->over)
 	{
-		char	   *start = err->data + err->len - SSH_STDERR_TAIL;
-		char	   *newline = memchr(start, '\n', SSH_STDERR_TAIL - 1);
+		CHECK_FOR_INTERRUPTS();
 
-		if (newline != NULL)
-			start = newline + 1;
-		err->len -= start - err->data;
-		memmove(err->data, start, err->len + 1);
+		run_keep_alive(run);
+		run->moved = run->arrived = false;
+		if (!run->over)
+			run_turn(run);
+		if (!run->over && !run->half_sent)
+			run_check_ended(run);
+		if (!run->over && !run->moved && !run->half_sent)
+			run_check_closed(run);
+		if (!run->over)
+			run_check_limits(run);
+		if (!run->over && !run->moved && !run_has_news_of_held(run))
+			run_sleep(run);
 	}
 }
 
-static void
-run_lose(SshRun *run, int rc)
+void
+ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 {
-	run->session->lost = true;
-	run_end(run, SSH_END_LOST,
-			rc == LIBSSH2_ERROR_EAGAIN ?
-			pstrdup("the SSH server did not close the channel in time") :
-			rc == LIBSSH2_ERROR_SOCKET_RECV || rc == LIBSSH2_ERROR_SOCKET_SEND ||
-			rc == LIBSSH2_ERROR_SOCKET_DISCONNECT ?
-			psprintf("the SSH connection was closed or cut from outside (libssh2 error %d)", rc) :
-			psprintf("the SSH connection broke: %s", ssh_last_error(run->session)));
+	SshRun	   *run = palloc0(sizeof(SshRun));
+
+	memset(result, 0, sizeof(*result));
+	result->end = SSH_END_LOST;
+	result->exit_status = -1;
+	initStringInfo(&result->out);
+	initStringInfo(&result->err);
+
+	run->session = session;
+	run->command = command;
+	run->result = result;
+	run->context = CurrentMemoryContext;
+	run->deadline = command->timeout_ms > 0 ? ssh_after(command->timeout_ms) : DT_NOEND;
+	initStringInfo(&run->line);
+
+	PG_TRY();
+	{
+		run_open(run);
+		run_until_over(run);
+	}
+	PG_CATCH();
+	{
+		run_abandon(run);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	run_abandon(run);
+	pfree(run->line.data);
+	pfree(run);
 }
 
-/*
- * Closes and frees the channel, whatever its state.  Never raises.  A channel
- * that cannot be closed in order takes the connection with it: the remote end
- * must see EOF in any case, since that is what ends the command there.
- */
-static void
-run_abandon(SshRun *run)
+bool
+ssh_is_holding(const SshSession *session)
 {
-	SshSession *session = run->session;
-	TimestampTz deadline = ssh_after(SSH_ABANDON_MS);
+	return session->held != NULL;
+}
+
+void
+ssh_serve(SshSession *session)
+{
+	LIBSSH2_CHANNEL *channel;
+	char		nothing;
+	ssize_t		rc;
+
+	if (session == NULL || session->handle == NULL || session->lost)
+		return;
+	channel = session->shell ? session->shell : session->held;
+	if (channel == NULL)
+		return;
+
+	/* Reads what has come for any channel, answers it, and takes nothing out. */
+	rc = libssh2_channel_read_ex(channel, 0, &nothing, 0);
+	if (rc < 0 && rc != LIBSSH2_ERROR_EAGAIN)
+		session->lost = true;
+}
+
+void
+ssh_release(SshSession *session)
+{
+	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);
 	int			rc = 0;
 
-	if (session->handle == NULL || run->result->end == SSH_END_HELD ||
-		(run->result->end == SSH_END_DONE && run->channel == NULL))
-		return;
-	session->unfinished = true;
-	if (run->channel == NULL)
-		session->lost = true;
-	else if (!session->lost && !run->closed)
+	/* A shell without work ends at EOF; nobody need wait for that. */
+	if (session->shell != NULL && !session->lost)
 	{
 		do
-			rc = libssh2_channel_send_eof(run->channel);
-		while (ssh_wait_quietly(session, rc, deadline));
-
-		do
-			rc = libssh2_channel_close(run->channel);
+			rc = libssh2_channel_send_eof(session->shell);
 		while (ssh_wait_quietly(session, rc, deadline));
 		if (rc != 0)
 			session->lost = true;
 	}
+	session->shell = NULL;		/* freed with the session */
+	if (session->held == NULL)
+		return;
+	if (!session->lost && !session->unfinished)
+	{
+		do
+			rc = (int) libssh2_channel_write(session->held, SSH_OVER, strlen(SSH_OVER));
+		while (ssh_wait_quietly(session, rc, deadline));
+		if (rc < 0)
+			session->lost = true;
+	}
+	if (!session->lost)
+	{
+		do
+			rc = libssh2_channel_send_eof(session->held);
+		while (ssh_wait_quietly(session, rc, deadline));
 
+		/* What it does on its end is done when its own EOF is here. */
+		if (rc == 0)
+		{
+			do
+				rc = libssh2_channel_wait_eof(session->held);
+			while (ssh_wait_quietly(session, rc, deadline));
+		}
+		if (rc != 0)
+			session->lost = true;
+	}
 	if (session->lost)
 		(void) shutdown(session->sock, SHUT_RDWR);
-	if (run->channel != NULL)
-	{
-		do
-			rc = libssh2_channel_free(run->channel);
-		while (ssh_wait_quietly(session, rc, deadline));
-		run->channel = NULL;
-		if (rc != 0)
-			session->lost = true;
-	}
+	do
+		rc = libssh2_channel_free(session->held);
+	while (ssh_wait_quietly(session, rc, deadline));
+	session->held = NULL;
+	if (rc != 0)
+		session->lost = true;
 }

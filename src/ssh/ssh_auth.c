@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 #include "compat.h"
-#include "ssh_private.h"
+#include "ssh/ssh_auth.h"
+#include "ssh/ssh_session.h"
 
 /* What ssh_authenticate() needs to know of a private key's file. */
 typedef enum KeyFileState
@@ -30,140 +31,6 @@ static const char *const default_key_files[] =
 {
 	"~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"
 };
-
-static void ssh_check_methods(SshSession *session);
-static bool ssh_offer_key(SshSession *session, const char *path,
-						  const char *public_path, StringInfo refusals,
-						  bool *was_rsa);
-static KeyFileState key_file_look(const char *path, bool only_rsa, bool *is_rsa,
-								  int *error);
-
-
-void
-ssh_authenticate(SshSession *session, const char *key_file)
-{
-	bool		explicit_file = key_file != NULL && key_file[0] != '\0';
-	int			files = explicit_file ? 1 : lengthof(default_key_files);
-	bool		pem_rsa = ssh_only_rsa(session);
-	const char *make_key = pem_rsa ?
-		"ssh-keygen -t rsa -m PEM -N '' -f ~/.ssh/id_rsa" :
-		"ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519";
-	StringInfoData refusals;
-	int			offered = 0;
-	int			unusable = 0;
-	bool		only_rsa = true;
-	bool		encrypted = false;
-	bool		foreign = false;
-	char	   *without_public = NULL;
-	char	   *first_path = NULL;
-	const char *other_user =
-		psprintf("If the node lets in another user than \"%s\": set follow_primary.ssh_user, or ssh_user in the node's row.",
-				 session->user);
-
-	ssh_check_methods(session);
-
-	initStringInfo(&refusals);
-	for (int i = 0; i < files; i++)
-	{
-		char	   *path = ssh_home_path(explicit_file ? key_file : default_key_files[i]);
-		bool		is_rsa = false;
-		int			error = 0;
-		KeyFileState state = key_file_look(path, pem_rsa, &is_rsa, &error);
-
-		if (state == KEY_FILE_MISSING && !explicit_file)
-			continue;
-		if (state == KEY_FILE_USABLE)
-		{
-			if (ssh_offer_key(session, path,
-							  pem_rsa ? psprintf("%s.pub", path) : NULL,
-							  &refusals, &is_rsa))
-			{
-				pfree(refusals.data);
-				return;
-			}
-			offered++;
-			only_rsa = only_rsa && is_rsa;
-			if (first_path == NULL)
-				first_path = path;
-			continue;
-		}
-
-		unusable++;
-		if (refusals.len > 0)
-			appendStringInfoChar(&refusals, '\n');
-		switch (state)
-		{
-			case KEY_FILE_ENCRYPTED:
-				encrypted = true;
-				appendStringInfo(&refusals, "Key file \"%s\" is encrypted with a passphrase.", path);
-				break;
-			case KEY_FILE_NOT_A_KEY:
-				appendStringInfo(&refusals, "File \"%s\" is not a private key.", path);
-				break;
-			case KEY_FILE_NOT_PEM_RSA:
-				foreign = true;
-				appendStringInfo(&refusals, "Key file \"%s\" is not an RSA key in PEM format.", path);
-				break;
-			case KEY_FILE_WITHOUT_PUBLIC:
-				without_public = path;
-				appendStringInfo(&refusals, "Key file \"%s\" has no file \"%s.pub\" beside it.", path, path);
-				break;
-			default:
-				appendStringInfo(&refusals, "Could not read key file \"%s\": %s.", path, strerror(error));
-				break;
-		}
-	}
-
-	if (offered > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("SSH server at \"%s\" port %d accepts no key of OS user \"%s\" for user \"%s\"",
-						session->host, session->port, ssh_os_user(), session->user),
-				 errdetail("%s", refusals.data),
-				 pem_rsa ?
-				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
-						 "If it is there: libssh2 %s signs by RSA keys with SHA-1 only, so OpenSSH 8.8 and later want "
-						 "\"PubkeyAcceptedAlgorithms +ssh-rsa\" in sshd_config; else see sshd's log. %s",
-						 first_path, session->user, session->host, libssh2_version(0), other_user) :
-				 only_rsa && !ssh_has_rsa_sha2() ?
-				 errhint("libssh2 %s signs by RSA keys with SHA-1 only, which OpenSSH 8.8 and later refuse. "
-						 "Make an ed25519 key as OS user \"%s\": %s, "
-						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
-						 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
-				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
-						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log. "
-						 "%s",
-						 first_path, session->user, session->host, other_user)));
-
-	if (unusable == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("no SSH key to authenticate with at \"%s\" port %d",
-						session->host, session->port),
-				 errdetail("None of id_ed25519, id_ecdsa and id_rsa exists in \"%s\".",
-						   ssh_home_path("~/.ssh")),
-				 errhint("Make one as OS user \"%s\": %s, "
-						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\"; or set follow_primary.ssh_key_file.",
-						 ssh_os_user(), make_key, session->user, session->host)));
-
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-			 errmsg("no usable SSH key to authenticate with at \"%s\" port %d",
-					session->host, session->port),
-			 errdetail("%s", refusals.data),
-			 without_public != NULL ?
-			 errhint("libssh2 %s is built with libgcrypt here, and wants the public key in a file of its own. "
-					 "Make it as OS user \"%s\": ssh-keygen -y -f %s > %s.pub",
-					 libssh2_version(0), ssh_os_user(), without_public, without_public) :
-			 encrypted ?
-			 errhint("A server process cannot be asked for a passphrase. Use a key without one, made as OS user \"%s\" by: %s",
-					 ssh_os_user(), make_key) :
-			 foreign ?
-			 errhint("libssh2 %s is built with libgcrypt here, and can use no other keys. "
-					 "Make one as OS user \"%s\": %s, and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
-					 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
-			 errhint("The key must be a private key file that OS user \"%s\" can read.", ssh_os_user())));
-}
 
 /* Asks what the server accepts: nothing but other methods can be cleared up at once. */
 static void
@@ -309,4 +176,130 @@ key_file_look(const char *path, bool only_rsa, bool *is_rsa, int *error)
 	explicit_bzero(content.data, content.len);
 	pfree(content.data);
 	return state;
+}
+
+void
+ssh_authenticate(SshSession *session, const char *key_file)
+{
+	bool		explicit_file = key_file != NULL && key_file[0] != '\0';
+	int			files = explicit_file ? 1 : lengthof(default_key_files);
+	bool		pem_rsa = ssh_only_rsa(session);
+	const char *make_key = pem_rsa ?
+		"ssh-keygen -t rsa -m PEM -N '' -f ~/.ssh/id_rsa" :
+		"ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_ed25519";
+	StringInfoData refusals;
+	int			offered = 0;
+	int			unusable = 0;
+	bool		only_rsa = true;
+	bool		encrypted = false;
+	bool		foreign = false;
+	char	   *without_public = NULL;
+	char	   *first_path = NULL;
+	const char *other_user =
+		psprintf("If the node lets in another user than \"%s\": set follow_primary.ssh_user, or ssh_user in the node's row.",
+				 session->user);
+
+	ssh_check_methods(session);
+
+	initStringInfo(&refusals);
+	for (int i = 0; i < files; i++)
+	{
+		char	   *path = ssh_home_path(explicit_file ? key_file : default_key_files[i]);
+		bool		is_rsa = false;
+		int			error = 0;
+		KeyFileState state = key_file_look(path, pem_rsa, &is_rsa, &error);
+
+		if (state == KEY_FILE_MISSING && !explicit_file)
+			continue;
+		if (state == KEY_FILE_USABLE)
+		{
+			if (ssh_offer_key(session, path,
+							  pem_rsa ? psprintf("%s.pub", path) : NULL,
+							  &refusals, &is_rsa))
+			{
+				pfree(refusals.data);
+				return;
+			}
+			offered++;
+			only_rsa = only_rsa && is_rsa;
+			if (first_path == NULL)
+				first_path = path;
+			continue;
+		}
+
+		unusable++;
+		if (refusals.len > 0)
+			appendStringInfoChar(&refusals, '\n');
+		switch (state)
+		{
+			case KEY_FILE_ENCRYPTED:
+				encrypted = true;
+				appendStringInfo(&refusals, "Key file \"%s\" is encrypted with a passphrase.", path);
+				break;
+			case KEY_FILE_NOT_A_KEY:
+				appendStringInfo(&refusals, "File \"%s\" is not a private key.", path);
+				break;
+			case KEY_FILE_NOT_PEM_RSA:
+				foreign = true;
+				appendStringInfo(&refusals, "Key file \"%s\" is not an RSA key in PEM format.", path);
+				break;
+			case KEY_FILE_WITHOUT_PUBLIC:
+				without_public = path;
+				appendStringInfo(&refusals, "Key file \"%s\" has no file \"%s.pub\" beside it.", path, path);
+				break;
+			default:
+				appendStringInfo(&refusals, "Could not read key file \"%s\": %s.", path, strerror(error));
+				break;
+		}
+	}
+
+	if (offered > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("SSH server at \"%s\" port %d accepts no key of OS user \"%s\" for user \"%s\"",
+						session->host, session->port, ssh_os_user(), session->user),
+				 errdetail("%s", refusals.data),
+				 pem_rsa ?
+				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
+						 "If it is there: libssh2 %s signs by RSA keys with SHA-1 only, so OpenSSH 8.8 and later want "
+						 "\"PubkeyAcceptedAlgorithms +ssh-rsa\" in sshd_config; else see sshd's log. %s",
+						 first_path, session->user, session->host, libssh2_version(0), other_user) :
+				 only_rsa && !ssh_has_rsa_sha2() ?
+				 errhint("libssh2 %s signs by RSA keys with SHA-1 only, which OpenSSH 8.8 and later refuse. "
+						 "Make an ed25519 key as OS user \"%s\": %s, "
+						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
+						 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
+				 errhint("Add the content of %s.pub to ~%s/.ssh/authorized_keys on \"%s\". "
+						 "If it is there, sshd may find that file, ~/.ssh or the home directory writable by others (StrictModes): see its log. "
+						 "%s",
+						 first_path, session->user, session->host, other_user)));
+
+	if (unusable == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("no SSH key to authenticate with at \"%s\" port %d",
+						session->host, session->port),
+				 errdetail("None of id_ed25519, id_ecdsa and id_rsa exists in \"%s\".",
+						   ssh_home_path("~/.ssh")),
+				 errhint("Make one as OS user \"%s\": %s, "
+						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\"; or set follow_primary.ssh_key_file.",
+						 ssh_os_user(), make_key, session->user, session->host)));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("no usable SSH key to authenticate with at \"%s\" port %d",
+					session->host, session->port),
+			 errdetail("%s", refusals.data),
+			 without_public != NULL ?
+			 errhint("libssh2 %s is built with libgcrypt here, and wants the public key in a file of its own. "
+					 "Make it as OS user \"%s\": ssh-keygen -y -f %s > %s.pub",
+					 libssh2_version(0), ssh_os_user(), without_public, without_public) :
+			 encrypted ?
+			 errhint("A server process cannot be asked for a passphrase. Use a key without one, made as OS user \"%s\" by: %s",
+					 ssh_os_user(), make_key) :
+			 foreign ?
+			 errhint("libssh2 %s is built with libgcrypt here, and can use no other keys. "
+					 "Make one as OS user \"%s\": %s, and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\".",
+					 libssh2_version(0), ssh_os_user(), make_key, session->user, session->host) :
+			 errhint("The key must be a private key file that OS user \"%s\" can read.", ssh_os_user())));
 }

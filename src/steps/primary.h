@@ -5,7 +5,7 @@
 #ifndef FOLLOW_PRIMARY_PRIMARY_H
 #define FOLLOW_PRIMARY_PRIMARY_H
 
-#include "method.h"
+#include "steps/step.h"
 
 /*
  * Makes sure that this server's control file shows its own timeline, by which
@@ -19,9 +19,6 @@ extern StepResult primary_checkpoint(Job *job);
  * job->slot_made if it was not there before.
  */
 extern StepResult primary_ensure_slot(Job *job);
-
-/* How the detail of that step ends if it was made, before it is. */
-#define SLOT_MADE		", made"
 
 /* Drops a slot when nobody streams through it, or soon stops to. Never raises. */
 extern void primary_drop_slot(const char *slot);

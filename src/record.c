@@ -1,5 +1,5 @@
 /*
- * job.c
+ * record.c
  *		The record of a job's progress, in follow_primary_job and
  *		follow_primary_step.
  *
@@ -20,14 +20,20 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "job.h"
-#include "net.h"
+#include "record.h"
 #include "sql.h"
+#include "ssh/net.h"
 
 #define PROGRESS_INTERVAL_MS 1000
 #define SLOT_POLL_MS		50
 
 #define TEXT_INT64(value)	psprintf(INT64_FORMAT, (int64) (value))
+
+char *
+node_name(const Job *job)
+{
+	return psprintf("%s:%d", job->request->node_host, job->request->node_port);
+}
 
 /* Takes a lock of job.h until this worker ends; false if another has it. */
 static bool
@@ -46,12 +52,30 @@ hash_of(const char *text)
 												  CStringGetTextDatum(text)));
 }
 
+/* A random UUID (RFC 4122, version 4); the server has a function for it from 13 on only. */
+static char *
+random_uuid(void)
+{
+	unsigned char b[16];
+
+	if (!pg_strong_random(b, sizeof(b)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	b[6] = (b[6] & 0x0f) | 0x40;
+	b[8] = (b[8] & 0x3f) | 0x80;
+	return psprintf("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+					b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
+					b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
 void
 job_record(Job *job)
 {
 	const Request *request = job->request;
 	const char *table[] = {psprintf("%s.follow_primary_job", request->schema)};
 	const char *args[] = {
+		job->token = random_uuid(),
 		request->node_host,
 		TEXT_INT64(request->node_port),
 		request->node_pgdata,
@@ -67,11 +91,11 @@ job_record(Job *job)
 	/* Whoever sees the row sees the lock. */
 	job->id = strtoll(args[lengthof(args) - 1], NULL, 10);
 	(void) take_lock(JOB_LOCK_CLASS, job->id % 2147483648);
-	sql_write(psprintf("INSERT INTO %s.follow_primary_job (node_host, node_port, node_pgdata, node_id, "
+	sql_write(psprintf("INSERT INTO %s.follow_primary_job (token, node_host, node_port, node_pgdata, node_id, "
 					   "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
 					   "OVERRIDING SYSTEM VALUE "
-					   "VALUES ($1, $2::int, $3, $4::int, $5, $6::int, $7, $8, 'running', clock_timestamp(), $9::int, "
-					   SQL_TIMELINE ", $10::bigint)",
+					   "VALUES ($1::uuid, $2, $3::int, $4, $5::int, $6, $7::int, $8, $9, 'running', clock_timestamp(), $10::int, "
+					   SQL_TIMELINE ", $11::bigint)",
 					   request->schema),
 			  lengthof(args), args, true);
 }
@@ -264,11 +288,11 @@ job_detail(Job *job, const char *fmt,...)
 }
 
 void
-job_record_detail(Job *job)
+job_record_slot_made(Job *job)
 {
-	const char *args[] = {TEXT_INT64(job->id), TEXT_INT64(job->seq), job->detail};
+	const char *args[] = {TEXT_INT64(job->id)};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_step SET detail = $3 WHERE job_id = $1::bigint AND seq = $2::int",
+	sql_write(psprintf("UPDATE %s.follow_primary_job SET slot_made = true WHERE id = $1::bigint",
 					   job->request->schema),
 			  lengthof(args), args, true);
 }

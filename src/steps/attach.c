@@ -12,12 +12,11 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "attach.h"
 #include "compat.h"
-#include "net.h"
-#include "node.h"
 #include "pcp.h"
-#include "ssh.h"
+#include "record.h"
+#include "ssh/net.h"
+#include "steps/attach.h"
 
 #define POLL_MS		100
 
@@ -116,7 +115,7 @@ attach_check_node_id(Job *job)
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_MS);
 
-	if (job->request->node_id < 0)
+	if (!job->request->attach || job->request->node_id < 0)
 		return;
 	set_target(job, &target);
 	PG_TRY();

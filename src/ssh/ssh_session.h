@@ -1,11 +1,7 @@
 /*
- * ssh_private.h
- *		What the files ssh*.c share; nobody else includes this, or libssh2.
- *
- *	ssh.c			sessions: connecting, waiting, disconnecting
- *	ssh_hostkey.c	is it the host that it claims to be?
- *	ssh_auth.c		authentication by public key
- *	ssh_run.c		what a shell there is told to run
+ * ssh_session.h
+ *		What the files of this folder share; nobody else includes this, or
+ *		libssh2.
  *
  * A session is always in libssh2's non-blocking mode.  A call that would block
  * returns LIBSSH2_ERROR_EAGAIN, and the same call has to be made again when the
@@ -18,14 +14,18 @@
  * and rc is LIBSSH2_ERROR_EAGAIN afterwards only if the deadline has passed.
  * Cleaning up must neither raise nor linger: it waits by ssh_wait_quietly().
  */
-#ifndef FOLLOW_PRIMARY_SSH_PRIVATE_H
-#define FOLLOW_PRIMARY_SSH_PRIVATE_H
+#ifndef FOLLOW_PRIMARY_SSH_SESSION_H
+#define FOLLOW_PRIMARY_SSH_SESSION_H
 
 #define LIBSSH2_DISABLE_DEPRECATION
 #include <libssh2.h>
 #include <netdb.h>
 
-#include "ssh.h"
+#include "lib/stringinfo.h"
+#include "utils/palloc.h"
+#include "utils/timestamp.h"
+
+#include "ssh/ssh_types.h"
 
 #define SSH_DEFAULT_PORT		22
 #define SSH_KEEPALIVE_S			10
@@ -51,8 +51,6 @@ struct SshSession
 	char		local_address[NI_MAXHOST];
 	MemoryContextCallback on_reset;
 };
-
-/* ssh.c */
 
 /* Should the call that returned rc be made again? Waits until it makes sense. */
 extern bool ssh_wait(SshSession *session, int rc, TimestampTz deadline);
@@ -89,27 +87,4 @@ extern char *ssh_os_user(void);
 /* Returns false with errno set if that fails, or it is longer than limit. */
 extern bool ssh_read_file(const char *path, size_t limit, StringInfo content);
 
-/* ssh_run.c */
-
-/* Ends the held script, if there is one, and an idle shell. Never raises. */
-extern void ssh_release(SshSession *session);
-
-/* ssh_hostkey.c */
-
-typedef struct KnownHosts KnownHosts;
-
-/* What the known_hosts file ("" = the usual one) says of the session's host. */
-extern KnownHosts *known_hosts_read(SshSession *session, const char *path);
-
-/* Before the handshake: the order of host key types; known may be NULL. */
-extern void host_key_prefer_known(SshSession *session, KnownHosts *known);
-
-/* After it: raises 28000 unless the key that the host has shown is known. */
-extern void host_key_check(SshSession *session, KnownHosts *known, bool accept_new);
-
-/* ssh_auth.c */
-
-/* By that key file, or by the usual ones ("" or NULL). Raises 28000. */
-extern void ssh_authenticate(SshSession *session, const char *key_file);
-
-#endif							/* FOLLOW_PRIMARY_SSH_PRIVATE_H */
+#endif							/* FOLLOW_PRIMARY_SSH_SESSION_H */

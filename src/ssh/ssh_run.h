@@ -1,39 +1,13 @@
 /*
- * ssh.h
- *		One SSH connection to a node, and scripts run over it.
- *
- * The files ssh*.c are the only ones that know libssh2.  Everything here waits
- * on the process latch, up to absolute deadlines, and checks for interrupts.
+ * ssh_run.h
+ *		Scripts that run over an SSH connection.
  */
-#ifndef FOLLOW_PRIMARY_SSH_H
-#define FOLLOW_PRIMARY_SSH_H
+#ifndef FOLLOW_PRIMARY_SSH_RUN_H
+#define FOLLOW_PRIMARY_SSH_RUN_H
 
 #include "lib/stringinfo.h"
-#include "utils/timestamp.h"
 
-typedef enum SshHostKeyChecking
-{
-	SSH_HOST_KEY_STRICT,		/* the key must be in the known_hosts file */
-	SSH_HOST_KEY_ACCEPT_NEW,	/* an unknown key is added, a changed one
-								 * refused */
-	SSH_HOST_KEY_OFF			/* not looked at */
-} SshHostKeyChecking;
-
-/* Where and as whom to connect. The strings belong to the caller. */
-typedef struct SshTarget
-{
-	const char *host;
-	int			port;
-	const char *user;			/* "" = this process's OS user */
-	const char *key_file;		/* "" = the usual names under ~/.ssh; a
-								 * leading ~/ is this user's home */
-	const char *known_hosts_file;	/* a leading ~/ is this user's home */
-	SshHostKeyChecking host_key_checking;
-	int			connect_timeout_ms; /* for TCP, handshake and authentication
-									 * together */
-} SshTarget;
-
-typedef struct SshSession SshSession;
+#include "ssh/ssh_types.h"
 
 /* How a script ended. */
 typedef enum SshEnd
@@ -110,21 +84,6 @@ typedef struct SshResult
 #define SSH_STDERR_TAIL	(16 * 1024)
 
 /*
- * Connects, checks the host key before anything is authenticated, and
- * authenticates by public key.  The session is allocated in the current memory
- * context.  It is ended by ssh_disconnect, or when that context is reset.
- *
- * Raises ERROR, nothing left open:
- *   08001 the name does not resolve, the port refuses, no answer in time
- *   08P01 the SSH handshake failed (with a hint for RSA-only hosts and old
- *         libssh2)
- *   28000 host key unknown, changed or revoked (strict), no usable key file,
- *         key refused, key encrypted or unreadable
- * Detail says what was seen, hint says which command or setting helps.
- */
-extern SshSession *ssh_connect(const SshTarget *target);
-
-/*
  * Runs a script to its end, in the session's shell, which is started if there is
  * none.  Raises ERROR on a cancel request or when no shell can be started
  * (08006); the channel is closed then, so that the remote side sees EOF on its
@@ -153,13 +112,7 @@ extern void ssh_serve(SshSession *session);
 /* Is the session still usable? */
 extern bool ssh_is_alive(const SshSession *session);
 
-/* This host's address as the kernel chose it for this connection. */
-extern const char *ssh_local_address(const SshSession *session);
+/* Ends the held script, if there is one, and an idle shell. Never raises. */
+extern void ssh_release(SshSession *session);
 
-/*
- * Ends the session, and first the held script, which gets a second for it.
- * Accepts NULL, may be called twice, never raises.
- */
-extern void ssh_disconnect(SshSession *session);
-
-#endif							/* FOLLOW_PRIMARY_SSH_H */
+#endif							/* FOLLOW_PRIMARY_SSH_RUN_H */

@@ -1,0 +1,15 @@
+/*
+ * hints.h
+ *		Hints that several errors share.
+ */
+#ifndef FOLLOW_PRIMARY_HINTS_H
+#define FOLLOW_PRIMARY_HINTS_H
+
+/* The hint where nothing else is to be done, and the end of one where something is. */
+#define CALL_AGAIN \
+	"Call follow_primary() again: it looks at the node afresh and goes on from there."
+#define THEN_CALL_AGAIN	"then call follow_primary() again."
+
+#define OWN_SLOT_HINT	"Give this node a slot_name of its own: the default is made from the host alone."
+
+#endif							/* FOLLOW_PRIMARY_HINTS_H */

@@ -1,0 +1,29 @@
+/*
+ * process.h
+ *		The processes of this library: what the postmaster is asked for, and how
+ *		they begin.
+ */
+#ifndef FOLLOW_PRIMARY_PROCESS_H
+#define FOLLOW_PRIMARY_PROCESS_H
+
+#include "postmaster/bgworker.h"
+
+/*
+ * What the postmaster is asked for: a process of this library that runs the
+ * function, on a primary.  If it dies it is started again, after a minute or, when
+ * the whole server has crashed, at once.  The caller gives it a name.
+ */
+extern BackgroundWorker process_of(const char *function);
+
+/* Also what its messages say. */
+#define PROCESS_RESTART_S	60
+
+/*
+ * Connects the process to a database, as the bootstrap superuser, with settings of
+ * its own whatever the configuration says.  It can use the functions of sql.h then,
+ * and those of the server that need a resource owner, though it has no transaction
+ * between statements.
+ */
+extern void process_start(Oid database);
+
+#endif							/* FOLLOW_PRIMARY_PROCESS_H */

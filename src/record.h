@@ -1,0 +1,82 @@
+/*
+ * record.h
+ *		The record of a job: its rows, its locks, and what a waiting caller hears.
+ */
+#ifndef FOLLOW_PRIMARY_RECORD_H
+#define FOLLOW_PRIMARY_RECORD_H
+
+#include "job.h"
+
+/* "host:port" of the node, for messages. */
+extern char *node_name(const Job *job);
+
+/* Inserts the job's row, and takes the lock that says that the job is alive. */
+extern void job_record(Job *job);
+
+/*
+ * Takes the lock on the node for this job.  Raises 55006 when another job has
+ * the node.
+ */
+extern void job_lock_node(Job *job);
+
+/*
+ * Takes the lock on the node's slot name for this job.  Raises 55006 when a
+ * job for another node is at work with it.
+ */
+extern void job_lock_slot(Job *job);
+
+/* The same lock for a moment; false if another has it. Raises nothing. */
+extern bool job_try_lock_slot(const char *slot);
+extern void job_unlock_slot(const char *slot);
+
+/* Writes method, reason, timeline and fork of the plan, and the facts found. */
+extern void job_record_plan(Job *job);
+
+/*
+ * Writes the row of a step that is about to run.  Durably, if it may change
+ * something: then a crash of this server does not take the row back.
+ */
+extern void job_begin_step(Job *job, const char *step, bool durably);
+extern void job_end_step(Job *job);
+
+/* What the running step found or did; shown when it ends. */
+extern void job_detail(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* Writes durably that the job is about to make its slot, for the sweep after a crash. */
+extern void job_record_slot_made(Job *job);
+
+/* A line to a caller who waits. */
+extern void job_notice(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* How far a copy is. Written at most once a second. */
+extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);
+
+extern void job_record_lost_wal(Job *job, const char *bytes,
+								const char *transactions, const char *dir);
+
+/* What people have to do once the job has ended well. */
+extern void job_record_hint(Job *job, const char *hint);
+
+/* Ends the job's row: succeeded, skipped. */
+extern void job_finish(Job *job, const char *state);
+
+/* Ends the job's row and its running step by an error. */
+extern void job_fail(Job *job, const char *state, const ErrorData *error);
+
+/*
+ * What a worker holds until it ends: advisory locks with a first key of these,
+ * and the job's id, or a hash, for the second.  pg_advisory_lock() has 1 or 2
+ * for objsubid: nobody can take ours by SQL.
+ */
+#define JOB_LOCK_CLASS	1718645615	/* also in the view of the install script */
+#define NODE_LOCK_CLASS	1718645616
+#define SLOT_LOCK_CLASS	1718645617
+#define LOCK_OBJSUBID	3			/* there, too */
+
+/* SQL: the locks of live jobs; objid is the job's id, modulo 2^31. */
+#define JOB_LOCKS \
+	"pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = " CppAsString2(LOCK_OBJSUBID) " " \
+	"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) " \
+	"AND classid = " CppAsString2(JOB_LOCK_CLASS) "::oid"
+
+#endif							/* FOLLOW_PRIMARY_RECORD_H */

@@ -1,0 +1,215 @@
+/*
+ * config.c
+ *		The node's configuration: it is saved, put back, and made that of a standby
+ *		of this server.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "record.h"
+#include "recovery_conf.h"
+#include "sql.h"
+#include "steps/config.h"
+#include "steps/node.h"
+
+/*
+ * The arguments of configure.sh, which writes the settings file, the include
+ * line and standby.signal.  A stopped server's effective values are read back;
+ * a running one proves them itself.  They last as long as the caller's block.
+ */
+#define CONFIGURE_ARGUMENTS(job, content, live) \
+	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
+			  (job)->config_file, job_recovery_file(job), \
+			  NUMBER((job)->primary.version_num), (content), (live), \
+			  job_primary_conninfo(job), (job)->request->slot_name)
+
+/* What the SSH user needs of postgresql.conf. */
+static char *
+include_hint(const Job *job)
+{
+	return psprintf("Let the SSH user write the file, or end it in this line, and have it nowhere else: include_if_exists = '%s'.",
+					job_recovery_file(job));
+}
+
+/*
+ * pg_rewind's connection runs these four (its documentation, "Notes").  That they
+ * may be run is known here, before the node is stopped, if it is this database
+ * that pg_rewind connects to: each has its own privileges.
+ */
+static void
+check_rewind_functions(const Job *job)
+{
+	const char *role = job->request->settings->rewind_user;
+	const char *args[] = {role, job->request->settings->rewind_database};
+	char	   *missing = sql_scalar("SELECT string_agg(f, ', ') FROM unnest(ARRAY["
+									 "'pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', "
+									 "'pg_read_binary_file(text)', 'pg_read_binary_file(text, bigint, bigint, boolean)']) f "
+									 "WHERE NOT has_function_privilege($1, 'pg_catalog.' || f, 'EXECUTE') "
+									 "AND current_database() = $2",
+									 lengthof(args), args);
+
+	if (missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not run what pg_rewind needs", role),
+				 errdetail("It lacks EXECUTE on %s. Nothing was changed.", missing),
+				 errhint("Run in database \"%s\" of this server: GRANT EXECUTE ON FUNCTION %s TO %s",
+						 args[1], missing, quote_identifier(role))));
+}
+
+StepResult
+config_connect(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo &&
+		job->plan.method == METHOD_REWIND;
+	RemoteCall	calls[] = {
+		{&remote_configure, CONFIGURE_ARGUMENTS(job, "", "check")},
+		{&remote_connect,
+			ARGUMENTS(settings->node_bin_dir,
+					  settings->passfile[0] ? node_path(job, settings->passfile) : "",
+					  job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+					  keeps_conninfo ? "" :
+					  psprintf("%s replication=true",
+							   job_tool_conninfo(job, settings->replication_user, NULL)))}
+	};
+
+	if (job->plan.method == METHOD_REWIND)
+		check_rewind_functions(job);
+	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (remote_failed_for(&reply, "config_not_writable"))
+		step_fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+				  psprintf("%s Nothing was changed.", include_hint(job)));
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
+	return STEP_DONE;
+}
+
+StepResult
+config_save(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	if (job->node.pgdata_state != PGDATA_OK)
+	{
+		job_detail(job, "there is none");
+		return STEP_DONE;
+	}
+	remote_run(job->ssh, &remote_save_config,
+			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id), job->config_file,
+						 job->keep_slots),
+			   &limits, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the configuration could not be saved");
+	job_detail(job, "%s files", step_text(&reply, "saved"));
+	return STEP_DONE;
+}
+
+static void
+check_configured(Job *job, const RemoteReply *reply)
+{
+	if (remote_failed_for(reply, "overridden"))
+		step_fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "other settings win over those of a standby",
+				  "Remove the named settings from the node's configuration or its start command, " THEN_CALL_AGAIN);
+	if (!reply->ok)
+		step_fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+				  psprintf("%s Then call follow_primary() again. If its configuration is another one, set config_file in the node's row of follow_primary_node.",
+						   include_hint(job)));
+	job_detail(job, "%s", job_recovery_file(job));
+}
+
+pg_noreturn static void
+fail_repoint(Job *job, const RemoteReply *reply)
+{
+	step_fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the standby's settings could not be changed",
+			  psprintf("Remove the cause, then call follow_primary() again. If it is that a file cannot be written: %s", include_hint(job)));
+}
+
+static void
+run_repoint(Job *job, const char *const *arguments)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
+	if (!reply.ok)
+		fail_repoint(job, &reply);
+}
+
+/* Puts the settings back that are read at a start: stops, puts back, starts. */
+static void
+undo_restart(Job *job)
+{
+	(void) node_stop(job);
+	run_repoint(job, ARGUMENTS("restore", job->node.pgdata, job->request->settings->node_bin_dir));
+	node_undo_stop(job);
+}
+
+/* Puts the settings back that a repoint replaced, and reloads. */
+static void
+undo_repoint(Job *job)
+{
+	const Settings *settings = job->request->settings;
+
+	run_repoint(job, ARGUMENTS("undo", job->node.pgdata, settings->node_bin_dir,
+							   step_expand_command(job, settings->node_reload_command)));
+}
+
+StepResult
+config_write(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	char	   *content = job_recovery_conf(job);
+
+	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
+	{
+		remote_run(job->ssh, &remote_restore_config, ARGUMENTS(job->node.pgdata),
+				   &limits, &reply);
+		if (remote_failed_for(&reply, "not_saved") &&
+			(job->node.pgdata_state != PGDATA_OK || job->plan.finish))
+			content = psprintf("%s%s", content, job_identity_conf(job));
+		else if (!reply.ok)
+			step_fail_commonly(job, &reply, "the configuration could not be put back");
+	}
+	if (job->plan.method == METHOD_REPOINT)
+	{
+		run_repoint(job, ARGUMENTS("save", job->node.pgdata, job->request->settings->node_bin_dir,
+								   job->config_file, job_recovery_file(job)));
+		job->undo = undo_restart;
+	}
+	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, content, "no"),
+			   &limits, &reply);
+	check_configured(job, &reply);
+	return STEP_DONE;
+}
+
+StepResult
+config_repoint(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteCall	calls[] = {
+		{&remote_repoint, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
+									job->config_file, job_recovery_file(job))},
+		{&remote_configure, CONFIGURE_ARGUMENTS(job, job_recovery_conf(job), "yes")},
+		{&remote_repoint, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
+									step_expand_command(job, settings->node_reload_command))}
+	};
+	RemoteLimits limits = {.timeout_ms = 3 * FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	/* Puts back what was saved, and is content when nothing was. */
+	job->undo = undo_repoint;
+	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (remote_failed_for(&reply, "promoted"))
+		return step_look_again(job, "the node has been promoted meanwhile");
+	if (remote_failed_for(&reply, "save_failed") || remote_failed_for(&reply, "reload_failed"))
+		fail_repoint(job, &reply);
+	check_configured(job, &reply);
+	return STEP_DONE;
+}

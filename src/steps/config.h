@@ -1,0 +1,23 @@
+/*
+ * config.h
+ *		The node's configuration: it is saved, put back, and made that of a standby
+ *		of this server.
+ */
+#ifndef FOLLOW_PRIMARY_CONFIG_H
+#define FOLLOW_PRIMARY_CONFIG_H
+
+#include "steps/step.h"
+
+/* Can the node connect to this server, as a rewind and what follows needs it? */
+extern StepResult config_connect(Job *job);
+
+/* Puts the node's configuration aside, which a rewind or a copy replaces. */
+extern StepResult config_save(Job *job);
+
+/* Makes the data directory a standby of this server, settings and all. */
+extern StepResult config_write(Job *job);
+
+/* New settings for a running standby, and a reload. */
+extern StepResult config_repoint(Job *job);
+
+#endif							/* FOLLOW_PRIMARY_CONFIG_H */

@@ -1,0 +1,197 @@
+/*
+ * copy.c
+ *		The node gets a new copy of this server, beside what it has, or in its
+ *		place.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "folders.h"
+#include "record.h"
+#include "recovery_conf.h"
+#include "sql.h"
+#include "steps/copy.h"
+#include "survey.h"
+
+StepResult
+copy_check_space(Job *job)
+{
+	RoomFacts	room;
+
+	folders_look_for_room(job, &room);
+	job_detail(job, "%s", room.where);
+	if ((room.missing > 0) != job->plan.in_place)
+		return STEP_NEEDS_PLAN;
+	return STEP_DONE;
+}
+
+/* What the primary says of the base backup that the node takes. */
+static bool
+copy_progress(void *arg)
+{
+	Job		   *job = (Job *) arg;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "copy progress",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(scratch);
+	const char *args[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
+	SqlResult  *row = sql_run(BASE_BACKUP_PROGRESS, lengthof(args), args);
+	int64		done;
+	int64		total;
+	bool		moved = false;
+
+	/* A checkpoint takes what it takes. */
+	if (row->nrows > 0 && sql_value(row, 0, 2))
+		moved = strcmp(sql_value(row, 0, 2), "t") == 0;
+	if (row->nrows > 0 && sql_value(row, 0, 0))
+	{
+		done = strtoll(sql_value(row, 0, 0), NULL, 10);
+		total = sql_value(row, 0, 1) ? strtoll(sql_value(row, 0, 1), NULL, 10) : 0;
+		moved |= done != job->bytes_done;
+		job_progress(job, done, Max(done, total));
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(scratch);
+	return moved;
+}
+
+/*
+ * The slot for the copy to stream through.  While the node's old standby runs
+ * that is none, for it streams through the node's slot, or will again in a
+ * moment: then a temporary slot of this worker holds the WAL until the new
+ * standby is proven, and goes with the worker however it ends.
+ */
+static const char *
+slot_for_copy(const Job *job)
+{
+	const char *own[] = {psprintf("follow_primary_job_" INT64_FORMAT, job->id)};
+
+	if (job->node.state != NODE_STANDBY)
+		return job->request->slot_name;
+	sql_run("SELECT pg_create_physical_replication_slot($1, true, true) "
+			"WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, own);
+	return "";
+}
+
+/* The arguments of basebackup.sh. */
+static const char **
+copy_arguments(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	SqlResult  *rows = primary_tablespaces();
+	const char *fixed[] = {
+		job->node.pgdata,
+		settings->node_bin_dir,
+		job_tool_conninfo(job, settings->replication_user, NULL),
+		settings->passfile[0] ? node_path(job, settings->passfile) : "",
+		slot_for_copy(job),
+		psprintf(INT64_FORMAT, job->id),
+		NUMBER(job->primary.version_num),
+		job->waldir
+	};
+	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
+	int			n = lengthof(fixed);
+
+	memcpy(all, fixed, sizeof(fixed));
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		all[n++] = sql_value(rows, i, 1);
+		all[n++] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
+								   sql_value(rows, i, 1));
+	}
+	return all;
+}
+
+StepResult
+copy_make(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.progress_timeout_ms = settings->progress_timeout * 1000,
+		.on_tick = copy_progress,
+		.arg = job
+	};
+	RemoteReply reply;
+	int64		bytes;
+
+	/* Servers before 13 do not tell. */
+	if (job->primary.version_num < 130000)
+		limits.on_stderr_line = step_tool_progress;
+	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
+	if (remote_failed_for(&reply, "tablespace_in_use"))
+		step_fail_for_tablespace(job, &reply);
+	if (remote_failed_for(&reply, "slot_in_use"))
+		step_fail(job, &reply, ERRCODE_OBJECT_IN_USE, "the replication slot is in use",
+				  "Another server streams through it: give this node another slot_name.");
+	if (remote_failed_for(&reply, "verify_failed"))
+		step_fail(job, &reply, ERRCODE_DATA_CORRUPTED, "the copy does not verify",
+				  job->plan.in_place ?
+				  "Look for disk errors on the node, " THEN_CALL_AGAIN :
+				  "The node's data is as it was before the copy. Look for disk errors on the node, " THEN_CALL_AGAIN);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the copy failed");
+	if (remote_number(&reply, "bytes", &bytes))
+		job_progress(job, bytes, bytes);
+	job_detail(job, INT64_FORMAT " MB, %s", job->bytes_done >> 20,
+			   remote_says(&reply, "verified", "yes") ? "verified" : "not verified");
+	return STEP_DONE;
+}
+
+StepResult
+copy_clear(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	RoomFacts	room;
+
+	/* What was saved takes room, too; and some may have been made meanwhile. */
+	folders_look_for_room(job, &room);
+	if (room.missing == 0)
+	{
+		survey(job);
+		job_detail(job, "there is room now");
+		return STEP_NEEDS_PLAN;
+	}
+	if (room.missing_without_old > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("there is no room for a copy on node %s, not even in place of the old data",
+						node_name(job)),
+				 errdetail("Of the room %s", room.where),
+				 errhint("Make room on the node, then call follow_primary() again. The old data is untouched.")));
+
+	job_notice(job, "the old data of node %s is removed now, before its replacement is proven, for there is no room for both",
+			   node_name(job));
+	remote_run(job->ssh, &remote_clear,
+			   WITH_FOLDERS(job, job->node.pgdata,
+							psprintf(INT64_FORMAT, job->id),
+							NUMBER(job->primary.version_num)),
+			   &limits, &reply);
+	if (remote_failed_for(&reply, "tablespace_in_use"))
+		step_fail_for_tablespace(job, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the old data could not be removed");
+	job->undo = NULL;
+	job_detail(job, "the old data is removed, its replacement not proven yet");
+	return STEP_DONE;
+}
+
+StepResult
+copy_swap(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	if (job->plan.finish && job->node.mark != MARK_HALF_SWAPPED)
+	{
+		job_detail(job, "the data is in place");
+		return STEP_DONE;
+	}
+	remote_run(job->ssh, &remote_swap, WITH_FOLDERS(job, job->node.pgdata),
+			   &limits, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the copy could not be brought into place");
+	job->undo = NULL;			/* it is not what it was */
+	return STEP_DONE;
+}

@@ -1,0 +1,213 @@
+/*
+ * node.c
+ *		The node as a server: it is locked, stopped, started, and cleaned up after.
+ */
+#include "postgres.h"
+
+#include "pgtime.h"
+
+#include "compat.h"
+#include "folders.h"
+#include "record.h"
+#include "steps/node.h"
+#include "survey.h"
+
+/* Who has the lock, for those who are refused. */
+static char *
+lock_owner(const Job *job)
+{
+	pg_time_t	now = time(NULL);
+	char		since[32];
+
+	pg_strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S UTC", pg_gmtime(&now));
+	return psprintf("Job " INT64_FORMAT " of the primary %s:%d has it since %s.",
+					job->id, job->primary_host, job->request->primary_port, since);
+}
+
+/* Runs clean.sh in one of its modes; raises with the text if that fails. */
+static void
+clean(Job *job, const char *keep, const char *what_failed, RemoteReply *reply)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+
+	remote_run(job->ssh, &remote_clean,
+			   WITH_FOLDERS(job, job->node.pgdata, keep, psprintf(INT64_FORMAT, job->id)),
+			   &limits, reply);
+	if (!reply->ok)
+		step_fail_commonly(job, reply, what_failed);
+}
+
+/* Whatever becomes of this job, no later one removes what was put aside. */
+static void
+keep_foreign(Job *job)
+{
+	RemoteReply reply;
+
+	if (job->node.foreign_mark)
+		clean(job, "keep", "what an interrupted job of another primary replaced could not be kept", &reply);
+}
+
+StepResult
+node_lock(Job *job)
+{
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	/* A copy after a rewind that was not possible goes on under its lock. */
+	if (ssh_is_holding(job->ssh))
+	{
+		job_detail(job, "held already");
+		return STEP_DONE;
+	}
+	remote_hold(job->ssh, &remote_lock,
+				ARGUMENTS(job->node.pgdata, lock_owner(job), job->beside),
+				&limits, &reply);
+	if (remote_failed_for(&reply, "locked"))
+		step_fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
+				  "Wait until it has ended, or end it by follow_primary_cancel() on the server that runs it. "
+				  "If that server should not be a primary, stop it first. "
+				  "If it hangs, end that process on the node, and call follow_primary() again.");
+	if (remote_failed_for(&reply, "no_flock"))
+		step_fail(job, &reply, ERRCODE_UNDEFINED_FILE, "the node cannot be locked for this job",
+				  "Install util-linux on the node, which has flock, " THEN_CALL_AGAIN);
+	if (!reply.ok || !ssh_is_holding(job->ssh))
+		step_fail_commonly(job, &reply, "the node cannot be locked for this job");
+	if (!remote_says(&reply, "fresh", "yes"))
+	{
+		const char *taken_from = remote_get(&reply, "taken_from");
+
+		/* Another job may have come and gone since the survey. */
+		survey(job);
+		keep_foreign(job);
+		job_detail(job, "%s%s%s, and another look at the node", step_text(&reply, "file"),
+				   taken_from ? ", taken from a job whose host does not answer: " : "",
+				   taken_from ? taken_from : "");
+		return STEP_NEEDS_PLAN;
+	}
+	keep_foreign(job);
+	job_detail(job, "%s", step_text(&reply, "file"));
+	return STEP_DONE;
+}
+
+StepResult
+node_stop(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = settings->stop_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+
+	if (job->node.state == NODE_STANDBY)
+		job->undo = node_undo_stop;
+	remote_run(job->ssh, &remote_stop,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
+						 NUMBER(settings->stop_timeout),
+						 step_expand_command(job, settings->node_stop_command),
+						 psprintf(INT64_FORMAT, job->id),
+						 job->node.state == NODE_STANDBY ? "yes" : "no"),
+			   &limits, &reply);
+	if (remote_failed_for(&reply, "timeout"))
+		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
+				  "Raise follow_primary.stop_timeout, or see what holds the server up, " THEN_CALL_AGAIN);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "PostgreSQL could not be stopped");
+	if (remote_says(&reply, "promoted", "yes"))
+		return step_look_again(job, "the node has been promoted meanwhile");
+	if (!remote_says(&reply, "was_running", "yes"))
+	{
+		const char *written = remote_get(&reply, "control_time");
+
+		if (job->node.state == NODE_DOWN && written && written[0] &&
+			job->control_time[0] && strcmp(written, job->control_time) != 0)
+			return step_look_again(job, "the node, which was down, has run meanwhile");
+		job_detail(job, "was not running");
+		return STEP_DONE;
+	}
+	if (job->node.state == NODE_DOWN)
+		return step_look_again(job, "the node, which was down, has been started meanwhile");
+	job->wal_saved = false;		/* it may have written more since */
+	job_detail(job, "stopped");
+	return STEP_DONE;
+}
+
+/* Returns the state that the started server is in. */
+static const char *
+start(const Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = settings->start_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_start,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
+						 NUMBER(settings->start_timeout),
+						 step_expand_command(job, settings->node_start_command), ""),
+			   &limits, &reply);
+	if (remote_failed_for(&reply, "timeout"))
+		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not start in time",
+				  "See the server's log above. If it needs longer, raise follow_primary.start_timeout; " THEN_CALL_AGAIN);
+	if (!reply.ok)
+		step_fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL did not start",
+				  "See the server's log above, remove the cause, " THEN_CALL_AGAIN);
+	return step_text(&reply, "status");
+}
+
+StepResult
+node_start(Job *job)
+{
+	job_detail(job, "%s", start(job));
+	return STEP_DONE;
+}
+
+void
+node_undo_stop(Job *job)
+{
+	start(job);
+}
+
+/* How people remove the replaced data that is kept: paths, one a line. */
+static const char *
+removal_hint(const Job *job, const char *kept)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "The replaced data is kept. When nobody needs it any more, on node %s: rm -r",
+					 node_name(job));
+	while (*kept)
+	{
+		size_t		len = strcspn(kept, "\n");
+
+		appendStringInfoChar(&buf, ' ');
+		remote_quote(&buf, pnstrdup(kept, len));
+		kept += len + strspn(kept + len, "\n");
+	}
+	return buf.data;
+}
+
+#define NOT_CLEANED	"it follows, but what the job left beside its data could not be removed,"
+
+void
+node_remove_mark(Job *job)
+{
+	RemoteReply reply;
+
+	clean(job, "mark", NOT_CLEANED, &reply);
+}
+
+StepResult
+node_clean(Job *job)
+{
+	RemoteReply reply;
+	const char *kept;
+
+	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
+		  NOT_CLEANED, &reply);
+	kept = remote_get(&reply, "kept");
+	if (kept && kept[0])
+	{
+		job_detail(job, "the replaced data is kept in %s%s", kept,
+				   job->node.foreign_mark ? "\nsince another primary's job began with it, which may not have saved all WAL that is lost by this one" : "");
+		job_record_hint(job, removal_hint(job, kept));
+	}
+	return STEP_DONE;
+}

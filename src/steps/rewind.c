@@ -1,0 +1,205 @@
+/*
+ * rewind.c
+ *		The node's data goes back to the fork, by pg_rewind; the WAL that only the
+ *		node has is saved first.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+
+#include "compat.h"
+#include "folders.h"
+#include "record.h"
+#include "recovery_conf.h"
+#include "steps/rewind.h"
+#include "wal.h"
+
+bool
+rewind_read_lost_wal(const RemoteReply *reply, LostWal *lost)
+{
+	lost->dir = remote_get(reply, "lost_wal_dir");
+	lost->counted = !remote_says(reply, "complete", "unknown");
+	if (!lost->counted)
+		return lost->dir && lost->dir[0] == '/';
+	lost->complete = remote_says(reply, "complete", "yes");
+	return remote_number(reply, "lost_wal_bytes", &lost->bytes) &&
+		remote_number(reply, "lost_transactions", &lost->transactions) &&
+		remote_number(reply, "unarchived", &lost->unarchived) &&
+		(lost->complete || remote_says(reply, "complete", "no")) &&
+		(lost->bytes > 0 || lost->transactions == 0) &&
+		(lost->bytes > 0 || lost->unarchived > 0 ? lost->dir && lost->dir[0] == '/' : lost->dir == NULL);
+}
+
+StepResult
+rewind_save_wal(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+	LostWal		lost;
+	bool		fork_known = job->plan.fork == FORK_KNOWN;
+	bool		nothing_lost = job->plan.fork == FORK_NONE;
+
+	/* What is there once the data has been changed is not the node's own. */
+	if (job->wal_saved ||
+		((job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED) && !job->node.mark_stale))
+	{
+		job_detail(job, job->wal_saved ? "done already" :
+				   "done by the job that was interrupted");
+		return STEP_DONE;
+	}
+	/* Without a fork a rewind takes nothing away. */
+	if (job->node.pgdata_state != PGDATA_OK ||
+		(nothing_lost && job->plan.method == METHOD_REWIND))
+	{
+		job_detail(job, "the node has no WAL that this server lacks");
+		return STEP_DONE;
+	}
+	remote_run(job->ssh, &remote_save_wal,
+			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
+						 fork_known ? lsn_text(job->plan.fork_lsn) :
+						 nothing_lost ? "none" : "",
+						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
+						 psprintf(INT64_FORMAT, job->id),
+						 NUMBER(wal_segment_size),
+						 psprintf("%u", job->node.timeline)),
+			   &limits, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
+	if (!rewind_read_lost_wal(&reply, &lost))
+		step_fail_answer(job, &reply, "whether the WAL that would be lost is saved");
+
+	job->wal_saved = true;
+	if (!lost.counted)
+	{
+		job->wal_lost = true;
+		job_record_lost_wal(job, NULL, NULL, lost.dir);
+		job_detail(job, "all WAL that may be lost, not counted, kept in %s: %s",
+				   lost.dir, reply.messages);
+		return STEP_DONE;
+	}
+	job->wal_lost = lost.bytes > 0;
+	if (nothing_lost && lost.dir == NULL)
+	{
+		job_detail(job, "the node has no WAL that this server lacks");
+		return STEP_DONE;
+	}
+
+	/* Where WAL is missing there may be more transactions than were counted. */
+	job_record_lost_wal(job, psprintf(INT64_FORMAT, lost.bytes),
+						lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
+						lost.dir);
+	job_detail(job, INT64_FORMAT " bytes of WAL with %s" INT64_FORMAT " transactions%s%s%s%s",
+			   lost.bytes, lost.complete ? "" : "at least ", lost.transactions,
+			   lost.unarchived > 0 ?
+			   psprintf(", and " INT64_FORMAT " older segments that were not archived yet", lost.unarchived) : "",
+			   lost.dir ? ", kept in " : "", lost.dir ? lost.dir : "",
+			   lost.complete ? "" : "; not all of it is on the node any more");
+	return STEP_DONE;
+}
+
+/*
+ * After a rewind: can the node have the WAL that it asks for next?  It tells of
+ * none when there is no backup_label any more, as after a start.
+ */
+static bool
+can_start_from_next_segment(Job *job, const RemoteReply *reply)
+{
+	const char *segment = remote_get(reply, "next_segment");
+	TimeLineID	tli;
+	XLogSegNo	number;
+
+	if (segment == NULL || segment[0] == '\0')
+		return true;
+	if (!IsXLogFileName(segment))
+		step_fail_answer(job, reply, "which WAL it needs next");
+	XLogFromFileName(segment, &tli, &number, wal_segment_size);
+	return wal_is_available(job, number * wal_segment_size);
+}
+
+/* The arguments of rewind.sh. */
+static const char **
+rewind_arguments(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	char	   *restore_command = job_restore_command(job);
+	SqlResult  *rows = primary_tablespaces();
+	const char *fixed[] = {
+		job->node.pgdata,
+		settings->node_bin_dir,
+		job->config_file,
+		job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
+		settings->passfile[0] ? node_path(job, settings->passfile) : "",
+		restore_command ? restore_command : "",
+		psprintf(INT64_FORMAT, job->id),
+		NUMBER(job->primary.version_num),
+		job->keep_slots,
+		job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
+		lsn_text(job->plan.fork_lsn),
+		NUMBER(wal_segment_size)
+	};
+	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
+	int			n = lengthof(fixed);
+
+	memcpy(all, fixed, sizeof(fixed));
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		all[n++] = sql_value(rows, i, 0);
+		all[n++] = sql_value(rows, i, 1);
+	}
+	return all;
+}
+
+static bool
+may_copy_instead(const Job *job)
+{
+	return job->request->method == REQUESTED_AUTO;
+}
+
+StepResult
+rewind_data(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.progress_timeout_ms = settings->progress_timeout * 1000,
+		.on_stderr_line = step_tool_progress,
+		.arg = job
+	};
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_rewind, rewind_arguments(job), &limits, &reply);
+	if (remote_failed_for(&reply, "tablespace_in_use"))
+		step_fail_for_tablespace(job, &reply);
+	if (remote_failed_for(&reply, "needs_copy"))
+	{
+		if (may_copy_instead(job))
+		{
+			job_detail(job, "not possible: %s", reply.messages);
+			return STEP_NEEDS_COPY;
+		}
+		step_fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				  "the data cannot be rewound",
+				  "Use method => 'auto' or 'basebackup' to have it copied.");
+	}
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "pg_rewind failed");
+	if (!remote_says(&reply, "result", "rewound") &&
+		!remote_says(&reply, "result", "not_required"))
+		step_fail_answer(job, &reply, "whether the data was rewound");
+	if (!can_start_from_next_segment(job, &reply))
+	{
+		if (!may_copy_instead(job))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the WAL that node %s needs next is gone", node_name(job)),
+					 errdetail("Its data is rewound, but \"%s\" is neither on this server nor served by a restore_command.",
+							   remote_get(&reply, "next_segment")),
+					 errhint("Use method => 'auto' or 'basebackup' to have the data copied.")));
+		job_detail(job, "rewound, but the WAL that it needs next, \"%s\", is gone from this server",
+				   remote_get(&reply, "next_segment"));
+		return STEP_NEEDS_COPY;
+	}
+	job_detail(job, "%s", remote_says(&reply, "result", "rewound") ?
+			   "rewound" : "no rewind was required");
+	return STEP_DONE;
+}

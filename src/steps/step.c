@@ -1,0 +1,146 @@
+/*
+ * step.c
+ *		What all steps share: how they fail, what they tell scripts, and how they
+ *		begin anew.
+ *
+ * The scripts know how; the steps know with which values, how long, and what to
+ * tell the user when a script fails.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "record.h"
+#include "steps/step.h"
+#include "survey.h"
+
+/*
+ * A script's failure as an error.  The script's own messages are the detail;
+ * among them is the server's log when a start failed.
+ */
+void
+step_fail(const Job *job, const RemoteReply *reply, int sqlstate,
+		  const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("%s on node %s", what, node_name(job)),
+			 reply->messages[0] ? errdetail("%s", reply->messages) : 0,
+			 errhint("%s", hint)));
+}
+
+/* The SQLSTATE and hint of the reasons that several scripts share. */
+static int
+common_sqlstate(const RemoteReply *reply, const char **hint)
+{
+	if (remote_failed_for(reply, "no_space"))
+	{
+		*hint = "Make room on the node, " THEN_CALL_AGAIN;
+		return ERRCODE_DISK_FULL;
+	}
+	if (remote_failed_for(reply, "permission"))
+	{
+		*hint = "Give the SSH user the right to write there, " THEN_CALL_AGAIN;
+		return ERRCODE_INSUFFICIENT_PRIVILEGE;
+	}
+	if (remote_failed_for(reply, "source_unreachable"))
+	{
+		*hint = "The node must be able to connect to this server: check pg_hba.conf and listen_addresses here, "
+			"the password file there, and follow_primary.primary_host, replication_user and rewind_user.";
+		return ERRCODE_CONNECTION_FAILURE;
+	}
+	if (remote_failed_for(reply, "mount_point"))
+	{
+		*hint = "What PostgreSQL keeps there has to be on the same file system as the rest. Move it, " THEN_CALL_AGAIN;
+		return ERRCODE_FEATURE_NOT_SUPPORTED;
+	}
+	if (remote_failed_for(reply, "swap_unfinished"))
+		*hint = "Leave that file as it is, and see that the node's disks are mounted. Then call follow_primary() with method => 'auto', which completes the exchange first.";
+	else if (remote_failed_for(reply, "running") || remote_failed_for(reply, "stop_failed"))
+		*hint = "If a service manager starts the server again, set follow_primary.node_stop_command and node_start_command, or the columns of the node's row. Then call follow_primary() again.";
+	else
+		*hint = "Remove the cause, then call follow_primary() again: it looks at the node afresh.";
+	return ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
+}
+
+void
+step_fail_commonly(const Job *job, const RemoteReply *reply, const char *what)
+{
+	const char *hint;
+	int			sqlstate = common_sqlstate(reply, &hint);
+
+	step_fail(job, reply, sqlstate, what, hint);
+}
+
+/* A script succeeded, but did not say what it is to say. */
+void
+step_fail_answer(const Job *job, const RemoteReply *reply, const char *what)
+{
+	step_fail(job, reply, ERRCODE_PROTOCOL_VIOLATION,
+			  psprintf("it is not understood %s", what), CALL_AGAIN);
+}
+
+const char *
+step_text(const RemoteReply *reply, const char *key)
+{
+	const char *text = remote_get(reply, key);
+
+	return text ? text : "unknown";
+}
+
+void
+step_fail_for_tablespace(const Job *job, const RemoteReply *reply)
+{
+	step_fail(job, reply, ERRCODE_OBJECT_IN_USE, "there is no place for a tablespace",
+			  "Empty that directory on the node, or move it away, if nothing needs it; " THEN_CALL_AGAIN);
+}
+
+/* node_start_command and its siblings: %D, %p and %% in them. */
+char *
+step_expand_command(const Job *job, const char *command)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = command; *c; c++)
+	{
+		if (*c == '%' && c[1] == 'D')
+			remote_quote(&buf, job->node.pgdata);
+		else if (*c == '%' && c[1] == 'p')
+			appendStringInfo(&buf, "%d", job->request->node_port);
+		else if (*c == '%' && c[1] == '%')
+			appendStringInfoChar(&buf, '%');
+		else
+		{
+			appendStringInfoChar(&buf, *c);
+			continue;
+		}
+		c++;
+	}
+	return buf.data;
+}
+
+/* pg_rewind -P and pg_basebackup -P write "  1234/56789 kB (2%) copied". */
+void
+step_tool_progress(void *arg, const char *line)
+{
+	long long	done;
+	long long	total;
+	char		unit;
+
+	if (sscanf(line, " %lld/%lld %cB", &done, &total, &unit) == 3 && unit == 'k')
+		job_progress((Job *) arg, done * 1024, total * 1024);
+}
+
+/*
+ * The node was a standby when it was surveyed, before a copy of hours perhaps,
+ * and has been promoted since, or it was down: whose primary it is, and what it
+ * has written, is for a new plan.
+ */
+StepResult
+step_look_again(Job *job, const char *why)
+{
+	job->wal_saved = false;
+	survey(job);
+	job_detail(job, "%s", why);
+	return STEP_NEEDS_PLAN;
+}

@@ -1,0 +1,23 @@
+/*
+ * sweep.h
+ *		Cleans up, on this server, after jobs whose workers could not.
+ */
+#ifndef FOLLOW_PRIMARY_SWEEP_H
+#define FOLLOW_PRIMARY_SWEEP_H
+
+/*
+ * Rows that say "running" without a live worker become "interrupted", and the
+ * slots that those jobs made go, unless their nodes may know them by now.  In a
+ * job's worker.  The schema is the extension's, quoted.  What others have locked
+ * for longer than a moment is left to the next.
+ */
+extern void sweep(const char *schema);
+
+/*
+ * The same in a worker that does not know the schema; nothing if the database
+ * does not have the extension.  After some tries it gives up, with the errors in
+ * the server's log.
+ */
+extern void sweep_database(void);
+
+#endif							/* FOLLOW_PRIMARY_SWEEP_H */
