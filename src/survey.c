@@ -173,6 +173,33 @@ check_rewind_user(const Job *job)
 				 errhint("%s", psprintf("Run on this server: %s", missing))));
 }
 
+/* A copy of a value of the reply, or NULL. */
+static char *
+value_of(const RemoteReply *reply, const char *key)
+{
+	const char *value = remote_get(reply, key);
+
+	return value ? pstrdup(value) : NULL;
+}
+
+/* A copy of a value of the reply, or "". */
+static char *
+text_of(const RemoteReply *reply, const char *key)
+{
+	const char *value = remote_get(reply, key);
+
+	return pstrdup(value ? value : "");
+}
+
+/* A number that pg_controldata says; 0 where it does not. */
+static uint64
+control_number(const RemoteReply *reply, const char *label)
+{
+	const char *value = remote_control_value(reply, label);
+
+	return value ? strtoull(value, NULL, 10) : 0;
+}
+
 static NodeMark
 read_mark(const char *mark)
 {
@@ -306,36 +333,34 @@ read_running(Job *job, const RemoteReply *reply)
 	node->conninfo_reloadable = value && atoi(value) >= 130000;
 }
 
-void
-survey_read_node(Job *job, const RemoteReply *reply)
+static PgdataState
+read_pgdata_state(const char *state)
 {
-	NodeFacts  *node = &job->node;
-	XLogRecPtr	end;
-	const char *state = remote_get(reply, "pgdata_state");
-	const char *value;
-	char	   *key;
+	static const struct
+	{
+		const char *word;
+		PgdataState state;
+	}			words[] = {
+		{"unknown", PGDATA_UNKNOWN},
+		{"missing", PGDATA_MISSING},
+		{"empty", PGDATA_EMPTY},
+		{"unreadable", PGDATA_UNREADABLE},
+		{"ok", PGDATA_OK}
+	};
 
-	if (state == NULL || strcmp(state, "unknown") == 0)
-		node->pgdata_state = PGDATA_UNKNOWN;
-	else if (strcmp(state, "missing") == 0)
-		node->pgdata_state = PGDATA_MISSING;
-	else if (strcmp(state, "empty") == 0)
-		node->pgdata_state = PGDATA_EMPTY;
-	else if (strcmp(state, "unreadable") == 0)
-		node->pgdata_state = PGDATA_UNREADABLE;
-	else if (strcmp(state, "ok") == 0)
-		node->pgdata_state = PGDATA_OK;
-	else
-		node->pgdata_state = PGDATA_NOT_PGDATA;
+	if (state == NULL)
+		return PGDATA_UNKNOWN;
+	for (int i = 0; i < lengthof(words); i++)
+		if (strcmp(state, words[i].word) == 0)
+			return words[i].state;
+	return PGDATA_NOT_PGDATA;
+}
 
-	value = remote_get(reply, "pgdata");
-	node->pgdata = value ? pstrdup(value) : NULL;
-	if (value == NULL)
-		node->pgdata_state = PGDATA_UNKNOWN;
-	value = remote_get(reply, "beside");
-	job->beside = pstrdup(value ? value : "");
-	node->version_major = major_of(remote_get(reply, "version"));
-	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
+/* What earlier jobs left on the node. */
+static void
+read_left_over(NodeFacts *node, const RemoteReply *reply)
+{
+	node->leftovers = remote_says(reply, "leftovers", "yes");
 	node->mark = read_mark(remote_get(reply, "mark"));
 	node->mark_stale = remote_says(reply, "mark_stale", "yes");
 	/* Nothing has been moved, and what has been written since is to be saved. */
@@ -344,23 +369,37 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	/* It has run since a job stopped it. */
 	else if (node->mark == MARK_BEFORE_CHANGE && node->mark_stale)
 		node->mark = MARK_NONE;
-	value = remote_get(reply, "control_time");
-	job->control_time = pstrdup(value ? value : "");
-	node->leftovers = remote_says(reply, "leftovers", "yes");
-	value = remote_get(reply, "home");
-	job->node_home = pstrdup(value ? value : "");
-	value = remote_get(reply, "config_file");
-	job->config_file = pstrdup(value ? value : "");
+}
+
+/* The node's data directory, configuration and programs, and who has its port. */
+static void
+read_place(Job *job, const RemoteReply *reply)
+{
+	NodeFacts  *node = &job->node;
+	const char *value;
+
+	node->pgdata = value_of(reply, "pgdata");
+	node->pgdata_state = node->pgdata ? read_pgdata_state(remote_get(reply, "pgdata_state")) : PGDATA_UNKNOWN;
+	node->version_major = major_of(remote_get(reply, "version"));
+	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->config_missing = remote_says(reply, "config_missing", "yes");
-	value = remote_get(reply, "waldir");
-	job->waldir = pstrdup(value ? value : "");
+	job->beside = text_of(reply, "beside");
+	job->control_time = text_of(reply, "control_time");
+	job->node_home = text_of(reply, "home");
+	job->config_file = text_of(reply, "config_file");
+	job->waldir = text_of(reply, "waldir");
+
 	value = remote_get(reply, "port_owner");
 	if (value && value[0] != '\0' && node->pgdata && strcmp(value, node->pgdata) != 0)
 		node->port_owner = pstrdup(value);
 	value = remote_get(reply, "running_port");
 	if (value && atoi(value) != job->request->node_port)
 		node->other_port = atoi(value);
+}
 
+static void
+read_tablespaces(Job *job, const RemoteReply *reply)
+{
 	job->tablespaces = palloc0(sizeof(char *) * (reply->nvalues + 1));
 	job->tablespace_oids = palloc0(sizeof(Oid) * (reply->nvalues + 1));
 	for (int i = 0; i < reply->nvalues; i++)
@@ -370,53 +409,64 @@ survey_read_node(Job *job, const RemoteReply *reply)
 				(Oid) strtoul(reply->values[i].key + 11, NULL, 10);
 			job->tablespaces[job->ntablespaces++] = pstrdup(reply->values[i].value);
 		}
+}
 
-	if (remote_get(reply, "controldata"))
-	{
-		node->system_id = 0;
-		if ((value = remote_control_value(reply, "Database system identifier")) != NULL)
-			node->system_id = strtoull(value, NULL, 10);
-		value = remote_control_value(reply, "Database cluster state");
-		node->clean_shutdown = value && strncmp(value, "shut down", 9) == 0;
-		node->was_primary = value && strcmp(value, "in archive recovery") != 0 &&
-			strcmp(value, "shut down in recovery") != 0;
-		value = remote_control_value(reply, "wal_log_hints setting");
-		node->wal_log_hints = value && strcmp(value, "on") == 0;
-		value = remote_control_value(reply, "Data page checksum version");
-		node->checksums = value && atoi(value) > 0;
-		value = remote_control_value(reply, "Latest checkpoint's TimeLineID");
-		node->timeline = value ? (TimeLineID) strtoul(value, NULL, 10) : 0;
-		lsn_parse(remote_control_value(reply, "Latest checkpoint location"), &node->lsn);
-		if (node->was_primary)
-			node->lsn += SizeOfXLogRecord; /* the checkpoint begins there */
-		else if (lsn_parse(remote_control_value(reply, "Minimum recovery ending location"), &end))
-			node->lsn = Max(node->lsn, end);
-		value = remote_control_value(reply, "Min recovery ending loc's timeline");
-		if (value && (TimeLineID) strtoul(value, NULL, 10) > node->timeline)
-			node->timeline = (TimeLineID) strtoul(value, NULL, 10);
-		value = remote_get(reply, "wal_timeline");
-		if (value && value[0])
-			node->timeline = Max(node->timeline, (TimeLineID) strtoul(value, NULL, 16));
-		value = remote_get(reply, "signal");
-		if (value && strstr(value, "backup_label"))
-			node->was_primary = false;	/* what a copy's control data says is its source's */
-	}
+/* What pg_controldata says, and where the WAL in pg_wal ends. */
+static void
+read_control_data(NodeFacts *node, const RemoteReply *reply)
+{
+	const char *state = remote_control_value(reply, "Database cluster state");
+	const char *value;
+	XLogRecPtr	end;
 
-	value = remote_get(reply, "set.restore_command");
-	node->restore_command = value ? pstrdup(value) : NULL;
+	if (remote_get(reply, "controldata") == NULL)
+		return;
+	node->system_id = control_number(reply, "Database system identifier");
+	node->clean_shutdown = state && strncmp(state, "shut down", 9) == 0;
+	node->was_primary = state && strcmp(state, "in archive recovery") != 0 &&
+		strcmp(state, "shut down in recovery") != 0;
+	value = remote_control_value(reply, "wal_log_hints setting");
+	node->wal_log_hints = value && strcmp(value, "on") == 0;
+	node->checksums = control_number(reply, "Data page checksum version") > 0;
+
+	lsn_parse(remote_control_value(reply, "Latest checkpoint location"), &node->lsn);
+	if (node->was_primary)
+		node->lsn += SizeOfXLogRecord;	/* the checkpoint begins there */
+	else if (lsn_parse(remote_control_value(reply, "Minimum recovery ending location"), &end))
+		node->lsn = Max(node->lsn, end);
+
+	node->timeline = Max((TimeLineID) control_number(reply, "Latest checkpoint's TimeLineID"),
+						 (TimeLineID) control_number(reply, "Min recovery ending loc's timeline"));
+	value = remote_get(reply, "wal_timeline");
+	if (value && value[0])
+		node->timeline = Max(node->timeline, (TimeLineID) strtoul(value, NULL, 16));
+
+	/* What a copy's control data says is its source's. */
+	value = remote_get(reply, "signal");
+	if (value && strstr(value, "backup_label"))
+		node->was_primary = false;
+}
+
+void
+survey_read_node(Job *job, const RemoteReply *reply)
+{
+	NodeFacts  *node = &job->node;
+	const char *history;
+
+	read_place(job, reply);
+	read_left_over(node, reply);
+	read_tablespaces(job, reply);
+	read_control_data(node, reply);
+	node->restore_command = value_of(reply, "set.restore_command");
 	if (remote_get(reply, "pid"))
 		read_running(job, reply);
 	else
 		node->state = NODE_DOWN;
 	node->was_primary = node->was_primary && node->state == NODE_DOWN;
 
-	if (node->timeline != 0)
-	{
-		key = psprintf("history.%08X", node->timeline);
-		value = remote_get(reply, key);
-		if (value != NULL || node->timeline == 1)
-			node->history_known = history_parse(value, node->timeline, &node->history);
-	}
+	history = remote_get(reply, psprintf("history.%08X", node->timeline));
+	if (node->timeline == 1 || (node->timeline != 0 && history))
+		node->history_known = history_parse(history, node->timeline, &node->history);
 
 	divergence_find(&job->primary, node, reply);
 }
@@ -575,104 +625,120 @@ connect_node(Job *job)
 	return connected;
 }
 
-void
-survey(Job *job)
+/* Asks the node, in one round trip. */
+static void
+ask_node(Job *job, const char *pgdata, RemoteReply *reply)
 {
 	const Request *request = job->request;
 	const Settings *settings = request->settings;
-	MemoryContext caller = MemoryContextSwitchTo(job->context);
 	RemoteLimits limits = {.timeout_ms = SURVEY_TIMEOUT_MS};
+
+	remote_run(job->ssh, &remote_survey,
+			   ARGUMENTS(pgdata ? pgdata : "",
+						 NUMBER(request->node_port),
+						 settings->node_bin_dir,
+						 request->config_file ? request->config_file : "",
+						 settings->rewind_user,
+						 settings->rewind_database,
+						 settings->passfile,
+						 request->node_host,
+						 divergence_records(&job->primary.history)),
+			   &limits, reply);
+	if (remote_failed_for(reply, "foreign_config"))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("node %s has another configuration file", node_name(job)),
+				 errdetail("%s", reply->messages),
+				 errhint("Correct config_file or pgdata in the node's row of follow_primary_node.")));
+	if (remote_failed_for(reply, "data_gone"))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node %s has lost its data since a job worked on it", node_name(job)),
+				 errdetail("%s", reply->messages),
+				 errhint("Is its disk mounted? If the data is gone for good, remove that file alone, for lost_wal folders beside it are the only copy of what they have; and see that the data directory is there and empty, to have a copy made.")));
+	if (!reply->ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("node %s cannot be surveyed", node_name(job)),
+				 errdetail("%s", reply->messages),
+				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
+}
+
+/* The name under which the node reaches this server, if the request leaves it open. */
+static char *
+find_primary_host(const Job *job, const RemoteReply *reply)
+{
+	char	   *host = job->request->primary_host;
+	const char *seen = remote_get(reply, "ssh_client");
+
+	if (host == NULL)
+		host = only_listen_address();
+	if (host == NULL && seen && seen[0] != '\0')
+		host = pstrdup(seen);
+	if (host == NULL)
+		host = pstrdup(ssh_local_address(job->ssh));
+	return host;
+}
+
+static void
+survey_node(Job *job)
+{
 	RemoteReply reply;
-	NodeFacts	before;
+	NodeFacts	before = job->node;
+	NodeFacts  *node = &job->node;
 
 	/* A server that a step has stopped cannot be asked again. */
-	const char *pgdata = request->node_pgdata ? request->node_pgdata : job->node.pgdata;
+	const char *pgdata = job->request->node_pgdata ? job->request->node_pgdata : before.pgdata;
 
-	memset(&job->primary, 0, sizeof(job->primary));
-	survey_primary(job);
-	if (job->primary.in_recovery)
-	{
-		MemoryContextSwitchTo(caller);
-		return;
-	}
-
-	check_rewind_user(job);
-	before = job->node;
-	memset(&job->node, 0, sizeof(job->node));
+	memset(node, 0, sizeof(*node));
 	job->ntablespaces = 0;
 	if (job->ssh == NULL && !connect_node(job))
 	{
-		job->node.state = NODE_DOWN;
-		job->node.bin_version_major = job->primary.version_num / 10000;
-		job_detail(job, "neither SSH nor PostgreSQL answers on %s", request->node_host);
-		MemoryContextSwitchTo(caller);
+		node->state = NODE_DOWN;
+		node->bin_version_major = job->primary.version_num / 10000;
+		job_detail(job, "neither SSH nor PostgreSQL answers on %s", job->request->node_host);
 		return;
 	}
 
-	remote_run(job->ssh, &remote_survey,
-			   (const char *[]) {
-		pgdata ? pgdata : "",
-			psprintf("%d", request->node_port),
-			settings->node_bin_dir,
-			request->config_file ? request->config_file : "",
-			settings->rewind_user,
-			settings->rewind_database,
-			settings->passfile,
-			request->node_host,
-			divergence_records(&job->primary.history),
-			NULL
-	},
-			   &limits, &reply);
-	if (remote_failed_for(&reply, "foreign_config"))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("node %s:%d has another configuration file", request->node_host, request->node_port),
-				 errdetail("%s", reply.messages),
-				 errhint("Correct config_file or pgdata in the node's row of follow_primary_node.")));
-	if (remote_failed_for(&reply, "data_gone"))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("node %s:%d has lost its data since a job worked on it", request->node_host, request->node_port),
-				 errdetail("%s", reply.messages),
-				 errhint("Is its disk mounted? If the data is gone for good, remove that file alone, for lost_wal folders beside it are the only copy of what they have; and see that the data directory is there and empty, to have a copy made.")));
-	if (!reply.ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FILE),
-				 errmsg("node %s:%d cannot be surveyed", request->node_host, request->node_port),
-				 errdetail("%s", reply.messages),
-				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
-
+	ask_node(job, pgdata, &reply);
 	survey_read_node(job, &reply);
-	if (job->node.state == NODE_DOWN)
+	if (node->state == NODE_DOWN)
 	{
 		/* A step of this job stopped it. */
-		job->node.conninfo = before.conninfo;
-		job->node.application_name = before.application_name;
+		node->conninfo = before.conninfo;
+		node->application_name = before.application_name;
 	}
 	survey_primary_again(job);
-	job->node.is_this_server = is_this_server(&reply);
+	node->is_this_server = is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
-	job->node.foreign_mark = remote_says(&reply, "keep", "yes") ||
-		(job->node.mark != MARK_NONE && job->node.mark != MARK_BEFORE_CHANGE &&
-		 !job->node.mark_stale && is_foreign_mark(job, remote_get(&reply, "mark")));
-	if (!job->node.is_this_server)
+	node->foreign_mark = remote_says(&reply, "keep", "yes") ||
+		(node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE &&
+		 !node->mark_stale && is_foreign_mark(job, remote_get(&reply, "mark")));
+	if (!node->is_this_server)
 		survey_archive(job);
 
-	job->primary_host = request->primary_host;
-	if (job->primary_host == NULL)
-		job->primary_host = only_listen_address();
-	if (job->primary_host == NULL && remote_get(&reply, "ssh_client") &&
-		remote_get(&reply, "ssh_client")[0] != '\0')
-		job->primary_host = pstrdup(remote_get(&reply, "ssh_client"));
-	if (job->primary_host == NULL)
-		job->primary_host = pstrdup(ssh_local_address(job->ssh));
-	job->node.receives_from_us = remote_says(&reply, "sql.receiver_from",
-											 psprintf("%s:%d", job->primary_host, request->primary_port));
+	job->primary_host = find_primary_host(job, &reply);
+	node->receives_from_us = remote_says(&reply, "sql.receiver_from",
+										 psprintf("%s:%d", job->primary_host, job->request->primary_port));
 	find_former_slot(job, &reply);
 
 	job_detail(job, "the node %s; timeline %u, WAL up to %s",
-			   job->node.state == NODE_PRIMARY ? "runs as a primary" :
-			   job->node.state == NODE_STANDBY ? "is a standby" : "is down",
-			   job->node.timeline, lsn_text(job->node.lsn));
+			   node->state == NODE_PRIMARY ? "runs as a primary" :
+			   node->state == NODE_STANDBY ? "is a standby" : "is down",
+			   node->timeline, lsn_text(node->lsn));
+}
+
+void
+survey(Job *job)
+{
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+
+	memset(&job->primary, 0, sizeof(job->primary));
+	survey_primary(job);
+	if (!job->primary.in_recovery)
+	{
+		check_rewind_user(job);
+		survey_node(job);
+	}
 	MemoryContextSwitchTo(caller);
 }
