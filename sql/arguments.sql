@@ -119,6 +119,10 @@ SELECT pg_temp.refusal($$SET follow_primary.replication_user = ''$$);
 SELECT pg_temp.refusal($$SET follow_primary.node_bin_dir = 'bin'$$);
 SELECT pg_temp.refusal($$SET follow_primary.passfile = '.pgpass'$$);
 SELECT pg_temp.refusal($$SET follow_primary.primary_host = '-h'$$);
+SELECT pg_temp.refusal($$SET follow_primary.recovery_file = 'postgresql.auto.conf'$$);
+SELECT pg_temp.refusal($$SET follow_primary.recovery_file = 'conf.d/../postgresql.conf'$$);
+SELECT pg_temp.refusal($$SET follow_primary.recovery_file = 'sub/../own.conf'$$);
+SELECT pg_temp.refusal($$SET follow_primary.recovery_file = 'global/own.conf'$$);
 SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'sslmode'$$);
 SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'postgresql://db1/?sslmode=require'$$);
 SELECT pg_temp.refusal($$SET follow_primary.replication_options = 'sslmode=require password=secret'$$);
@@ -148,6 +152,11 @@ LATERAL (
                         $$sslrootcert=a\ host=b$$, $$sslrootcert=\'a sslmode=c$$, 'options=-cwork_mem=1', 'SSLMODE=require', 'sslmode=require,verify=1',
                         'host=db1', 'sslmode=require host=db1', 'sslmode=require  port  = 1', 'hostaddr=::1', 'user=x', 'dbname=x', 'replication=1',
                         'password=x', 'sslpassword=x', $$sslrootcert='a'password=x$$, $$sslrootcert=\ password=x$$,
+                        'postgresql.conf', 'postgresql.auto.conf', '/data/postgresql.auto.conf', './/postgresql.conf', 'my.postgresql.conf', 'pg_hba.conf',
+                        'pg_ident.conf', 'a/standby.signal', 'recovery.signal', 'recovery.conf', 'backup_label', 'tablespace_map', 'backup_manifest',
+                        'PG_VERSION', 'postmaster.pid', 'postmaster.opts', 'current_logfiles', 'folder/', '.', '..', 'a/.', 'a/..', '../own.conf',
+                        'a/../own.conf', '/a/../own.conf', 'a../own.conf', '..a/own.conf', 'global/own.conf', './/base/own.conf', '././pg_wal/own.conf',
+                        '/global/own.conf', 'a/global/own.conf', 'pg_own.conf', './pg_own.conf', 'globals/own.conf', 'pg_/x',
                         'passfile=/a', 'postgresql:///?sslmode=require', 'postgres://db1'])
     WHERE vartype = 'string') v(value),
 pg_temp.taken(format('SET follow_primary.%I = %L', name, value)) in_setting,

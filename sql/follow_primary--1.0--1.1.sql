@@ -14,6 +14,13 @@ ALTER TABLE @extschema@.follow_primary_step
         CHECK (state IN ('running', 'streaming', 'succeeded', 'failed', 'cancelled', 'interrupted'));
 COMMENT ON COLUMN @extschema@.follow_primary_step.state IS 'running, succeeded, failed, cancelled or interrupted; of the step verify also streaming, which the node has to show as its proof';
 
+/* As the setting judges. A row from before that has such a name stays, and is refused when it is used. */
+ALTER TABLE @extschema@.follow_primary_node
+    ADD CONSTRAINT follow_primary_node_recovery_file_is_own CHECK (
+        recovery_file !~ '(^|/)(\.{0,2}|postgresql(\.auto)?\.conf|pg_(hba|ident)\.conf|(standby|recovery)\.signal|recovery\.conf|backup_label|tablespace_map|backup_manifest|PG_VERSION|postmaster\.(pid|opts)|current_logfiles)$'
+        AND recovery_file !~ '(^|/)\.\./'
+        AND recovery_file !~ '^(\./+)*(base|global|pg_[^/]*)/') NOT VALID;
+
 /*
  * Both functions get the argument attach. Whoever could run them before can run
  * them after.

@@ -40,7 +40,8 @@ typedef enum TextRule
 	HOME_PATH,					/* absolute or ~/..., "" allowed */
 	SOME_HOME_PATH,				/* the same, but "" */
 	HOST_NAME,					/* "" allowed */
-	CONNECTION_OPTIONS			/* "" allowed */
+	CONNECTION_OPTIONS,			/* "" allowed */
+	RECOVERY_FILE				/* a name that PostgreSQL has no use for */
 } TextRule;
 
 typedef struct Setting
@@ -130,7 +131,7 @@ static const Setting settings[] = {
 	TEXT(rewind_database, NOT_EMPTY, "postgres",
 		 "Database that pg_rewind and the questions to a node connect to.",
 		 NULL),
-	TEXT(recovery_file, NOT_EMPTY, "myrecovery.conf",
+	TEXT(recovery_file, RECOVERY_FILE, "myrecovery.conf",
 		 "File on the node that holds the settings of a standby.",
 		 "A relative name is in the data directory."),
 	TEXT(restore_command, ANY_TEXT, "",
@@ -220,6 +221,39 @@ connection_options_objection(const char *text)
 	return objection;
 }
 
+/*
+ * Each job writes the file anew, so it must be none that has another purpose.  The
+ * constraint of follow_primary_node says the same; survey.sh knows about the files
+ * that a node really has.
+ */
+static const char *
+recovery_file_objection(const char *text)
+{
+	static const char *const taken[] = {
+		"", ".", "..",
+		"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf",
+		"standby.signal", "recovery.signal", "recovery.conf",
+		"backup_label", "tablespace_map", "backup_manifest",
+		"PG_VERSION", "postmaster.pid", "postmaster.opts", "current_logfiles"
+	};
+	const char *slash = strrchr(text, '/');
+	const char *name = slash ? slash + 1 : text;
+	const char *first = text;
+
+	for (int i = 0; i < lengthof(taken); i++)
+		if (strcmp(name, taken[i]) == 0)
+			return "PostgreSQL uses a file of that name for something else, or it is none.";
+	if (strncmp(text, "../", 3) == 0 || strstr(text, "/../"))
+		return "It must not lead through \"..\".";
+	while (first[0] == '.' && first[1] == '/')
+		for (first++; *first == '/';)
+			first++;
+	if (slash && (strncmp(first, "base/", 5) == 0 || strncmp(first, "global/", 7) == 0 ||
+				  strncmp(first, "pg_", 3) == 0) && strchr(first, '/'))
+		return "That directory is for PostgreSQL's own files.";
+	return NULL;
+}
+
 /* Why a setting does not take the text, as a sentence, or NULL. */
 static const char *
 text_objection(TextRule rule, const char *text)
@@ -250,6 +284,8 @@ text_objection(TextRule rule, const char *text)
 			break;
 		case CONNECTION_OPTIONS:
 			return connection_options_objection(text);
+		case RECOVERY_FILE:
+			return recovery_file_objection(text);
 	}
 	return NULL;
 }
@@ -278,6 +314,7 @@ TEXT_CHECK_HOOK(check_home_path, HOME_PATH)
 TEXT_CHECK_HOOK(check_some_home_path, SOME_HOME_PATH)
 TEXT_CHECK_HOOK(check_host_name, HOST_NAME)
 TEXT_CHECK_HOOK(check_connection_options, CONNECTION_OPTIONS)
+TEXT_CHECK_HOOK(check_recovery_file, RECOVERY_FILE)
 
 static const GucStringCheckHook text_check_hooks[] = {
 	[ANY_TEXT] = check_any_text,
@@ -286,7 +323,8 @@ static const GucStringCheckHook text_check_hooks[] = {
 	[HOME_PATH] = check_home_path,
 	[SOME_HOME_PATH] = check_some_home_path,
 	[HOST_NAME] = check_host_name,
-	[CONNECTION_OPTIONS] = check_connection_options
+	[CONNECTION_OPTIONS] = check_connection_options,
+	[RECOVERY_FILE] = check_recovery_file
 };
 
 void
