@@ -42,7 +42,7 @@ OBJS = \
 	src/wal.o \
 	src/worker.o
 
-REGRESS = install arguments privileges rendering plan
+REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
 REMOTE_LIBRARIES = src/remote/lib.sh src/remote/folders.sh src/remote/recovery.sh
