@@ -23,7 +23,12 @@ $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $middle, $leaf;
 $leaf->stop;
 $middle->create_slot('leaf_of_middle');
-$middle->create_slot($new->slot_name);    # as if it had been a primary once
+# It has slots of other nodes, too, as if it had been a primary once: by a node's
+# host, by a host that is longer than a slot's name may be, and by a row's slot_name.
+my $long_host = 'a-long-name.' x 6 . 'example';
+$old->safe_psql("INSERT INTO follow_primary_node (host, slot_name) VALUES ('$long_host', NULL), ('away.example', 'by_its_row')");
+(my $long_slot = substr $long_host, 0, 63) =~ tr/a-z0-9/_/c;
+$middle->create_slot($_) for $new->slot_name, $long_slot, 'by_its_row';
 $leaf->follow($middle, slot => 'leaf_of_middle');
 $leaf->start;
 $leaf->wait_for_streaming($middle);
