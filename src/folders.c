@@ -47,7 +47,7 @@ node_tablespace(const Job *job, Oid oid, char *here)
 	return here;
 }
 
-/* From now on the node's folders are also those that only this server has. */
+/* Adds the tablespaces that only this server has to the node's folders. */
 static void
 add_new_tablespaces(Job *job)
 {
@@ -165,8 +165,8 @@ folders_missing_room(const Job *job, const RemoteReply *reply, const int64 *need
 }
 
 /*
- * Asks for the room, and returns the bytes that are missing; with used, once
- * what the old data takes up is free.
+ * Asks for the room, and returns the bytes that are missing; with used, those
+ * that are missing once the old data is removed.
  */
 static int64
 ask_for_room(Job *job, bool used, const int64 *needed, StringInfo where)

@@ -202,7 +202,10 @@ follow_primary_wait(PG_FUNCTION_ARGS)
 		if (strcmp(state, "running") == 0 && !RecoveryInProgress() &&
 			worker_pid(job_id) == 0)
 		{
-			/* Gone without a word, unless it has just written its last one. */
+			/*
+			 * The worker is gone without a word, unless it has just written its
+			 * last one.
+			 */
 			state = job_state(fcinfo, job_id);
 			if (strcmp(state, "running") == 0)
 				state = "interrupted";

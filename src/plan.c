@@ -145,8 +145,8 @@ forked_unseen(const PrimaryFacts *primary, const NodeFacts *node)
 }
 
 /*
- * Is there something that an interrupted job left to be done?  Data that it
- * brought is a standby's: if it has been a primary since, the mark is old.
+ * Did an interrupted job leave something to be done?  The data that it brought
+ * is a standby's: where the node has been a primary since, the mark is old.
  */
 static bool
 is_unfinished(const NodeFacts *node)
@@ -180,7 +180,10 @@ relate(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 
 	if (forked_unseen(primary, node))
 	{
-		/* Where the histories agree and the WAL does not, it began so. */
+		/*
+		 * The histories agree and the WAL does not: it differs from the
+		 * beginning of the timeline.
+		 */
 		if (stretch && plan->fork_timeline == stretch->tli)
 			plan->fork_lsn = stretch->begin;
 		if (node->unseen_fork_timeline != 0 && node->unseen_fork_timeline <= plan->fork_timeline)
@@ -259,8 +262,8 @@ wal_objection(const PrimaryFacts *primary, const NodeFacts *node,
 }
 
 /*
- * Why the node could not go on from the fork after a rewind, or NULL: it would
- * need the WAL from there, which may be another's to serve.
+ * Why the node could not go on from the fork after a rewind, or NULL.  It would
+ * need the WAL from there on, which only an archive might still have.
  */
 static char *
 fork_objection(const PrimaryFacts *primary, const NodeFacts *node,
@@ -296,7 +299,7 @@ repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
 	return NULL;
 }
 
-/* Lacks this server what a node that follows takes of it? */
+/* Does this server lack a slot or WAL senders for a node that follows? */
 static void
 refuse_for_limits(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 {
@@ -531,7 +534,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 	lacking = psprintf("there is no room for a copy%s: %s",
 					   has_data ? " beside the data" : "", room->where);
 
-	/* What an interrupted job has begun to remove is of no use any more. */
+	/* Data that an interrupted job has begun to remove is of no use any more. */
 	if (room->missing_without_old > 0 || (!has_data && !cleared))
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   has_data ?

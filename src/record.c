@@ -88,7 +88,7 @@ job_record(Job *job)
 		sql_scalar("SELECT nextval(pg_get_serial_sequence($1, 'id'))", lengthof(table), table)
 	};
 
-	/* Whoever sees the row sees the lock. */
+	/* The lock comes first: who sees the row sees the lock, too. */
 	job->id = strtoll(args[lengthof(args) - 1], NULL, 10);
 	(void) take_lock(JOB_LOCK_CLASS, job->id % 2147483648);
 	sql_write(psprintf("INSERT INTO %s.follow_primary_job (token, node_host, node_port, node_pgdata, node_id, "
@@ -147,9 +147,9 @@ job_unlock_slot(const char *slot)
 
 /*
  * Two nodes on one host have the same slot name by default, and pgpool starts
- * their jobs side by side.  A job that is still being planned is waited for: it
- * may skip its node.  What a job that has ended did with the slot is seen by
- * the survey.
+ * their jobs side by side.  A job that is still being planned may skip its
+ * node, so this one waits for it.  The survey sees what a job that has ended
+ * did with the slot.
  */
 void
 job_lock_slot(Job *job)

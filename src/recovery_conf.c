@@ -15,7 +15,7 @@
 #include "recovery_conf.h"
 #include "remote.h"
 
-/* Parses into the caller's hands (free with PQconninfoFree). */
+/* Parses a connection string; the caller frees the result by PQconninfoFree(). */
 static PQconninfoOption *
 parse_conninfo(const char *conninfo)
 {
@@ -71,7 +71,7 @@ put_option(StringInfo buf, const char *key, const char *value)
 		appendStringInfoChar(buf, '\'');
 }
 
-/* Adds the keys of a connection string that are none of those set by us. */
+/* Adds the keys of a connection string, except those that are set here. */
 static void
 put_others(StringInfo buf, const char *conninfo, const char *const *except)
 {
@@ -193,7 +193,7 @@ job_primary_conninfo(const Job *job)
 	if (application_name == NULL)
 		application_name = request->node_host;
 
-	/* A standby keeps what it has proven to connect with. */
+	/* A standby keeps the options that it has connected with. */
 	if (job->node.state != NODE_PRIMARY && job->node.conninfo &&
 		job->node.conninfo[0] != '\0')
 		return conninfo_build(job->node.conninfo, NULL, job->primary_host,

@@ -50,7 +50,7 @@ SCRIPT(lock);
 /* An error's detail to the caller may have 8 kB. */
 #define MESSAGES_TAIL 6144
 
-/* The last words are its $0 and $1, by which people know it in a process list. */
+/* People know it by these words, its $0 and $1, in a process list. */
 #define SHELL			"exec /bin/sh -s follow_primary"
 
 /* What a script that is to be held says last: see lib.sh's emit. */
@@ -206,8 +206,8 @@ make_nonce(void)
 }
 
 /*
- * The script's own, for the account's start-up files may have written before;
- * the last of them, if they are too many for an error.
+ * Takes the messages of the script alone: the account's start-up files may have
+ * written before.  Keeps the last of them where they are too many for an error.
  */
 static char *
 script_messages(const char *err, int len, const char *nonce)

@@ -191,8 +191,8 @@ default_slot_name(const char *host)
 }
 
 /*
- * Whose the schema is; of one that belongs to whoever owns the database, that is
- * the role.
+ * The schema's owner.  For a schema of pg_database_owner that is the owner of
+ * the database.
  */
 static Oid
 schema_owner(Oid schema)
@@ -218,8 +218,8 @@ schema_owner(Oid schema)
 }
 
 /*
- * The owner of a schema can rename it, and put tables of their own in the place
- * of ours: with triggers and views that a job would run as a superuser.
+ * The owner of a schema can rename it and put other tables in the place of the
+ * extension's, with triggers and views that a job would run as a superuser.
  */
 char *
 extension_schema(FunctionCallInfo fcinfo)
@@ -306,8 +306,9 @@ apply_node_column(Request *request, const char *column, char *value)
 
 /*
  * Reads the node's row of follow_primary_node into the request, where the
- * arguments leave something open.  A role that is no superuser must find a
- * row, and may not say otherwise: what it may do is what the row's owner wrote.
+ * arguments leave something open.  A role that is no superuser must find a row,
+ * and its arguments may not contradict it: the row's author decides what the
+ * role may do.
  */
 static void
 apply_node_row(FunctionCallInfo fcinfo, Request *request)
@@ -363,7 +364,7 @@ apply_node_row(FunctionCallInfo fcinfo, Request *request)
 	resume_caller(&caller);
 }
 
-/* Which server the node shall follow is no choice for an untrusted role. */
+/* A role that is no superuser may not choose the server that the node follows. */
 static void
 refuse_untrusted_primary(const Request *request)
 {

@@ -48,7 +48,7 @@ typedef struct Request
  */
 extern Request *request_from_call(FunctionCallInfo fcinfo, int attach_argument);
 
-/* For passing a request to a worker. */
+/* A request goes to a worker as bytes. */
 extern void request_send(StringInfo buf, const Request *request);
 extern Request *request_receive(StringInfo buf);
 

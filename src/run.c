@@ -20,7 +20,7 @@
 /* How often a job may find that the node is not what it planned for. */
 #define MAX_PLANS			3
 
-/* Runs the plan's steps in order, up to one whose result is not that it is done. */
+/* Runs the plan's steps in order, until one has another result than STEP_DONE. */
 static StepResult
 run_steps(Job *job)
 {
@@ -38,7 +38,7 @@ run_steps(Job *job)
 	return STEP_DONE;
 }
 
-/* Lets the plan of a copy depend on the room for it. */
+/* Makes the plan of a copy fit the room on the node. */
 static void
 plan_room(Job *job)
 {
@@ -59,7 +59,7 @@ plan_job(Job *job, RequestedMethod requested, bool rejoin_when_down)
 	plan_room(job);
 }
 
-/* The step that decides. Raises if it is not to be. */
+/* The step that decides. Raises an error where the plan is to refuse. */
 static void
 make_plan(Job *job, bool is_first)
 {
@@ -101,7 +101,7 @@ copy_instead(Job *job)
 	survey(job);
 	job_end_step(job);
 	plan_choose(&job->primary, &job->node, REQUESTED_BASEBACKUP, true, plan);
-	plan->finish = false;		/* that is what was not enough */
+	plan->finish = false;		/* the interrupted job's data was not enough */
 	if (plan->method == METHOD_BASEBACKUP)
 		plan->reason = reason;
 	plan_room(job);
@@ -117,8 +117,8 @@ copy_instead(Job *job)
 }
 
 /*
- * Whoever sees that a job has ended may call again at once: nothing of it is left
- * on the node then.
+ * Disconnects before the row says that the job has ended: a caller who sees
+ * that may call again at once, and nothing of this job may be left on the node.
  */
 static void
 end_well(Job *job, const char *state)
@@ -153,7 +153,7 @@ run_job(Job *job)
 			end_well(job, "skipped");
 			return;
 		}
-		job->undo = NULL;		/* what was done is of use now */
+		job->undo = NULL;		/* the new plan makes use of what was done */
 		result = run_steps(job);
 		if (result != STEP_NEEDS_PLAN)
 			break;

@@ -17,7 +17,7 @@
 
 #define SQL_MAX_ARGS 40
 
-/* Of a worker, for what the server's code needs one between transactions. */
+/* A worker's: the server's code needs one between transactions. */
 static ResourceOwner worker_owner = NULL;
 
 void

@@ -73,9 +73,9 @@ survey_primary(Job *job)
 }
 
 /*
- * The rest about this server, asked after the node was: what the node had
- * received by then was flushed here, if it is of this server, and who holds
- * its slot now is no connection that was just ending.
+ * The rest about this server.  It is asked after the node: by then this server
+ * has flushed all that the node had received from it, and a connection that was
+ * just ending no longer holds the slot.
  */
 static void
 survey_primary_again(Job *job)
@@ -119,8 +119,9 @@ survey_primary_again(Job *job)
 }
 
 /*
- * The slot of this server that the node streams through, if the job is to give
- * it another one: nobody else would drop it, and it would hold WAL for ever.
+ * The slot of this server that the node streams through, where the job gives it
+ * another one.  Nobody else would drop the former slot, and it would hold WAL
+ * for ever.
  */
 static void
 find_former_slot(Job *job, const RemoteReply *reply)
@@ -141,8 +142,9 @@ find_former_slot(Job *job, const RemoteReply *reply)
 }
 
 /*
- * The proof is a row that the rewind role sees on the node.  That it may see it
- * is known here, before anything is touched.
+ * The proof that the node follows is a row that the rewind role sees there.
+ * Here the job finds out whether the role may see it, before anything is
+ * touched.
  */
 static void
 check_rewind_user(const Job *job)
@@ -217,9 +219,9 @@ read_mark(const char *mark)
 }
 
 /*
- * Is the mark of a job of a primary whose history is not this one's?  Then the WAL
- * that it saved may begin at a later fork.  Where the job's row is, so is what its
- * primary had written before, and the fork is the same.
+ * Is the mark from a primary whose history this server does not have?  Then the
+ * WAL that its job saved may begin at a later fork.  A job whose row is here
+ * belongs to this history, and its fork is the same.
  */
 static bool
 is_foreign_mark(const Job *job, const char *mark)
@@ -245,9 +247,9 @@ major_of(const char *version)
 }
 
 /*
- * A hot standby whose settings do not suffice for what the primary's WAL may hold
- * ends when it replays that they are higher there; from 14 on it pauses for ever,
- * and its WAL receiver streams (CheckRequiredParameterValues() in xlog.c).
+ * A hot standby needs settings as high as the primary's.  Where they are lower,
+ * it ends when it replays that; from 14 on it pauses for ever while its WAL
+ * receiver streams (CheckRequiredParameterValues() in xlog.c).
  */
 static char *
 lower_setting(const RemoteReply *reply)
@@ -363,10 +365,10 @@ read_left_over(NodeFacts *node, const RemoteReply *reply)
 	node->leftovers = remote_says(reply, "leftovers", "yes");
 	node->mark = read_mark(remote_get(reply, "mark"));
 	node->mark_stale = remote_says(reply, "mark_stale", "yes");
-	/* Nothing has been moved, and what has been written since is to be saved. */
+	/* The swap has moved nothing yet, and the WAL written since is to be saved. */
 	if (node->mark == MARK_HALF_SWAPPED && node->mark_stale)
 		node->mark = MARK_BEFORE_CHANGE;
-	/* It has run since a job stopped it. */
+	/* The server has run since a job stopped it. */
 	else if (node->mark == MARK_BEFORE_CHANGE && node->mark_stale)
 		node->mark = MARK_NONE;
 }
@@ -441,7 +443,7 @@ read_control_data(NodeFacts *node, const RemoteReply *reply)
 	if (value && value[0])
 		node->timeline = Max(node->timeline, (TimeLineID) strtoul(value, NULL, 16));
 
-	/* What a copy's control data says is its source's. */
+	/* A fresh copy has the control data of its source. */
 	value = remote_get(reply, "signal");
 	if (value && strstr(value, "backup_label"))
 		node->was_primary = false;
@@ -491,9 +493,9 @@ is_slot_of_cluster(const Job *job, const char *name)
 }
 
 /*
- * The physical slots on the node that belong to standbys of its own.  Those of
- * its life as a primary go: their standbys follow this server, and have slots
- * here or will; so do those that nobody uses on a former primary.
+ * The physical slots on the node that belong to standbys of its own.  The slots
+ * of its life as a primary go: their standbys follow this server, and have
+ * slots here or will.  So do the slots that nobody uses on a former primary.
  */
 static char *
 downstream_slots(const Job *job, const RemoteReply *reply)

@@ -25,7 +25,7 @@ sweep_rows(const char *schema)
 	SqlResult  *slots;
 	bool		cancelled = false;
 
-	/* What a former primary's job has made is not here. */
+	/* A slot that a former primary's job made is not on this server. */
 	slots = sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
 							   "error_code = '57P01', error = 'this server has no worker for it: it ended without a word, or was another server''s', hint = $1 "
 							   "WHERE state = 'running' AND NOT EXISTS (SELECT FROM " JOB_LOCKS " AND objid::bigint = j.id %% 2147483648) "
@@ -43,7 +43,7 @@ sweep_rows(const char *schema)
 	{
 		const char *slot = sql_value(slots, i, 0);
 
-		/* Else a live job has use for it. */
+		/* Where the lock is taken, a live job uses the slot. */
 		if (job_try_lock_slot(slot))
 		{
 			primary_drop_slot(slot);
@@ -61,7 +61,7 @@ sweep_rows(const char *schema)
 		InterruptPending = QueryCancelPending = true;
 }
 
-/* A prepared transaction may hold a lock for ever: that is no matter of this job. */
+/* A prepared transaction may hold a lock for ever, which must not hold up this job. */
 void
 sweep(const char *schema)
 {
@@ -84,8 +84,8 @@ sweep(const char *schema)
 }
 
 /*
- * The owner of a schema who is no superuser could have tables of their own in
- * the place of ours: see extension_schema().
+ * A schema's owner who is no superuser could put other tables in the place of
+ * the extension's: see extension_schema().
  */
 static char *
 find_schema(void)

@@ -47,7 +47,7 @@
 /* How long a caller waits for the worker's first word. */
 #define START_TIMEOUT_S		30
 
-/* How often a job's end is tried to be recorded. */
+/* How often the worker tries to record the job's end. */
 #define RECORD_TRIES		3
 
 /* What a message in the queue is, its first byte. */
@@ -106,8 +106,9 @@ raise_outcome(const Request *request, int64 job_id, const Outcome *outcome)
 
 /*
  * Passes on what the worker says.  Returns the job's id when it comes, 0 at the
- * end.  The queue does not end if the worker fails before it has attached to it,
- * since it is started again then: so there is a deadline for the beginning.
+ * end.  Where the worker fails before it has attached to the queue, the
+ * postmaster starts it again and the queue does not end: so there is a deadline
+ * for the beginning.
  */
 static int64
 listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
@@ -135,7 +136,7 @@ listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
 			case SHM_MQ_DETACHED:
 				return 0;
 			case SHM_MQ_WOULD_BLOCK:
-				/* What it said last comes before its end. */
+				/* The queue may still have its last words. */
 				if (ended)
 					return 0;
 				if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
@@ -251,7 +252,7 @@ worker_pid(int64 job_id)
 
 /* ---- the worker's side ---- */
 
-/* A message without waiting: a caller who does not read misses it. */
+/* Sends a message without waiting: a caller who does not read misses it. */
 static void
 send_message(char type, const char *text)
 {
@@ -304,7 +305,7 @@ put_text(char *to, const char *text)
 	to[len] = '\0';
 }
 
-/* Another signal meanwhile is no reason not to write down why the job ended. */
+/* Writes down why the job ended, even if another signal comes meanwhile. */
 static void
 record_failure(Job *job, const char *state, const ErrorData *error)
 {
@@ -326,7 +327,7 @@ record_failure(Job *job, const char *state, const ErrorData *error)
 		PG_END_TRY();
 	}
 	if (!written)
-		proc_exit(1);			/* it is started again, and sweeps */
+		proc_exit(1);			/* the postmaster starts it again, and it sweeps */
 }
 
 static void
@@ -370,7 +371,7 @@ follow_primary_worker_main(Datum main_arg)
 	segment = seg ? dsm_segment_address(seg) : NULL;
 	if (segment == NULL || segment->taken)
 	{
-		/* The second start, or the caller has gone away before the first. */
+		/* This is the second start, or the caller had gone before the first. */
 		pqsignal(SIGTERM, die);
 		sweep_database();
 		return;

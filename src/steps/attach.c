@@ -41,7 +41,7 @@ set_target(const Job *job, PcpTarget *target)
 				 errhint("Set follow_primary.pcp_host, or leave node_id out, in the call and in the node's row.")));
 }
 
-/* A host of which every machine has its own. */
+/* A name that every machine has for itself. */
 static bool
 is_local_name(const char *host)
 {
@@ -94,9 +94,10 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 }
 
 /*
- * That pgpool cannot be asked is no reason to leave a node without a primary,
- * least of all after a failover that nobody watches: it will be told at the
- * attach step.  That it says the number is another node's is one.
+ * Is the error about pgpool alone?  A pgpool that cannot be asked is no reason
+ * to leave a node without a primary, least of all after a failover that nobody
+ * watches: the attach step will try again.  A node_id that is another node's is
+ * a reason.
  */
 static bool
 is_only_for_attach(const ErrorData *error)

@@ -25,7 +25,7 @@
 			  NUMBER((job)->primary.version_num), (content), (live), \
 			  job_primary_conninfo(job), (job)->request->slot_name)
 
-/* What the SSH user needs of postgresql.conf. */
+/* What the SSH user needs to be able to do with postgresql.conf. */
 static char *
 include_hint(const Job *job)
 {
@@ -34,9 +34,9 @@ include_hint(const Job *job)
 }
 
 /*
- * pg_rewind's connection runs these four (its documentation, "Notes").  That they
- * may be run is known here, before the node is stopped, if it is this database
- * that pg_rewind connects to: each has its own privileges.
+ * pg_rewind's connection runs these four functions (its documentation,
+ * "Notes").  Each database has its own privileges: this server can look at them
+ * before the node is stopped where pg_rewind connects to this database.
  */
 static void
 check_rewind_functions(const Job *job)

@@ -41,7 +41,7 @@ copy_progress(void *arg)
 	int64		total;
 	bool		moved = false;
 
-	/* A checkpoint takes what it takes. */
+	/* A checkpoint takes as long as it takes. */
 	if (row->nrows > 0 && sql_value(row, 0, 2))
 		moved = strcmp(sql_value(row, 0, 2), "t") == 0;
 	if (row->nrows > 0 && sql_value(row, 0, 0))
@@ -57,10 +57,10 @@ copy_progress(void *arg)
 }
 
 /*
- * The slot for the copy to stream through.  While the node's old standby runs
- * that is none, for it streams through the node's slot, or will again in a
- * moment: then a temporary slot of this worker holds the WAL until the new
- * standby is proven, and goes with the worker however it ends.
+ * The slot that the copy streams through.  There is none while the node's old
+ * standby runs, which uses the node's slot, or will again in a moment: then a
+ * temporary slot of this worker holds the WAL until the new standby is proven,
+ * and goes with the worker however it ends.
  */
 static const char *
 slot_for_copy(const Job *job)
@@ -145,7 +145,10 @@ copy_clear(Job *job)
 	RemoteReply reply;
 	RoomFacts	room;
 
-	/* What was saved takes room, too; and some may have been made meanwhile. */
+	/*
+	 * The saved configuration and WAL take room, too; and somebody may have
+	 * made room meanwhile.
+	 */
 	folders_look_for_room(job, &room);
 	if (room.missing == 0)
 	{

@@ -37,7 +37,10 @@ clean(Job *job, const char *keep, const char *what_failed, RemoteReply *reply)
 		step_fail_commonly(job, reply, what_failed);
 }
 
-/* Whatever becomes of this job, no later one removes what was put aside. */
+/*
+ * Makes sure that no later job removes what a job of another primary put aside,
+ * whatever becomes of this one.
+ */
 static void
 keep_foreign(Job *job)
 {
@@ -53,7 +56,7 @@ node_lock(Job *job)
 	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
 	RemoteReply reply;
 
-	/* A copy after a rewind that was not possible goes on under its lock. */
+	/* A copy that follows a failed rewind goes on under its lock. */
 	if (ssh_is_holding(job->ssh))
 	{
 		job_detail(job, "held already");
@@ -124,7 +127,7 @@ node_stop(Job *job)
 	}
 	if (job->node.state == NODE_DOWN)
 		return step_look_again(job, "the node, which was down, has been started meanwhile");
-	job->wal_saved = false;		/* it may have written more since */
+	job->wal_saved = false;		/* the server may have written more since */
 	job_detail(job, "stopped");
 	return STEP_DONE;
 }

@@ -33,8 +33,9 @@ control_file_is_current(void)
 }
 
 /*
- * The checkpoint may take minutes, in which the node's sshd wants answers.  That
- * it failed is not seen here: so there is a limit.
+ * Asks for a checkpoint and waits for it.  It may take minutes, in which the
+ * node's sshd wants answers.  A failed checkpoint is not seen here: so there is
+ * a limit.
  */
 static bool
 wait_for_checkpoint(Job *job)
@@ -87,10 +88,10 @@ primary_checkpoint(Job *job)
 }
 
 /*
- * The node is down, so whoever holds its slot is a sender whose client is gone,
- * or has another client.  A standby answers to the step's row, which has just
- * been flushed here; pg_receivewal, which reports every ten seconds, is not
- * told from none.  Raises 55006 then; else ends the sender.
+ * The node is down, so its slot is held by a sender whose client is gone, or by
+ * another client.  A standby answers to the step's row, which has just been
+ * flushed here.  pg_receivewal reports every ten seconds only, and counts as
+ * gone.  Raises 55006 where another client answers; else ends the sender.
  */
 static void
 free_slot_of_node(const char *slot)
@@ -149,7 +150,10 @@ primary_ensure_slot(Job *job)
 	return STEP_DONE;
 }
 
-/* A client that is named is ended. */
+/*
+ * Drops a slot that is free, or soon is. Ends the client of that name first, if
+ * there is one.
+ */
 static void
 drop_slot(const char *slot, const char *client)
 {

@@ -40,7 +40,7 @@ rewind_save_wal(Job *job)
 	bool		fork_known = job->plan.fork == FORK_KNOWN;
 	bool		nothing_lost = job->plan.fork == FORK_NONE;
 
-	/* What is there once the data has been changed is not the node's own. */
+	/* Once the data has been changed, its WAL is not the node's own. */
 	if (job->wal_saved ||
 		((job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED) && !job->node.mark_stale))
 	{
@@ -99,8 +99,8 @@ rewind_save_wal(Job *job)
 }
 
 /*
- * After a rewind: can the node have the WAL that it asks for next?  It tells of
- * none when there is no backup_label any more, as after a start.
+ * After a rewind: can the node have the WAL that it asks for next?  The script
+ * names no segment when a start has already used up the backup_label.
  */
 static bool
 can_start_from_next_segment(Job *job, const RemoteReply *reply)

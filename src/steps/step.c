@@ -133,8 +133,8 @@ step_tool_progress(void *arg, const char *line)
 
 /*
  * The node was a standby when it was surveyed, before a copy of hours perhaps,
- * and has been promoted since, or it was down: whose primary it is, and what it
- * has written, is for a new plan.
+ * and has been promoted since; or it was down and has run.  The new plan finds
+ * out whose primary it is and what it has written.
  */
 StepResult
 step_look_again(Job *job, const char *why)

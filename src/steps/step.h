@@ -50,9 +50,10 @@ extern char *step_expand_command(const Job *job, const char *command);
 extern void step_tool_progress(void *arg, const char *line);
 
 /*
- * Surveys the node anew, and returns STEP_NEEDS_PLAN.  The node was a standby when
- * it was surveyed, before a copy of hours perhaps, and has been promoted since; or
- * it was down.  Whose primary it is, and what it has written, is for a new plan.
+ * Surveys the node anew, and returns STEP_NEEDS_PLAN.  The node was a standby
+ * when it was surveyed, before a copy of hours perhaps, and has been promoted
+ * since; or it was down and has run.  The new plan finds out whose primary it
+ * is and what it has written.
  */
 extern StepResult step_look_again(Job *job, const char *why);
 

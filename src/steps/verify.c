@@ -54,7 +54,7 @@ sender_objection(const Job *job)
 }
 
 /*
- * Data that an interrupted job brought, and that proves to be too old by now,
+ * Data that an interrupted job brought may prove to be too old by now: then it
  * is copied anew.
  */
 static StepResult
@@ -72,7 +72,10 @@ not_proven(Job *job, const char *detail)
 			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; " THEN_CALL_AGAIN)));
 }
 
-/* What is missing to the node having replayed up to lsn, as it told its WAL sender, or NULL. */
+/*
+ * Returns NULL when the node has told its WAL sender that it replayed up to
+ * lsn, else what is missing, as a phrase.
+ */
 static const char *
 replay_objection(const Job *job, const char *lsn)
 {
@@ -85,10 +88,10 @@ replay_objection(const Job *job, const char *lsn)
 }
 
 /*
- * Waits until the node's WAL sender streams, and until the node has told it
- * that it replayed up to lsn, if that is not NULL.  Asking the node before would
- * only be a burden.  Looks once at least.  Returns what was missing in the end,
- * or NULL.
+ * Waits until the node's WAL sender streams and, where lsn is not NULL, until
+ * the node has told it that it replayed up to lsn.  To ask the node before
+ * would only be a burden.  Looks once at least.  Returns what was missing in
+ * the end, or NULL.
  */
 static const char *
 wait_for_sender(const Job *job, const char *lsn, TimestampTz deadline)
@@ -154,7 +157,7 @@ write_row(Proof *proof)
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 
-/* While the node looks for the row. */
+/* Writes the row as soon as the node streams; called while the node looks for it. */
 static bool
 write_row_when_it_streams(void *arg)
 {
@@ -173,7 +176,7 @@ write_row_when_it_streams(void *arg)
 	return false;
 }
 
-/* Lets the node look, for so many seconds. */
+/* Runs verify.sh for so many seconds. */
 static void
 look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 {
@@ -200,10 +203,9 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 
 /*
  * Waits until the node shows that it follows; returns what it lacks after so
- * many seconds, as a phrase, or NULL.
- *
- * The row is written while the node looks for it already, as soon as it streams.
- * A node that does not show rows must have its WAL: then it looks once more, for
+ * many seconds, as a phrase, or NULL.  The job writes the row as soon as the
+ * node streams, while the script on the node looks for it already.  A node that
+ * shows no rows must have received it: then the script looks once more, for
  * that.
  */
 static const char *
@@ -271,7 +273,7 @@ verify_follows(Job *job)
 		seconds = Max(1, Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
 	}
 
-	/* That the sender streams is looked at once more, in any case. */
+	/* The sender must still stream, in any case. */
 	seen = verify_seen(&reply);
 	objection = seen == NULL ? "it was not told what the node shows" :
 		remote_says(&reply, "seen", "paused") && job->node.lower_setting && job->primary.version_num >= 140000 ?
