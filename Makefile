@@ -10,6 +10,7 @@ OBJS = \
 	src/functions.o \
 	src/methods.o \
 	src/pcp.o \
+	src/own_row.o \
 	src/plan.o \
 	src/process.o \
 	src/record.o \

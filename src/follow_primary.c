@@ -31,6 +31,7 @@
  *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
  *	remote.c		runs the scripts of src/remote on the node
  *	request.c		arguments, node row and settings become one value
+ *	own_row.c		which row of follow_primary_node is this server's own?
  *	settings.c		the settings
  *	timeline.c		histories of timelines
  *	pcp.c			pgpool's control protocol

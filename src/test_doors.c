@@ -13,6 +13,7 @@
 
 #include "compat.h"
 #include "folders.h"
+#include "own_row.h"
 #include "pcp.h"
 #include "plan.h"
 #include "record.h"
@@ -35,6 +36,7 @@ PG_FUNCTION_INFO_V1(follow_primary_unit_answer);
 PG_FUNCTION_INFO_V1(follow_primary_unit_value);
 PG_FUNCTION_INFO_V1(follow_primary_unit_history);
 PG_FUNCTION_INFO_V1(follow_primary_unit_pcp);
+PG_FUNCTION_INFO_V1(follow_primary_unit_own_row);
 
 /* (host text) returns text */
 Datum
@@ -378,4 +380,15 @@ follow_primary_unit_pcp(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%d nodes, %s:%d is %d",
 											  pcp_node_count(&target, deadline),
 											  info.host, info.port, info.status)));
+}
+
+/* (schema text) returns text */
+Datum
+follow_primary_unit_own_row(PG_FUNCTION_ARGS)
+{
+	char	   *host = own_row_host(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (host == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(host));
 }
