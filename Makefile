@@ -5,6 +5,7 @@ PGFILEDESC = "follow_primary - make a node follow the new primary after a failov
 
 OBJS = \
 	src/follow_primary.o \
+	src/cluster.o \
 	src/divergence.o \
 	src/folders.o \
 	src/functions.o \

@@ -97,3 +97,15 @@ BEGIN
 END
 $$;
 DROP TABLE pg_temp.follow_primary_grant;
+
+CREATE FUNCTION @extschema@.follow_primary_all(
+    method text DEFAULT 'auto',
+    when_down text DEFAULT 'skip',
+    attach boolean DEFAULT true)
+RETURNS TABLE (job_id bigint, node_host text, node_port integer, state text, method text, message text, hint text, elapsed interval)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'follow_primary_all';
+COMMENT ON FUNCTION @extschema@.follow_primary_all(text, text, boolean)
+    IS 'makes every node of follow_primary_node follow this primary, side by side; returns a row for each';
+REVOKE ALL ON FUNCTION @extschema@.follow_primary_all(text, text, boolean) FROM PUBLIC;

@@ -9,6 +9,7 @@
  *	functions.c		the SQL-callable functions
  *	test_doors.c	doors to internal functions, for the regression tests
  *	sweeper.c		a preloaded worker: cleans up after the server has crashed
+ *	cluster.c		many jobs side by side
  *	worker.c		a background worker takes the request: process, queue, outcome
  *	run.c			the job's loop: survey, plan, steps
  *	sweep.c			cleans up after jobs whose workers could not

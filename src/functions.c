@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "cluster.h"
 #include "compat.h"
 #include "job.h"
 #include "methods.h"
@@ -33,6 +34,7 @@ PG_FUNCTION_INFO_V1(follow_primary);
 PG_FUNCTION_INFO_V1(follow_primary_plan);
 PG_FUNCTION_INFO_V1(follow_primary_cancel);
 PG_FUNCTION_INFO_V1(follow_primary_wait);
+PG_FUNCTION_INFO_V1(follow_primary_all);
 
 /* Places of the arguments that come after the request's. */
 #define ARG_WAIT		10		/* of follow_primary() */
@@ -40,6 +42,28 @@ PG_FUNCTION_INFO_V1(follow_primary_wait);
 #define ARG_PLAN_ATTACH	10		/* of follow_primary_plan() */
 
 #define WAIT_POLL_MS	50
+
+/* Refuses on a standby. The command is for the message. */
+static void
+require_primary(const char *command)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is a standby"),
+				 errdetail("A node is made to follow a primary by that primary."),
+				 errhint("Call %s on the new primary.", command)));
+	PreventCommandIfReadOnly(command);
+}
+
+static void
+require_argument(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+}
 
 Datum
 follow_primary(PG_FUNCTION_ARGS)
@@ -49,18 +73,8 @@ follow_primary(PG_FUNCTION_ARGS)
 	bool		released;
 	int64		job_id;
 
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this server is a standby"),
-				 errdetail("A node is made to follow a primary by that primary."),
-				 errhint("Call follow_primary() on the new primary.")));
-	PreventCommandIfReadOnly("follow_primary()");
-	if (PG_ARGISNULL(ARG_WAIT))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", "wait")));
-
+	require_primary("follow_primary()");
+	require_argument(fcinfo, ARG_WAIT, "wait");
 	wait = PG_GETARG_BOOL(ARG_WAIT);
 	request = request_from_call(fcinfo, ARG_ATTACH);
 	released = wait && snapshot_release(fcinfo);
@@ -68,6 +82,37 @@ follow_primary(PG_FUNCTION_ARGS)
 	if (released)
 		snapshot_retake();
 	PG_RETURN_INT64(job_id);
+}
+
+/* Raises 0A000 where the caller cannot take a set. */
+static void
+require_set(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+}
+
+/* Begins the function's result, a set of rows of *tupdesc. */
+static Tuplestorestate *
+begin_set(FunctionCallInfo fcinfo, TupleDesc *tupdesc)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext context = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	Tuplestorestate *set;
+
+	if (get_call_result_type(fcinfo, NULL, tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	set = tuplestore_begin_heap(true, false, work_mem);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = set;
+	rsinfo->setDesc = *tupdesc;
+	MemoryContextSwitchTo(context);
+	return set;
 }
 
 /* The names of the plan's steps, for people. */
@@ -85,22 +130,16 @@ step_names(const Job *job)
 Datum
 follow_primary_plan(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	TupleDesc	tupdesc;
-	Tuplestorestate *tupstore;
-	MemoryContext context = CurrentMemoryContext;
+	Tuplestorestate *set;
 	Job		   *job = palloc0(sizeof(Job));
 	CallerIdentity caller;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
 	bool		released;
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		(rsinfo->allowedModes & SFRM_Materialize) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("set-valued function called in context that cannot accept a set")));
-	job->context = context;
+	require_set(fcinfo);
+	job->context = CurrentMemoryContext;
 	job->request = request_from_call(fcinfo, ARG_PLAN_ATTACH);
 	released = snapshot_release(fcinfo);
 	act_as_owner(fcinfo, &caller);
@@ -120,21 +159,52 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	if (released)
 		snapshot_retake();
 
-	context = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	tupstore = tuplestore_begin_heap(true, false, work_mem);
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult = tupstore;
-	rsinfo->setDesc = tupdesc;
-	MemoryContextSwitchTo(context);
-
+	set = begin_set(fcinfo, &tupdesc);
 	values[0] = CStringGetTextDatum(method_name(job->plan.method));
 	values[1] = CStringGetTextDatum(job->plan.hint ?
 									psprintf("%s. %s", job->plan.reason, job->plan.hint) :
 									job->plan.reason);
 	values[2] = PointerGetDatum(step_names(job));
-	tuplestore_putvalues(tupstore, tupdesc, values, nulls);
+	tuplestore_putvalues(set, tupdesc, values, nulls);
+	return (Datum) 0;
+}
+
+Datum
+follow_primary_all(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"method", "when_down", "attach"};
+	TupleDesc	tupdesc;
+	Tuplestorestate *set;
+	AttInMetadata *meta;
+	List	   *jobs;
+	ListCell   *cell;
+	bool		released;
+
+	require_set(fcinfo);
+	require_primary("follow_primary_all()");
+	for (int i = 0; i < lengthof(names); i++)
+		require_argument(fcinfo, i, names[i]);
+	jobs = cluster_jobs(fcinfo, request_parse_method(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+						request_parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(1))),
+						PG_GETARG_BOOL(2));
+	released = snapshot_release(fcinfo);
+	cluster_run(fcinfo, jobs);
+	if (released)
+		snapshot_retake();
+
+	set = begin_set(fcinfo, &tupdesc);
+	meta = TupleDescGetAttInMetadata(tupdesc);
+	foreach(cell, jobs)
+	{
+		const ClusterJob *job = (const ClusterJob *) lfirst(cell);
+		char	   *values[] = {
+			job->job_id ? psprintf(INT64_FORMAT, job->job_id) : NULL, job->host,
+			psprintf("%d", job->port), job->state, job->method, job->message,
+			job->hint, job->elapsed
+		};
+
+		tuplestore_puttuple(set, BuildTupleFromCStrings(meta, values));
+	}
 	return (Datum) 0;
 }
 

@@ -154,8 +154,8 @@ check_application_name(const char *application_name)
 						 NULL);
 }
 
-static RequestedMethod
-parse_method(const char *method)
+RequestedMethod
+request_parse_method(const char *method)
 {
 	for (int i = 0; i < lengthof(method_names); i++)
 		if (strcmp(method, method_names[i]) == 0)
@@ -164,8 +164,8 @@ parse_method(const char *method)
 					 "The methods are auto, repoint, rewind and basebackup.");
 }
 
-static bool
-parse_when_down(const char *when_down)
+bool
+request_parse_when_down(const char *when_down)
 {
 	if (strcmp(when_down, "skip") != 0 && strcmp(when_down, "rejoin") != 0)
 		invalid_argument("when_down",
@@ -380,6 +380,37 @@ refuse_untrusted_primary(const Request *request)
 				 errhint("Leave the argument out, or ask a superuser to set follow_primary.primary_host.")));
 }
 
+/* Takes the node's row and the settings into the request, where it leaves something open. */
+static void
+resolve(FunctionCallInfo fcinfo, Request *request)
+{
+	request->settings = settings_copy_current();
+	apply_node_row(fcinfo, request);
+	if (!superuser())
+		refuse_untrusted_primary(request);
+
+	if (request->slot_name == NULL)
+		request->slot_name = default_slot_name(request->node_host);
+	if (request->primary_host == NULL && request->settings->primary_host[0] != '\0')
+		request->primary_host = request->settings->primary_host;
+	if (request->settings->node_bin_dir[0] == '\0')
+	{
+		request->settings->node_bin_dir = pstrdup(my_exec_path);
+		get_parent_directory(request->settings->node_bin_dir);
+	}
+	request->client_host = sql_scalar("SELECT host(inet_client_addr())", 0, NULL);
+
+	if (request->primary_host &&
+		pg_strcasecmp(request->node_host, request->primary_host) == 0 &&
+		request->node_port == request->primary_port)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("node %s:%d is this server itself",
+						request->node_host, request->node_port),
+				 errdetail("The node's host and port are those of the primary."),
+				 errhint("Call follow_primary() on the new primary, for every other node.")));
+}
+
 Request *
 request_from_call(FunctionCallInfo fcinfo, int attach_argument)
 {
@@ -427,8 +458,8 @@ request_from_call(FunctionCallInfo fcinfo, int attach_argument)
 		check_port("primary_port", request->primary_port);
 	}
 
-	request->method = parse_method(text_to_cstring(PG_GETARG_TEXT_PP(ARG_METHOD)));
-	request->rejoin_when_down = parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(ARG_WHEN_DOWN)));
+	request->method = request_parse_method(text_to_cstring(PG_GETARG_TEXT_PP(ARG_METHOD)));
+	request->rejoin_when_down = request_parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(ARG_WHEN_DOWN)));
 	request->attach = PG_GETARG_BOOL(attach_argument);
 
 	request->slot_name = text_argument(fcinfo, ARG_SLOT_NAME, "slot_name");
@@ -439,35 +470,27 @@ request_from_call(FunctionCallInfo fcinfo, int attach_argument)
 	if (request->application_name)
 		check_application_name(request->application_name);
 
-	request->settings = settings_copy_current();
-	apply_node_row(fcinfo, request);
-	if (!superuser())
-		refuse_untrusted_primary(request);
-
-	if (request->slot_name == NULL)
-		request->slot_name = default_slot_name(request->node_host);
-	if (request->primary_host == NULL && request->settings->primary_host[0] != '\0')
-		request->primary_host = request->settings->primary_host;
-	if (request->settings->node_bin_dir[0] == '\0')
-	{
-		request->settings->node_bin_dir = pstrdup(my_exec_path);
-		get_parent_directory(request->settings->node_bin_dir);
-	}
-	request->client_host = sql_scalar("SELECT host(inet_client_addr())", 0, NULL);
-
-	if (request->primary_host &&
-		pg_strcasecmp(request->node_host, request->primary_host) == 0 &&
-		request->node_port == request->primary_port)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("node %s:%d is this server itself",
-						request->node_host, request->node_port),
-				 errdetail("The node's host and port are those of the primary."),
-				 errhint("Call follow_primary() on the new primary, for every other node.")));
-
+	resolve(fcinfo, request);
 	return request;
 }
 
+Request *
+request_for_node(FunctionCallInfo fcinfo, const char *host, int port,
+				 RequestedMethod method, bool rejoin_when_down, bool attach)
+{
+	Request    *request = palloc0(sizeof(Request));
+
+	request->schema = extension_schema(fcinfo);
+	request->node_host = pstrdup(host);
+	request->node_port = port;
+	request->node_id = -1;
+	request->primary_port = PostPortNumber;
+	request->method = method;
+	request->rejoin_when_down = rejoin_when_down;
+	request->attach = attach;
+	resolve(fcinfo, request);
+	return request;
+}
 static void
 send_text(StringInfo buf, const char *text)
 {

@@ -48,6 +48,14 @@ typedef struct Request
  */
 extern Request *request_from_call(FunctionCallInfo fcinfo, int attach_argument);
 
+/* The same for a node of follow_primary_node, in another function of the extension. */
+extern Request *request_for_node(FunctionCallInfo fcinfo, const char *host, int port,
+								 RequestedMethod method, bool rejoin_when_down, bool attach);
+
+/* The values of the arguments method and when_down: rejoin when down? Raise 22023. */
+extern RequestedMethod request_parse_method(const char *method);
+extern bool request_parse_when_down(const char *when_down);
+
 /* A request goes to a worker as bytes. */
 extern void request_send(StringInfo buf, const Request *request);
 extern Request *request_receive(StringInfo buf);

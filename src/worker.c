@@ -42,6 +42,7 @@
 #include "worker.h"
 
 #define QUEUE_SIZE			(64 * 1024)
+#define LISTEN_PAUSE_MS		1000	/* a message sets the latch before */
 #define OUTCOME_TEXT		8192
 
 /* How long a caller waits for the worker's first word. */
@@ -86,98 +87,37 @@ static volatile sig_atomic_t terminated = false;
 
 /* ---- the caller's side ---- */
 
-/* Raises the outcome of a failed job as this session's own error. */
-static void
-raise_outcome(const Request *request, int64 job_id, const Outcome *outcome)
+struct JobWorker
 {
-	if (!outcome->ended)
-		ereport(ERROR,
-				(errcode(ERRCODE_ADMIN_SHUTDOWN),
-				 errmsg("the worker of job " INT64_FORMAT " for node %s:%d ended without a word",
-						job_id, request->node_host, request->node_port),
-				 errhint("See the server log. " CALL_AGAIN)));
-	if (outcome->sqlerrcode != 0)
-		ereport(ERROR,
-				(errcode(outcome->sqlerrcode),
-				 errmsg("%s", outcome->message),
-				 outcome->detail[0] ? errdetail("%s", outcome->detail) : 0,
-				 outcome->hint[0] ? errhint("%s", outcome->hint) : 0));
-}
+	const Request *request;
+	dsm_segment *seg;
+	shm_mq_handle *from;
+	BackgroundWorkerHandle *process;
+	TimestampTz start_deadline;
+	bool		started;
+	bool		gone;			/* the queue may still have its last words */
+	bool		late;			/* it has not started in time */
+	int64		job_id;			/* 0 until the job has its row */
+};
 
-/*
- * Passes on what the worker says.  Returns the job's id when it comes, 0 at the
- * end.  Where the worker fails before it has attached to the queue, the
- * postmaster starts it again and the queue does not end: so there is a deadline
- * for the beginning.
- */
-static int64
-listen_to_worker(shm_mq_handle *from, BackgroundWorkerHandle *handle,
-				 TimestampTz deadline)
-{
-	bool		started = false;
-	bool		ended = false;
-	pid_t		pid;
-
-	for (;;)
-	{
-		Size		len;
-		void	   *data;
-		char	   *text;
-
-		switch (shm_mq_receive(from, &len, &data, true))
-		{
-			case SHM_MQ_SUCCESS:
-				text = pnstrdup((char *) data + 1, len - 1);
-				if (*(char *) data == MESSAGE_JOB_ID)
-					return strtoll(text, NULL, 10);
-				ereport(NOTICE, (errmsg("%s", text)));
-				pfree(text);
-				break;
-			case SHM_MQ_DETACHED:
-				return 0;
-			case SHM_MQ_WOULD_BLOCK:
-				/* The queue may still have its last words. */
-				if (ended)
-					return 0;
-				if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
-					started = true;
-				else if (started)
-				{
-					ended = true;
-					continue;
-				}
-				if (GetCurrentTimestamp() >= deadline)
-					ereport(ERROR,
-							(errcode(ERRCODE_SYSTEM_ERROR),
-							 errmsg("the job's worker did not start within %d s", START_TIMEOUT_S),
-							 errhint("See the server log. Nothing was changed.")));
-				net_pause(1000);
-				break;
-		}
-	}
-}
-
-int64
-worker_run(const Request *request, bool wait)
+JobWorker *
+worker_start(const Request *request)
 {
 	StringInfoData buf;
-	dsm_segment *seg;
 	Segment    *segment;
 	Size		size;
 	shm_mq	   *mq;
-	shm_mq_handle *from;
 	BackgroundWorker worker;
-	BackgroundWorkerHandle *handle;
 	WorkerExtra extra;
-	volatile int64 job_id = 0;
-	MemoryContext context = CurrentMemoryContext;
+	JobWorker  *job = palloc0(sizeof(JobWorker));
 
 	initStringInfo(&buf);
 	request_send(&buf, request);
 
 	size = MAXALIGN(offsetof(Segment, request) + buf.len);
-	seg = dsm_create(size + QUEUE_SIZE, 0);
-	segment = dsm_segment_address(seg);
+	job->request = request;
+	job->seg = dsm_create(size + QUEUE_SIZE, 0);
+	segment = dsm_segment_address(job->seg);
 	memset(segment, 0, sizeof(Segment));
 	segment->request_len = buf.len;
 	segment->queue_offset = size;
@@ -190,53 +130,168 @@ worker_run(const Request *request, bool wait)
 			 request->node_host, request->node_port);
 	strlcpy(worker.bgw_type, "follow_primary", BGW_MAXLEN);
 	extra.database = MyDatabaseId;
-	extra.handle = dsm_segment_handle(seg);
+	extra.handle = dsm_segment_handle(job->seg);
 	memcpy(worker.bgw_extra, &extra, sizeof(extra));
 	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	if (!RegisterDynamicBackgroundWorker(&worker, &job->process))
+	{
+		dsm_detach(job->seg);
+		return NULL;
+	}
+
+	/* The handle makes the queue end if the worker never starts, or dies. */
+	job->from = shm_mq_attach(mq, job->seg, job->process);
+	job->start_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), START_TIMEOUT_S * 1000);
+	return job;
+}
+
+/* Is there something more to come, though not yet? */
+static bool
+is_going_on(JobWorker *job)
+{
+	pid_t		pid;
+
+	if (job->gone)
+		return false;
+	if (GetBackgroundWorkerPid(job->process, &pid) == BGWH_STARTED)
+		job->started = true;
+	else if (job->started)
+		job->gone = true;
+
+	/*
+	 * Where the worker fails before it has attached to the queue, the postmaster
+	 * starts it again and the queue does not end.
+	 */
+	job->late = job->job_id == 0 && GetCurrentTimestamp() >= job->start_deadline;
+	return !job->late;
+}
+
+bool
+worker_listen(JobWorker *job, const char *prefix)
+{
+	for (;;)
+	{
+		Size		len;
+		void	   *data;
+		char	   *text;
+
+		switch (shm_mq_receive(job->from, &len, &data, true))
+		{
+			case SHM_MQ_SUCCESS:
+				text = pnstrdup((char *) data + 1, len - 1);
+				if (*(char *) data == MESSAGE_JOB_ID)
+				{
+					job->job_id = strtoll(text, NULL, 10);
+					return true;
+				}
+				ereport(NOTICE, (errmsg("%s%s", prefix, text)));
+				pfree(text);
+				break;
+			case SHM_MQ_DETACHED:
+				return false;
+			case SHM_MQ_WOULD_BLOCK:
+				if (!is_going_on(job))
+					return false;
+				if (!job->gone)
+					return true;
+				break;
+		}
+	}
+}
+
+int64
+worker_job_id(const JobWorker *job)
+{
+	return job->job_id;
+}
+
+ErrorData *
+worker_error(const JobWorker *job)
+{
+	const Outcome *outcome = &((Segment *) dsm_segment_address(job->seg))->outcome;
+	ErrorData  *error;
+
+	if (outcome->ended && outcome->sqlerrcode == 0)
+		return NULL;
+	error = palloc0(sizeof(ErrorData));
+	error->elevel = ERROR;
+	if (job->late)
+	{
+		error->sqlerrcode = ERRCODE_SYSTEM_ERROR;
+		error->message = psprintf("the job's worker did not start within %d s", START_TIMEOUT_S);
+		error->hint = "See the server log. Nothing was changed.";
+		return error;
+	}
+	if (!outcome->ended)
+	{
+		error->sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+		error->message = psprintf("the worker of job " INT64_FORMAT " for node %s:%d ended without a word",
+								  job->job_id, job->request->node_host, job->request->node_port);
+		error->hint = "See the server log. " CALL_AGAIN;
+		return error;
+	}
+	error->sqlerrcode = outcome->sqlerrcode;
+	error->message = pstrdup(outcome->message);
+	error->detail = outcome->detail[0] ? pstrdup(outcome->detail) : NULL;
+	error->hint = outcome->hint[0] ? pstrdup(outcome->hint) : NULL;
+	return error;
+}
+
+void
+worker_forget(JobWorker *job)
+{
+	if (job->job_id == 0)
+		TerminateBackgroundWorker(job->process);
+	dsm_detach(job->seg);
+}
+
+int64
+worker_run(const Request *request, bool wait)
+{
+	JobWorker  *job = worker_start(request);
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *error = NULL;
+	int64		job_id;
+
+	if (job == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker is free for node %s:%d",
 						request->node_host, request->node_port),
 				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes),
 				 errhint("Wait for other jobs to end, or raise max_worker_processes. Nothing was changed.")));
-
-	/* The handle makes the queue end if the worker never starts, or dies. */
-	from = shm_mq_attach(mq, seg, handle);
 	PG_TRY();
 	{
-		job_id = listen_to_worker(from, handle,
-								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															  START_TIMEOUT_S * 1000));
-		if (job_id != 0 && wait)
+		while (job->job_id == 0 && worker_listen(job, ""))
+			if (job->job_id == 0)
+				net_pause(LISTEN_PAUSE_MS);
+		if (job->job_id != 0 && wait)
 		{
-			ereport(NOTICE, (errmsg("job " INT64_FORMAT " has begun", job_id)));
-			(void) listen_to_worker(from, handle, DT_NOEND);
+			ereport(NOTICE, (errmsg("job " INT64_FORMAT " has begun", job->job_id)));
+			while (worker_listen(job, ""))
+				net_pause(LISTEN_PAUSE_MS);
 		}
 	}
 	PG_CATCH();
 	{
 		/* A cancel ends the waiting, not the job: say so. */
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		if (job_id != 0)
+		if (job->job_id != 0)
 			error->hint = psprintf("Job " INT64_FORMAT " goes on; SELECT %s.follow_primary_cancel(" INT64_FORMAT ") ends it.",
-								   job_id, request->schema, job_id);
-		else
-			TerminateBackgroundWorker(handle);
-		dsm_detach(seg);
+								   job->job_id, request->schema, job->job_id);
+		worker_forget(job);
 		ReThrowError(error);
 	}
 	PG_END_TRY();
 
-	if (job_id == 0)
-		TerminateBackgroundWorker(handle);
+	job_id = job->job_id;
 	if (wait || job_id == 0)
-		raise_outcome(request, job_id, &segment->outcome);
-	dsm_detach(seg);
+		error = worker_error(job);
+	worker_forget(job);
+	if (error)
+		ThrowErrorData(error);
 	return job_id;
 }
 
