@@ -17,7 +17,7 @@ sub block
     return $block;
 }
 
-my $major = FollowPrimary::Node::pg_major();
+my $major = pg_major();
 plan(skip_all => 'the README is for PostgreSQL 13 and later') if $major < 13;
 
 # 2. SSH, as the servers' user, whose home this is; sshd says the same of the
@@ -95,10 +95,8 @@ sub follows
     my ($node, $method, %arguments) = @_;
     my $result = $new->try_sql('SET ROLE operator; ' . $new->follow_sql($node, %arguments), timeout => 300);
     ok($result->{ok}, $node->name . ' follows') or diag($result->{err});
-    is($new->safe_psql('SELECT method, state FROM follow_primary_job ORDER BY id DESC LIMIT 1'), "$method|succeeded", "by a $method");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($node);
-    is($node->safe_psql('SELECT sum(i) FROM t'), '500500', "and has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "by a $method");
+    has_rows_of($new, $node, $node->name);
     return;
 }
 follows($sibling, 'repoint');

@@ -22,22 +22,9 @@ $old->start;
 $old->safe_psql('INSERT INTO t SELECT generate_series(100001, 100100)');
 
 # All that a wrong call could have changed.
-sub state_of
-{
-    my ($node) = @_;
-    my $dir    = $node->pgdata;
-    my @files  = map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf PG_VERSION postmaster.pid),
-        $node->standby_files;
-    my $text = join "\n", map { -e $_ ? join ' ', $_, (stat _)[ 1, 7, 9 ] : "$_ is not there" } @files;
-
-    $text .= "\n" . join "\n", sort grep { !/\.log$/ } map { glob "$_/*" } $node->host->dir, $dir;
-    return $text . "\npid " . ($node->pid // 'none') . ' '
-        . ($node->running ? join '|', $node->in_recovery, map { $node->standby_setting($_) } qw(primary_conninfo primary_slot_name) : '');
-}
-
 sub state_of_all
 {
-    return join "\n", (map { state_of($_) } $old, $new, $sibling),
+    return join "\n", (map { $_->fingerprint } $old, $new, $sibling),
         $new->safe_psql('SELECT slot_name, slot_type, active FROM pg_replication_slots ORDER BY 1');
 }
 
@@ -75,7 +62,7 @@ sub is_refused
     my $sql  = $case{sql} // $on->follow_sql($node, %{ $case{with} // {} });
     if ($case{row})
     {
-        my $row = join ', ', map { "$_ = " . FollowPrimary::Node::quote($case{row}{$_}) } sort keys %{ $case{row} };
+        my $row = join ', ', map { "$_ = " . quote($case{row}{$_}) } sort keys %{ $case{row} };
         $sql = "BEGIN;\nUPDATE follow_primary_node SET $row WHERE host = '@{[ $node->address ]}';\n$sql";
     }
 
@@ -227,7 +214,7 @@ is_refused('the node is this server', for => $new, with => { primary_host => $ne
     is_refused('data of another major version',
         with     => { %elsewhere, node_pgdata => $other->pgdata },
         sqlstate => '0A000', message => qr/the node's data is of PostgreSQL 9, this/, detail => qr/Nothing was changed/, hint => qr/same major version/);
-    spew($other->pgdata . '/PG_VERSION', FollowPrimary::Node::pg_major() . "\n");
+    spew($other->pgdata . '/PG_VERSION', pg_major() . "\n");
     is_refused('data without a control file',
         with     => { %elsewhere, node_pgdata => $other->pgdata },
         sqlstate => '55000', message => qr/may belong to any cluster/, detail => qr/Nothing was changed/, hint => qr/method => 'basebackup'/);
@@ -301,7 +288,7 @@ my $r = $new->make_follow($old);
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});
 
 # What a DBA wrote into the node table goes where a dump goes, jobs do not.
-$new->safe_psql("UPDATE follow_primary_node SET restore_command = 'cp \"/a b/%f\" %p', stop_timeout = 7 WHERE host = '@{[ $old->address ]}' ");
+$new->set_row($old, restore_command => 'cp "/a b/%f" %p', stop_timeout => 7);
 my $rows = 'SELECT n::text FROM follow_primary_node n ORDER BY host, port';
 my $env  = { PGPASSFILE => $cluster->passfile };
 my $dump = run_ok([ $new->bin('pg_dump'), '-w', '-d', $new->connstr ], env => $env);

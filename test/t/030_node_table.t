@@ -15,7 +15,7 @@ sub shows($$@) { my ($ok, $text, @columns) = @_; $shown{$_} = 1 for @columns; re
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, archive => 1, auth => 'scram-sha-256');
 my ($old, $new) = $cluster->nodes;
 my ($dir, $data) = ($old->host->dir, $old->pgdata);
-my $bin = FollowPrimary::Node::bindir();
+my $bin = bindir();
 $old->safe_psql(q{CREATE ROLE streamer LOGIN REPLICATION PASSWORD 'streamer'; CREATE ROLE asker LOGIN SUPERUSER PASSWORD 'asker';
     CREATE DATABASE apart; CREATE TABLE t AS SELECT generate_series(1, 1000) AS i; DELETE FROM follow_primary_node});
 $old->wait_for_catchup($new);
@@ -23,7 +23,6 @@ $new->promote;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 $old->stop;
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
 # One setting a column; what the row leaves alone is set to what works.
 my %wrong = (
@@ -39,13 +38,6 @@ $new->set(map { ("follow_primary.$_" => $wrong{$_}) } keys %wrong);
 $new->reload;
 my $conf_of_new = slurp($new->pgdata . '/postgresql.conf');
 
-sub set_row
-{
-    my (%column) = @_;
-    $new->safe_psql('UPDATE follow_primary_node SET ' . join ', ',
-        map { "$_ = " . FollowPrimary::Node::quote($column{$_}) } sort keys %column);
-    return;
-}
 
 my $pgpass = "$dir/row's pgpass";
 spew($pgpass, "*:*:*:streamer:streamer\n*:*:*:asker:asker\n", 0600);
@@ -64,7 +56,7 @@ my %row = (
     restore_command => "cp @{[ $cluster->archive_dir ]}/%f %p", archive_dir => '', keep_old_data => 'always');
 mkdir "$data/row", 0700;
 my @columns = sort keys %row;
-my $quoted = join ', ', map { FollowPrimary::Node::quote($row{$_}) } @columns;
+my $quoted = join ', ', map { quote($row{$_}) } @columns;
 $new->safe_psql("INSERT INTO follow_primary_node (" . join(', ', @columns) . ") VALUES ($quoted)");
 
 # 1. Three jobs with nothing but the row: a rewind, a repoint, a copy.
@@ -72,7 +64,7 @@ sub call { return $new->try_sql("SELECT follow_primary('@{[ $old->address ]}', @
 my $log = $new->log_size;
 my $r = call(q{, when_down => 'rejoin'});
 ok($r->{ok}, 'a node follows by what its row says') or diag($r->{err});
-shows(job('method, state') eq 'rewind|succeeded', 'a server that is down was found, by SSH', qw(pgdata ssh_user ssh_port ssh_key_file node_bin_dir));
+shows($new->job('method, state') eq 'rewind|succeeded', 'a server that is down was found, by SSH', qw(pgdata ssh_user ssh_port ssh_key_file node_bin_dir));
 shows(slurp("$dir/known_hosts") =~ /(?:ssh|ecdsa)-\S+ AAAA/, 'its host key was taken in', qw(ssh_known_hosts_file ssh_host_key_checking));
 shows(-e "$dir/started", 'the start command was run', 'node_start_command');
 shows(-e "$data/row/standby.conf" && !-e "$data/wrong.conf", 'the settings are in their file', 'recovery_file');
@@ -87,33 +79,33 @@ shows(index($old->safe_psql('SHOW restore_command'), $row{restore_command}) >= 0
 $new->safe_psql('SELECT pg_switch_wal()');
 
 unlink "$dir/started";
-set_row(slot_name => 'another_slot', restore_command => '', archive_dir => $cluster->archive_dir);
+$new->set_row($old, slot_name => 'another_slot', restore_command => '', archive_dir => $cluster->archive_dir);
 $log = $old->log_size;
 $r = call('');
 ok($r->{ok}, 'it is repointed') or diag($r->{err});
-shows(job('method, state') eq 'repoint|succeeded' && -e "$dir/reloaded", 'the reload command was run', 'node_reload_command');
+shows($new->job('method, state') eq 'repoint|succeeded' && -e "$dir/reloaded", 'the reload command was run', 'node_reload_command');
 ok(!-e "$dir/started", 'the start command was not');
 shows(index($old->safe_psql('SHOW restore_command'), $cluster->archive_dir) >= 0, 'the restore_command is that of the archive', 'archive_dir');
 
 $r = call(q{, method => 'basebackup'});
 ok($r->{ok}, 'it gets a copy') or diag($r->{err});
 shows(-e "$dir/stopped", 'the stop command was run', 'node_stop_command');
-shows(-d "$data.follow_primary/old-" . job('id'), 'the replaced data is kept', 'keep_old_data');
+shows(-d "$data.follow_primary/old-" . $new->job('id'), 'the replaced data is kept', 'keep_old_data');
 is($old->safe_psql('SELECT count(*) FROM t'), '1000', 'it has the rows of the primary');
 
 # Who asked the node, and pg_rewind's source, are in the servers' logs.
-set_row(rewind_database => 'apart_from_all');
+$new->set_row($old, rewind_database => 'apart_from_all');
 $r = call(q{, method => 'rewind'});
 shows(!$r->{ok} && $r->{err} =~ /database "apart_from_all" does not exist/, 'the database is the one that is connected to', 'rewind_database') or diag($r->{err});
-set_row(rewind_database => 'apart', rewind_user => 'nobody_there');
+$new->set_row($old, rewind_database => 'apart', rewind_user => 'nobody_there');
 $r = call('');
 shows(!$r->{ok} && $r->{err} =~ /role "nobody_there"/, 'as the role', 'rewind_user') or diag($r->{err});
-set_row(rewind_user => 'asker', config_file => $new->pgdata . '/postgresql.conf');
+$new->set_row($old, rewind_user => 'asker', config_file => $new->pgdata . '/postgresql.conf');
 $old->stop;
 $r = call(q{, when_down => 'rejoin'});
 shows(!$r->{ok} && $r->{err} =~ /\Q@{[ $new->pgdata ]}\E/, 'with the configuration file', 'config_file') or diag($r->{err});
 is(slurp($new->pgdata . '/postgresql.conf'), $conf_of_new, "which is another server's, and is left alone");
-set_row(config_file => undef);
+$new->set_row($old, config_file => undef);
 $old->start;
 $old->wait_for_streaming($new);
 
@@ -121,22 +113,22 @@ $old->wait_for_streaming($new);
 sub bites
 {
     my ($column, $text, $arguments, %columns) = @_;
-    set_row($column => 1, %columns);
+    $new->set_row($old, $column => 1, %columns);
     my $from = time;
     my $result = call($arguments);
     my $took = time - $from;
     shows(!$result->{ok} && $result->{err} =~ $text && $took < 30, "$column ends the job", $column)
         or diag("after $took s: $result->{err}");
-    set_row($column => undef, map { $_ => $row{$_} } keys %columns);
+    $new->set_row($old, $column => undef, map { $_ => $row{$_} } keys %columns);
     return;
 }
 $old->host->ssh_freeze;
 bites('connect_timeout', qr/did not end within 1/, '');
 $old->host->ssh_thaw;
 bites('stop_timeout', qr/did not stop in time/, q{, method => 'rewind'}, node_stop_command => 'true');
-my $slow = FollowPrimary::Node::bindir_with(scratch_dir('slow'), 'pg_basebackup', "exec sleep 60\n");
+my $slow = bindir_with(scratch_dir('slow'), 'pg_basebackup', "exec sleep 60\n");
 bites('progress_timeout', qr/no progress/, q{, method => 'basebackup'}, node_bin_dir => $slow);
-set_row(slot_name => 'third_slot');
+$new->set_row($old, slot_name => 'third_slot');
 my $hba = slurp($new->pgdata . '/pg_hba.conf');
 spew($new->pgdata . '/pg_hba.conf', "host replication streamer all reject\n$hba");
 $new->reload;
@@ -148,17 +140,17 @@ bites('start_timeout', qr/did not start in time/, q{, method => 'rewind'}, node_
 # 3. pgpool: that of another test is attached to; here its absence is told.
 my $port = free_port($new->address);
 spew("$dir/pcppass", "*:*:somebody:secret\n*:*:operator:secret\n", 0600);
-set_row(node_id => 3, pcp_host => $new->address, pcp_port => $port, pcp_user => 'stranger', pcp_pass_file => "$dir/pcppass",
+$new->set_row($old, node_id => 3, pcp_host => $new->address, pcp_port => $port, pcp_user => 'stranger', pcp_pass_file => "$dir/pcppass",
     verify_timeout => 2);
 $r = call(q{, when_down => 'rejoin'});
 shows(!$r->{ok} && $r->{err} =~ m{no password for PCP user "stranger" in file "\Q$dir\E/pcppass"}, 'no password for this user in this file', 'pcp_user', 'pcp_pass_file')
     or diag($r->{err});
-set_row(pcp_user => 'operator');
+$new->set_row($old, pcp_user => 'operator');
 $r = call(q{, when_down => 'rejoin'});
 shows(!$r->{ok} && $r->{err} =~ /pgpool's control port at "\Q@{[ $new->address ]}\E" port $port/, 'no pgpool at this host and port', 'pcp_host', 'pcp_port')
     or diag($r->{err});
-shows(job('node_id') eq '3', 'which is asked for this node', 'node_id');
-set_row(map { $_ => undef } qw(node_id pcp_host pcp_port pcp_user pcp_pass_file verify_timeout));
+shows($new->job('node_id') eq '3', 'which is asked for this node', 'node_id');
+$new->set_row($old, map { $_ => undef } qw(node_id pcp_host pcp_port pcp_user pcp_pass_file verify_timeout));
 $r = call('');
 ok($r->{ok}, 'without all that it follows') or diag($r->{err});
 
@@ -176,7 +168,7 @@ my %refused = (
     (map { $_ => 'relative' } qw(ssh_key_file ssh_known_hosts_file node_bin_dir passfile archive_dir pcp_pass_file)),
     (map { $_ => '' } qw(replication_user rewind_user rewind_database recovery_file pcp_user)),
     (map { $_ => 0 } qw(ssh_port pcp_port connect_timeout stop_timeout start_timeout verify_timeout progress_timeout)));
-my @taken = grep { $new->try_sql("UPDATE follow_primary_node SET $_ = " . FollowPrimary::Node::quote($refused{$_}))->{sqlstate} ne '23514' } sort keys %refused;
+my @taken = grep { $new->try_sql("UPDATE follow_primary_node SET $_ = " . quote($refused{$_}))->{sqlstate} ne '23514' } sort keys %refused;
 is("@taken", '', 'a value that makes no sense is refused when it is written');
 is(join(' ', grep { !defined $refused{$_} && $_ ne 'copy_in_place' } @all), '', 'in every column');
 

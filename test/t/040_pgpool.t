@@ -12,13 +12,6 @@ my @node = $cluster->nodes;
 my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
 $pgpool->start;
 
-sub job
-{
-    my ($primary, $node, $columns) = @_;
-    return $primary->safe_psql("SELECT $columns FROM follow_primary_job
-        WHERE node_host = '@{[ $node->address ]}' ORDER BY id DESC LIMIT 1");
-}
-
 # Until pgpool shows the nodes up; what the jobs did is told when it does not.
 sub all_up
 {
@@ -37,8 +30,8 @@ sub follows_now
     my ($code, undef, $err) = $pgpool->psql("INSERT INTO t VALUES (-$n)");
     is($code, 0, "$what: pgpool takes a write") or diag($err);
     ok($node->poll_query_until("SELECT count(*) FROM t WHERE i = -$n", 1, 20), "$what: it arrives");
-    is($node->safe_psql('SELECT sender_host, slot_name, received_tli FROM pg_stat_wal_receiver'),
-        join('|', $primary->address, $node->slot_name, $primary->timeline), "$what: from the new primary, through its slot");
+    streams_from($primary, $node, $what);
+    is($node->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $primary->address, "$what: from the new primary");
     return;
 }
 
@@ -52,7 +45,7 @@ $pgpool->wait_for_primary(1, 30);
 all_up($node[1], 2);
 is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool fails over, and has the sibling back');
 follows_now(@node[ 1, 2 ], 'the sibling');
-is(job(@node[ 1, 2 ], 'state, method, node_id, primary_host, primary_port'),
+is($node[1]->job('state, method, node_id, primary_host, primary_port', node => $node[2]),
     join('|', 'succeeded', 'repoint', 2, $node[1]->address, $node[1]->port), "the job's row tells what pgpool asked for");
 ok($node[1]->poll_query_until("SELECT state FROM follow_primary_job WHERE node_host = '@{[ $node[0]->address ]}'",
     'skipped', 20), 'pgpool asked for the crashed node too, which was skipped');
@@ -68,12 +61,12 @@ follows_now(@node[ 1, 0 ], 'the crashed node');
 # whatever a call does to it would show.
 $node[2]->kill9;
 $pgpool->wait_for_status(2 => 'down', 20);
-my $slots = $node[1]->safe_psql('SELECT array_agg(slot_name ORDER BY slot_name) FROM pg_replication_slots');
+my $slots = $node[1]->slots;
 my $untouched = sub {
     my ($what) = @_;
     ok(!$node[2]->running && $node[2]->controldata('Database cluster state') eq 'in archive recovery'
         && !-e $node[2]->pgdata . '.follow_primary', "$what: the node is untouched");
-    is($node[1]->safe_psql('SELECT array_agg(slot_name ORDER BY slot_name) FROM pg_replication_slots'), $slots,
+    is($node[1]->slots, $slots,
         "$what: so are the slots");
     return;
 };
@@ -82,7 +75,7 @@ $r = $node[1]->make_follow($node[2], when_down => 'rejoin', node_id => 7);
 is($r->{sqlstate}, '22023', 'a node id that pgpool does not have is refused');
 like($r->{message}, qr/pgpool at 127\.0\.0\.1:\d+ has no node 7/, 'the message names it');
 is($r->{detail}, 'It has 3 nodes, numbered from 0.', 'the detail says which there are');
-is(job(@node[ 1, 2 ], 'state, step, error_code'), 'failed|survey|22023', "the job's row too");
+is($node[1]->job('state, step, error_code', node => $node[2]), 'failed|survey|22023', "the job's row too");
 $untouched->('no such node id');
 
 $r = $node[1]->make_follow($node[2], when_down => 'rejoin', node_id => 0);
@@ -99,7 +92,7 @@ is($r->{sqlstate}, '28P01', 'a wrong password for the control port is an error a
 like($r->{message}, qr/at step attach: pgpool at /, 'the message says whose, and when');
 like($r->{hint}, qr/The node follows this server; calling follow_primary\(\) again only attaches it/, 'the hint what is done, and what not');
 unlike($r->{err}, qr/wrong\b(?!_pcppass)/, 'the password is not shown');
-is(job(@node[ 1, 2 ], 'state, step, error_code'), 'failed|attach|28P01', "the job's row tells it");
+is($node[1]->job('state, step, error_code', node => $node[2]), 'failed|attach|28P01', "the job's row tells it");
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:down', 'pgpool knows nothing of it');
 follows_now(@node[ 1, 2 ], 'the node itself');
 
@@ -113,7 +106,7 @@ like($r->{message}, qr/at step attach: .*"127\.0\.0\.1" port $closed/, 'the mess
 like($r->{hint}, qr/The node follows this server/, 'the hint says what is done');
 $r = $node[1]->make_follow($node[2], node_id => 2);
 ok($r->{ok}, 'the same call with pgpool answering succeeds') or diag($r->{err});
-is(job(@node[ 1, 2 ], 'state, method'), 'succeeded|none', 'nothing else was left to do');
+is($node[1]->job('state, method', node => $node[2]), 'succeeded|none', 'nothing else was left to do');
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has the node up');
 
 # 6. pgpool calls with %d = %m when the new primary fails in its turn.
@@ -135,7 +128,7 @@ SKIP:
     follows_now(@node[ 2, 1 ], 'the former primary');
     follows_now(@node[ 2, 0 ], 'the sibling');
     # It may have received more of what the former primary goes on to write.
-    like(job(@node[ 2, 0 ], 'state, method'), qr/^succeeded\|(repoint|rewind)$/, 'the sibling was repointed, or rewound');
+    like($node[2]->job('state, method', node => $node[0]), qr/^succeeded\|(repoint|rewind)$/, 'the sibling was repointed, or rewound');
 }
 
 done_testing();

@@ -25,7 +25,7 @@ is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and two standbys, an
 # 1. Nothing is promoted: pgpool only believes so, and names a standby as the
 # new primary.
 my $size = length $pgpool->log_content;
-my $slots = $node[0]->safe_psql('SELECT array_agg(slot_name ORDER BY slot_name) FROM pg_replication_slots');
+my $slots = $node[0]->slots;
 my $started = $node[0]->safe_psql('SELECT pg_postmaster_start_time()');
 my ($code, $out, $err) = $pgpool->pcp('pcp_promote_node', '-n', 1);
 is($code, 0, 'pcp_promote_node without -s') or diag($out, $err);
@@ -36,7 +36,7 @@ is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:down', 'pgpool takes a
 ok($node[1]->in_recovery && !$node[0]->in_recovery, 'which it is not');
 is($node[0]->safe_psql('SELECT count(*) FROM follow_primary_job'), 0, 'no job has begun');
 is($node[0]->safe_psql('SELECT pg_postmaster_start_time()'), $started, 'the primary was not touched');
-is($node[0]->safe_psql('SELECT array_agg(slot_name ORDER BY slot_name) FROM pg_replication_slots'), $slots, 'nor its slots');
+is($node[0]->slots, $slots, 'nor its slots');
 for my $id (0, 2)
 {
     ($code, $out, $err) = $pgpool->pcp('pcp_attach_node', '-n', $id);

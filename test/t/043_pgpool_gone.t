@@ -11,13 +11,6 @@ my @node = $cluster->nodes;
 my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
 $pgpool->start;
 
-sub job
-{
-    my ($primary, $node, $columns) = @_;
-    return $primary->safe_psql("SELECT $columns FROM follow_primary_job
-        WHERE node_host = '@{[ $node->address ]}' ORDER BY id DESC LIMIT 1");
-}
-
 is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and two standbys, and so it is');
 
 # 1. pgpool is restarted while the sibling's job runs.
@@ -30,7 +23,7 @@ ok($node[1]->poll_query_until(q{SELECT state FROM follow_primary_step WHERE step
     'the job is to attach the node, and pgpool is not there');
 $pgpool->start;
 is($pgpool->untruths($node[1], $node[0]), '', 'when pgpool is back the node is attached');
-is(job(@node[ 1, 2 ], 'state, method'), 'succeeded|repoint', 'the job has succeeded');
+is($node[1]->job('state, method', node => $node[2]), 'succeeded|repoint', 'the job has succeeded');
 
 # 2. pgpool's control process takes connections and says nothing.
 my @pcp = grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /\bPCP\b/i } process_tree($pgpool->pid);
@@ -45,7 +38,7 @@ ok(!-e $node[0]->pgdata . '.follow_primary/mark', 'nothing says any more that th
 is($node[1]->safe_psql(q{SELECT string_agg(step, ' ') FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job)
     AND (step = 'survey' AND finished_at - started_at > '5 s' OR step = 'attach' AND finished_at - started_at > '8 s')}),
     '', 'in bounded time');
-is(job(@node[ 1, 0 ], 'state, step, error_code'), 'failed|attach|08001', "the job's row tells it");
+is($node[1]->job('state, step, error_code', node => $node[0]), 'failed|attach|08001', "the job's row tells it");
 is($node[0]->safe_psql('SELECT status, sender_host, slot_name FROM pg_stat_wal_receiver'),
     join('|', 'streaming', $node[1]->address, $node[0]->slot_name), 'the node follows');
 
@@ -64,14 +57,14 @@ kill 'CONT', @pcp;
 is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool knows nothing of it');
 $r = $node[1]->make_follow($node[0], node_id => 0);
 ok($r->{ok}, 'the next call') or diag($r->{err});
-is(job(@node[ 1, 0 ], 'state, method'), 'succeeded|none', 'only attaches it');
+is($node[1]->job('state, method', node => $node[0]), 'succeeded|none', 'only attaches it');
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 
 # 3. The new primary dies while its job runs: pgpool has no node left.
 $node[0]->hold_step('attach');
 $node[1]->kill9;
 $node[0]->wait_held(1, 60);
-my $held = job(@node[ 0, 2 ], 'id');
+my $held = $node[0]->job('id', node => $node[2]);
 $node[0]->kill9;
 # It lets no client in then; its control port tells.
 wait_until('pgpool has no node left', sub {

@@ -8,7 +8,7 @@ use FollowPrimary::Test;
 
 use IO::Socket::INET;
 
-my $bindir = FollowPrimary::Node::bindir();
+my $bindir = bindir();
 my ($setup) = grep { -x } map { "$_/pgpool_setup" } '/usr/sbin', '/usr/bin', split /:/, $ENV{PATH};
 plan(skip_all => 'no pgpool_setup') if !defined $setup;
 chomp(my $sharedir = run_ok([ "$bindir/pg_config", '--sharedir' ]));
@@ -121,7 +121,7 @@ for my $id (0, 2)
     ok($r->{ok}, "node $id follows through a slot of its own") or diag($r->{err});
 }
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
-is($node[1]->safe_psql('SELECT string_agg(slot_name, \' \' ORDER BY slot_name) FROM pg_replication_slots'), 'server0 server2',
+is($node[1]->slots, 'server0 server2',
     'no other slot is left on the primary');
 
 # 3. Unattended, the crashed node included: the command says rejoin.

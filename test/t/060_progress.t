@@ -19,9 +19,6 @@ ok($r->{ok}, 'a sibling follows') or diag($r->{err});
 $new->safe_psql("CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 60000) i");
 $new->wait_for_catchup($sibling);
 
-sub job { my ($id, $columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job WHERE id = $id") }
-sub last_job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-sub slots { return $new->safe_psql('SELECT string_agg(slot_name, $$ $$ ORDER BY slot_name) FROM pg_replication_slots') }
 
 # Every file of a data directory and beside it: name, size, mode, time.
 sub listing
@@ -44,7 +41,7 @@ sub copying
 }
 
 # Before PostgreSQL 13 only pg_basebackup tells how far it is, once a second.
-my $tells = FollowPrimary::Node::pg_major() >= 13;
+my $tells = pg_major() >= 13;
 my $copies = $tells ? 'bytes_done > 0 AND bytes_total > bytes_done' : "step = 'copy'";
 
 # Waits until the newest job of each node copies and shows how far it is; its
@@ -91,23 +88,12 @@ sub state_is
 {
     my ($id, $state, $what) = @_;
     ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", $state, 60), $what)
-        or diag(job($id, '*'));
+        or diag($new->job('*', id => $id));
     return;
 }
 
-# The scripts' shells and what they run, also when their sshd has gone: then
-# they are our own children.
-sub remote_processes
-{
-    my %left;
-    for my $pid (our_processes())
-    {
-        my $command = eval { slurp("/proc/$pid/cmdline") } // next;
-        $command =~ tr/\0/ /;
-        $left{$pid} = $command if $command =~ m{/pg_basebackup |^/bin/sh -s follow_primary $};
-    }
-    return %left;
-}
+# The scripts' shells and what they run.
+sub remote_processes { return our_commands(qr{/pg_basebackup |^/bin/sh -s follow_primary $}) }
 
 sub nothing_runs
 {
@@ -121,7 +107,7 @@ sub nothing_runs
 my $before = listing($old);
 my $sibling_before = listing($sibling, 1);
 my $tables = 'SELECT (SELECT count(*) FROM follow_primary_job), (SELECT count(*) FROM follow_primary_step)';
-my ($rows, $slots) = ($new->safe_psql($tables), slots());
+my ($rows, $slots) = ($new->safe_psql($tables), $new->slots);
 for my $method (qw(auto rewind basebackup))
 {
     $r = $new->make_follow($old, function => 'follow_primary_plan', method => $method, when_down => 'rejoin');
@@ -134,15 +120,15 @@ for my $method (qw(auto rewind basebackup))
 is(listing($old), $before, 'no file has changed on the node that is down');
 is(listing($sibling, 1), $sibling_before, 'none has come or gone on the running one');
 is($new->safe_psql($tables), $rows, 'no job was recorded');
-is(slots(), $slots, 'no slot was made');
+is($new->slots, $slots, 'no slot was made');
 
 # 2. A caller who waits, and what others see.
 my $caller = $new->psql_start($new->follow_sql($old, when_down => 'rejoin', method => 'basebackup'));
 my @held = hold_copy($old);
-my $id = last_job('id');
+my $id = $new->job('id');
 like($new->safe_psql("SELECT string_agg(step || ' ' || state, ', ' ORDER BY seq) FROM follow_primary_step WHERE job_id = $id"),
     qr/^survey succeeded, plan succeeded, (\w+ succeeded, )+copy running$/, 'the steps are there as they come');
-is(job($id, "state, step, method, worker_pid > 0, finished_at"), 'running|copy|basebackup|t|', "so is the job's row");
+is($new->job("state, step, method, worker_pid > 0, finished_at", id => $id), 'running|copy|basebackup|t|', "so is the job's row");
 my $far = $tells ? "percent > 0 AND percent < 100, elapsed > '0', rate IS NOT NULL, eta >= '0'" : "percent IS NULL OR percent < 100, elapsed > '0', true, true";
 is($new->safe_psql("SELECT state, step, $far
     FROM follow_primary_progress WHERE id = $id"), 'running|copy|t|t|t|t', 'follow_primary_progress tells how far it is');
@@ -163,13 +149,13 @@ is($new->safe_psql("SELECT pg_relation_size('swept')"), 0, 'nor by the copy: it 
     or diag($new->safe_psql('SELECT pid, backend_type, backend_xmin, query FROM pg_stat_activity'));
 
 # 3. A second call for the same node.
-my ($since, $pid) = split /\|/, job($id, 'started_at, worker_pid');
+my ($since, $pid) = split /\|/, $new->job('started_at, worker_pid', id => $id);
 $r = $new->make_follow($old, when_down => 'rejoin');
 is($r->{sqlstate}, '55006', 'a second call for the node is refused');
 is($r->{detail}, "Job $id has it since $since, in process $pid.", 'it is told who has it, and since when');
 like($r->{hint}, qr/follow_primary_wait\($id\).*follow_primary_cancel\($id\)/, 'and what can be done');
-is(last_job('state, error_code'), 'failed|55006', "the second job's row says so");
-is(job($id, 'state'), 'running', 'the first goes on');
+is($new->job('state, error_code'), 'failed|55006', "the second job's row says so");
+is($new->job('state', id => $id), 'running', 'the first goes on');
 
 # 4. Waiting, from outside.
 is($new->safe_psql("SELECT follow_primary_wait($id, '0.2 s')"), 'running', 'follow_primary_wait ends with its timeout');
@@ -193,19 +179,19 @@ $new->safe_psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity
 is($caller->wait(10), 3, 'the waiting call is cancelled');
 like($caller->err, qr/ERROR:  canceling statement due to user request\nHINT:  Job $id goes on; .*follow_primary_cancel\($id\)/,
     'it says that the job goes on') or diag($caller->err);
-is(job($id, 'state, step'), 'running|copy', 'which it does');
+is($new->job('state, step', id => $id), 'running|copy', 'which it does');
 
 # 6. The job is cancelled.
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 't', 'the job can be cancelled');
 kill 'CONT', @held;
 state_is($id, 'cancelled', 'its row says cancelled');
-is(job($id, 'error_code, finished_at IS NOT NULL'), '57014|t', 'with the SQLSTATE of it');
+is($new->job('error_code, finished_at IS NOT NULL', id => $id), '57014|t', 'with the SQLSTATE of it');
 is($new->safe_psql("SELECT step FROM follow_primary_step WHERE job_id = $id AND state = 'cancelled'"), 'copy', 'in the step that ran');
 is($waiter->wait(10), 0, 'who waited for it is told');
 is($waiter->out, "running\ncancelled\nrunning\n", 'the state, even where the snapshot is older');
 is(join('', map { $_->wait(10); $_->out } @plain), "cancelled\ncancelled|1000\n", 'so are the others, and what else they asked for is right');
 nothing_runs('no process of it is left on the node');
-is(slots(), $slots, 'its slot is gone');
+is($new->slots, $slots, 'its slot is gone');
 ok(!-e $old->pgdata . '.follow_primary/new', 'so is what was copied');
 (my $now = listing($old)) =~ s/^\Q@{[ $old->pgdata ]}\E\.follow_primary.*\n?//mg;
 chomp $now;
@@ -216,7 +202,7 @@ is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'a job that has en
 $caller = $new->psql_start("SET statement_timeout = '4s'; "
     . $new->follow_sql($old, when_down => 'rejoin', method => 'basebackup'));
 @held = hold_copy($old);
-$id = last_job('id');
+$id = $new->job('id');
 is($caller->wait(20), 3, 'statement_timeout ends the waiting');
 like($caller->err, qr/canceling statement due to statement timeout\nHINT:  Job $id goes on/, 'which is said, too');
 kill 'CONT', @held;
@@ -228,10 +214,10 @@ is($new->safe_psql("SELECT state, percent FROM follow_primary_progress WHERE id 
 $id = (split /\n/, $new->safe_psql('BEGIN; '
     . $new->follow_sql($old, method => 'basebackup', wait => 'false') . '; ROLLBACK'))[0];
 hold_copy($old);
-is(job($id, 'state'), 'running', "a rollback of the caller's is no end of a job that was not waited for");
-$new->safe_psql('SELECT pg_terminate_backend(' . job($id, 'worker_pid') . ')');
+is($new->job('state', id => $id), 'running', "a rollback of the caller's is no end of a job that was not waited for");
+$new->safe_psql('SELECT pg_terminate_backend(' . $new->job('worker_pid', id => $id) . ')');
 state_is($id, 'interrupted', "a terminated worker's row says interrupted");
-is(job($id, "error_code, error LIKE '%terminated%', hint <> ''"), '57P01|t|t', 'and why, and what to do');
+is($new->job("error_code, error LIKE '%terminated%', hint <> ''", id => $id), '57P01|t|t', 'and why, and what to do');
 nothing_runs('nothing of it is left on the node');
 ok($old->in_recovery, 'whose server goes on');
 is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE temporary"), 0, 'nor a slot on the primary');
@@ -240,14 +226,14 @@ is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE temporary"),
 $id = start($old);
 hold_copy($old);
 cmp_ok(scalar(() = remote_processes()), '>=', 4, 'there are processes on the node');
-my $worker = job($id, 'worker_pid');
+my $worker = $new->job('worker_pid', id => $id);
 my $offset = $new->log_size;
 kill 'KILL', $worker;
 $new->wait_for_log(qr/database system is ready to accept connections/, $offset, 30);
 ok($new->poll_query_until("SELECT state FROM follow_primary_progress WHERE id = $id", 'interrupted', 20),
     "a killed worker's job is shown as interrupted");
 state_is($id, 'interrupted', 'and its row says so, for the server that starts again writes it');
-is(job($id, "error_code, finished_at IS NOT NULL, (SELECT s.state FROM follow_primary_step s WHERE s.job_id = $id ORDER BY seq DESC LIMIT 1)"),
+is($new->job("error_code, finished_at IS NOT NULL, (SELECT s.state FROM follow_primary_step s WHERE s.job_id = $id ORDER BY seq DESC LIMIT 1)", id => $id),
     '57P01|t|interrupted', 'as does its last step');
 $new->wait_for_catchup($sibling);
 is($sibling->safe_psql("SELECT state FROM follow_primary_progress WHERE id = $id"), 'interrupted', 'on a standby, too');

@@ -12,7 +12,6 @@ my $slot = $node->slot_name;
 
 sub slots { return $primary->safe_psql(q{SELECT string_agg(slot_name || ' ' || slot_type || ' ' || active, ', ' ORDER BY slot_name)
     FROM pg_replication_slots}) }
-sub slot_step { return $primary->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'slot' ORDER BY job_id DESC LIMIT 1}) }
 sub free_slot
 {
     $node->stop('fast');
@@ -23,23 +22,23 @@ sub free_slot
 my $r = $primary->make_follow($node);
 ok($r->{ok}, 'a node without a slot') or diag($r->{err});
 is(slots(), "$slot physical true", 'has one now, and uses it');
-is(slot_step(), "$slot, made", 'as the step says');
+is($primary->step('slot'), "$slot, made", 'as the step says');
 
 free_slot();
 $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'a node with a slot') or diag($r->{err});
-is(slot_step(), "$slot, which was there", 'keeps it');
+is($primary->step('slot'), "$slot, which was there", 'keeps it');
 
 # One that holds back no WAL.
 free_slot();
 $primary->safe_psql("SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_physical_replication_slot('$slot')");
 $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'a node whose slot reserves nothing') or diag($r->{err});
-is(slot_step(), "$slot, made", 'gets it anew');
+is($primary->step('slot'), "$slot, made", 'gets it anew');
 
 SKIP:
 {
-    skip 'before PostgreSQL 13 a slot never loses WAL', 3 if FollowPrimary::Node::pg_major() < 13;
+    skip 'before PostgreSQL 13 a slot never loses WAL', 3 if pg_major() < 13;
     free_slot();
     $primary->set(max_slot_wal_keep_size => '1MB');
     $primary->reload;
@@ -54,7 +53,7 @@ SKIP:
     $primary->reload;
     $r = $primary->make_follow($node, when_down => 'rejoin');
     ok($r->{ok}, 'its node follows again') or diag($r->{err});
-    is(slot_step(), "$slot, made", 'through one made anew');
+    is($primary->step('slot'), "$slot, made", 'through one made anew');
 }
 
 # Others' slots.
@@ -79,15 +78,14 @@ my @stopped = process_tree($other->pid);
 kill 'STOP', @stopped;
 $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'a slot whose client does not answer is taken') or diag($r->{err});
-is(slot_step(), "$slot, which was there", 'as it is');
+is($primary->step('slot'), "$slot, which was there", 'as it is');
 isnt($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'its sender is another now');
 kill 'CONT', @stopped;
 $other->set_standby(primary_slot_name => '');
 $other->wait_for_streaming($primary);
 
 # A job that fails: its own slot goes, one that was there stays.
-$primary->safe_psql('CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE \'trouble\'; END$$;
-    CREATE TRIGGER trouble BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step IN (\'repoint\', \'stop\')) EXECUTE FUNCTION trouble()');
+$primary->fail_steps('repoint', 'stop');
 my $before = slots();
 $r = $primary->make_follow($other, method => 'repoint');
 ok(!$r->{ok}, 'a job fails after it has made its slot');
@@ -102,8 +100,9 @@ is(slots(), $before, 'the slot stays');
 # that is started afterwards does.
 my $others = $other->slot_name;
 my $has_slot = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$others'";
-$primary->safe_psql("DROP TRIGGER trouble ON follow_primary_step; SELECT pg_drop_replication_slot('$others')");
-$primary->hold_step(FollowPrimary::Node::reloads('primary_conninfo') ? 'repoint' : 'stop');
+$primary->fail_steps;
+$primary->safe_psql("SELECT pg_drop_replication_slot('$others')");
+$primary->hold_step(reloads('primary_conninfo') ? 'repoint' : 'stop');
 my $id = $primary->safe_psql($primary->follow_sql($other, method => 'repoint', wait => 'false'));
 $primary->wait_held(1);
 is($primary->safe_psql($has_slot), 1, 'a job has made a slot');

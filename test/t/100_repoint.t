@@ -16,7 +16,7 @@ my $keys = 'user=repl sslmode=disable keepalives_idle=7 passfile=' . $cluster->p
 $reader->safe_psql("ALTER SYSTEM SET work_mem = '5MB'");
 $reader->set_standby(primary_slot_name => $reader->slot_name, primary_conninfo =>
     "host=old.example hostaddr=@{[ $old->address ]} port=@{[ $old->port ]} application_name=the_reader $keys");
-my $reloads = FollowPrimary::Node::reloads('primary_conninfo');
+my $reloads = reloads('primary_conninfo');
 
 # And one whose settings need a restart to follow a new timeline.
 $pinned->set_standby(recovery_target_timeline => 'current');
@@ -34,12 +34,6 @@ sub settings_files
         my $file = $node->pgdata . "/$_";
         sprintf "%s %o\n%s", $_, (stat $file)[2] // 0, -e $file ? slurp($file) : '(none)'
     } 'postgresql.conf', 'postgresql.auto.conf', $node->standby_files;
-}
-
-sub last_job
-{
-    my ($what) = @_;
-    return $new->safe_psql("SELECT $what FROM follow_primary_job ORDER BY id DESC LIMIT 1");
 }
 
 sub steps
@@ -69,7 +63,7 @@ spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 
 # The same for good, while somebody reads.
-my $plan = $new->safe_psql($new->follow_sql($reader, function => 'follow_primary_plan'));
+my $plan = $new->plan_for($reader);
 my $how  = $reloads ? 'repoint' : 'stop configure start';
 like($plan, qr/^repoint\|.*\{lock,slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
 my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
@@ -90,7 +84,7 @@ if ($reloads)
     $pgbench->stop(signal => 'INT');
 }
 is($reader->pid == $pid, $reloads, 'the postmaster is the same, unless PostgreSQL needs a restart');
-is(last_job('method || state'), 'repointsucceeded', 'the job says so');
+is($new->job('method || state'), 'repointsucceeded', 'the job says so');
 is(steps(), "survey plan lock slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
@@ -106,14 +100,14 @@ my $auto = slurp($reader->pgdata . '/postgresql.auto.conf');
 unlike($auto, qr/primary_/, 'what would win in postgresql.auto.conf is gone');
 like($auto, qr/work_mem = '5MB'/, 'and nothing else of it');
 is($reader->safe_psql('SHOW work_mem'), '5MB', 'it is in force');
-is(() = slurp($reader->pgdata . '/postgresql.conf') =~ /^include_if_exists/mg, FollowPrimary::Node::pg_major() >= 12 ? 1 : 0, 'postgresql.conf has one include');
+is(() = slurp($reader->pgdata . '/postgresql.conf') =~ /^include_if_exists/mg, pg_major() >= 12 ? 1 : 0, 'postgresql.conf has one include');
 ok(!-e $reader->pgdata . '.follow_primary', 'nothing is left beside the data');
 $reader->restart;
 $reader->wait_for_streaming($new);
 pass('the settings outlive a restart');
 
 # A timeline that only a start reads.
-$plan = $new->safe_psql($new->follow_sql($pinned, function => 'follow_primary_plan'));
+$plan = $new->plan_for($pinned);
 like($plan, qr/^repoint\|.*\{lock,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
 $r = $new->make_follow($pinned);
 ok($r->{ok}, 'which works') or diag($r->{err});
@@ -130,7 +124,7 @@ for my $node ($reader, $pinned)
     $log   = $node->log_size;
     $r     = $new->make_follow($node);
     ok($r->{ok}, "$name: a second call succeeds");
-    is(last_job('method'), 'none', 'with nothing to do');
+    is($new->job('method'), 'none', 'with nothing to do');
     is(steps(), 'survey plan verify', 'but the proof');
     unlike($node->log_content($log), qr/SIGHUP/, 'its settings are not even reloaded');
     is($node->pid, $pid, 'nor is it restarted');

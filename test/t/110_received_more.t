@@ -51,25 +51,24 @@ ok($restarted->safe_psql("SELECT pg_last_wal_replay_lsn() <= '$fork' AND coalesc
 for my $case ([ $replayed, 'replayed' ], [ $stored, 'received' ], [ $restarted, 'received before a restart' ])
 {
     my ($node, $what) = @$case;
-    my $plan = $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan'));
+    my $plan = $new->plan_for($node);
     like($plan, qr/^rewind\|/, "more WAL $what: the plan is a rewind");
     my $r = $new->try_sql($new->follow_sql($node, function => 'follow_primary_plan', method => 'repoint'));
     like($r->{out}, qr/^refuse\|/, "$what: a repoint is refused even when it is asked for");
 
     $r = $new->make_follow($node);
     ok($r->{ok}, "$what: the node follows") or diag($r->{err});
-    is($new->safe_psql(q{SELECT method, fork_lsn, lost_transactions, lost_wal_bytes > 50000 FROM follow_primary_job ORDER BY id DESC LIMIT 1}),
+    is($new->job('method, fork_lsn, lost_transactions, lost_wal_bytes > 50000'),
         "rewind|$fork|2|t", "$what: by a rewind; the fork is known, what was lost is counted");
-    my $dir = $new->safe_psql(q{SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1});
-    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '1', '-s', $fork ]);
-    is(() = $dump =~ /COMMIT/g, 2, "$what: and can be read in the WAL that was saved");
+    my $dir = $new->job('lost_wal_dir');
+    is($node->commits_in($dir, 1, $fork), 2, "$what: and can be read in the WAL that was saved");
 
     $new->safe_psql("INSERT INTO t VALUES (3)");
     if ($node == $restarted)
     {
         # The proof was made by what it received; now let it show the rows.
         is($node->standby_setting('recovery_min_apply_delay'), '1h', "$what: its delay is its own affair");
-        like($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'verify' ORDER BY job_id DESC LIMIT 1}),
+        like($new->step('verify'),
             qr/received.*recovery_min_apply_delay/, "$what: the proof says what it could not show");
         $node->set_standby(recovery_min_apply_delay => undef);
     }

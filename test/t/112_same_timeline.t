@@ -34,12 +34,6 @@ $crashed->safe_psql('INSERT INTO t SELECT 2000');
 $crashed->kill9;
 $new->safe_psql('INSERT INTO t SELECT 2');
 
-sub plan_for
-{
-    my ($node, %arguments) = @_;
-    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
-}
-
 sub follows
 {
     my ($node, $what, $lost, $from) = @_;
@@ -48,18 +42,14 @@ sub follows
     ok($r->{ok}, "$what: it is made to follow") or diag($r->{err});
     is($new->safe_psql('SELECT method, fork_lsn, lost_transactions >= ' . $lost . ', lost_wal_bytes > 0 FROM follow_primary_job ORDER BY id DESC LIMIT 1'),
         "basebackup|$from|t|t", "$what: by a copy; what is lost is counted from the fork on");
-    my $dir = $new->safe_psql('SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1');
-    my (undef, $dump) = run_command([ $node->bin('pg_waldump'), '-p', $dir, '-t', '2', '-s', $from ]);
-    cmp_ok(scalar(() = $dump =~ /COMMIT/g), '>=', $lost, "$what: and saved");
-    $new->safe_psql('INSERT INTO t SELECT 0');
-    $new->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
-        "$what: it has the primary's rows, and no other");
+    my $dir = $new->job('lost_wal_dir');
+    cmp_ok($node->commits_in($dir, 2, $from), '>=', $lost, "$what: and saved");
+    has_rows_of($new, $node, $what);
     return;
 }
 
 # One that runs as a primary.
-like(plan_for($twin), qr/^basebackup\|.*promoted separately/, 'a primary: the plan says what it is');
+like($new->plan_for($twin), qr/^basebackup\|.*promoted separately/, 'a primary: the plan says what it is');
 my $r = $new->make_follow($twin, method => 'rewind');
 is($r->{sqlstate}, '55000', 'a primary: a rewind is refused, even when it is asked for');
 like($r->{message}, qr/promoted separately to the same timeline/, 'a primary: with the reason');
@@ -72,13 +62,13 @@ $twin->start;
 $twin->poll_query_until('SELECT status, received_tli FROM pg_stat_wal_receiver', 'streaming|2')
     or BAIL_OUT('PostgreSQL has become cleverer: the fork does not stream');
 is($new->safe_psql(q{SELECT state FROM pg_stat_replication}), 'streaming', 'a standby: pg_stat_replication shows nothing wrong');
-like(plan_for($twin), qr/^basebackup\|/, 'a standby: but the plan is neither none nor a repoint');
+like($new->plan_for($twin), qr/^basebackup\|/, 'a standby: but the plan is neither none nor a repoint');
 $r = $new->make_follow($twin, method => 'repoint');
 is($r->{sqlstate}, '55000', 'a standby: a repoint is refused');
 follows($twin, 'a standby', 2);
 
 # A crashed one, whose control file is still that of timeline 1.
-like(plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
+like($new->plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
 follows($crashed, 'down', 1);
 
 # A standby of one whose timeline only has the same number: their histories show
@@ -87,7 +77,7 @@ my $begin = (split ' ', history($early))[1];
 $new->safe_psql('CREATE TABLE more AS SELECT generate_series(1, 20000) AS i');
 is($new->safe_psql("SELECT pg_current_wal_flush_lsn() > '" . $follower->safe_psql('SELECT pg_last_wal_receive_lsn()') . "'"), 't',
     'a standby of one promoted earlier: its WAL is not longer');
-like(plan_for($follower), qr/^basebackup\|.*began elsewhere/, 'a standby of one promoted earlier: the plan is a copy, too');
+like($new->plan_for($follower), qr/^basebackup\|.*began elsewhere/, 'a standby of one promoted earlier: the plan is a copy, too');
 $r = $new->make_follow($follower, method => 'rewind');
 is($r->{sqlstate}, '55000', 'a standby of one promoted earlier: a rewind is refused') or diag($r->{err});
 # Killed before its control file knows of that timeline.
@@ -96,9 +86,9 @@ follows($follower, 'a standby of one promoted earlier', 1, $begin);
 
 # That one itself.
 isnt($begin, $fork, 'promoted earlier: its timeline 2 begins elsewhere');
-like(plan_for($early), qr/^basebackup\|/, 'promoted earlier: pg_rewind looks at the number alone, so the plan is a copy');
+like($new->plan_for($early), qr/^basebackup\|/, 'promoted earlier: pg_rewind looks at the number alone, so the plan is a copy');
 follows($early, 'promoted earlier', 1, $begin);
 
-is($new->safe_psql($new->follow_sql($_, function => 'follow_primary_plan')) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed, $follower, $early;
+is($new->plan_for($_) =~ /^none/, 1, $_->name . ' follows now') for $twin, $crashed, $follower, $early;
 
 done_testing();

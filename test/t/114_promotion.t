@@ -31,7 +31,7 @@ unlike($new->log_content($log), qr/checkpoint complete/, 'nor was it hurried');
 
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});
-is($new->safe_psql('SELECT method, lost_transactions FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'rewind|1', 'by a rewind');
+is($new->job('method, lost_transactions'), 'rewind|1', 'by a rewind');
 is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'that was none in name only');
 is($new->safe_psql($on_old_timeline), 'f', 'for which the control file had to show the new timeline');
 

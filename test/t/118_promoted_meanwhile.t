@@ -12,9 +12,7 @@ my ($old, $copied, $repointed, $rewound, $killed) = $cluster->nodes;
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $copied, $repointed, $rewound, $killed;
 
-sub last_job { return $_[0]->safe_psql("SELECT $_[1] FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-
-my $repoint = FollowPrimary::Node::reloads('primary_conninfo') ? 'repoint' : 'stop';
+my $repoint = reloads('primary_conninfo') ? 'repoint' : 'stop';
 for my $case ([ $repointed, 'repoint', $repoint ], [ $rewound, 'rewind', 'stop' ], [ $copied, 'basebackup', 'stop' ])
 {
     my ($node, $method, $step) = @$case;
@@ -29,7 +27,7 @@ for my $case ([ $repointed, 'repoint', $repoint ], [ $rewound, 'rewind', 'stop' 
     is($call->wait(60), 3, "$method: the call fails");
     like($call->err, qr/the node runs as a primary on timeline 2, above this server's 1: it may be the newer primary/,
         "$method: for the node has become a primary") or diag($call->err);
-    is(last_job($old, 'state, error_code, method, lost_wal_bytes'), 'failed|55000|refuse|', "$method: its row says so");
+    is($old->job('state, error_code, method, lost_wal_bytes'), 'failed|55000|refuse|', "$method: its row says so");
     is($node->pid, $pid, "$method: the node was not stopped");
     is($node->safe_psql('SELECT count(*), pg_is_in_recovery() FROM t'), '2|f', "$method: it has what was committed there");
     $node->restart;
@@ -46,7 +44,7 @@ $killed->safe_psql('INSERT INTO t SELECT 2');
 $killed->kill9;
 $old->release_step;
 is($call->wait(60), 0, 'promoted and killed: the copy that was asked for is made') or diag($call->err);
-is(last_job($old, 'state, method, lost_transactions, lost_wal_dir IS NOT NULL'), 'succeeded|basebackup|1|t', 'and what was committed is saved');
+is($old->job('state, method, lost_transactions, lost_wal_dir IS NOT NULL'), 'succeeded|basebackup|1|t', 'and what was committed is saved');
 
 # A job is interrupted before it could prove what it has brought, and takes no
 # mark away; its node becomes the primary, and is lost in its turn.
@@ -55,10 +53,10 @@ $lost->stop;
 $old->hold_step('verify');
 $call = $old->psql_start($old->follow_sql($lost, method => 'basebackup', when_down => 'rejoin'));
 $old->wait_held(1, 60);
-$old->safe_psql('SELECT pg_terminate_backend(worker_pid) FROM follow_primary_job ORDER BY id DESC LIMIT 1');
+$old->job('pg_terminate_backend(worker_pid)');
 $call->wait(60);
 $old->release_step;
-is(last_job($old, 'state'), 'interrupted', 'a job is interrupted after the swap');
+is($old->job('state'), 'interrupted', 'a job is interrupted after the swap');
 like(slurp($lost->pgdata . '.follow_primary/mark'), qr/^phase=ready$/m, 'its mark says that the data was brought');
 $lost->promote;
 my $r = $lost->make_follow($new);
@@ -71,10 +69,10 @@ $new->promote;
 
 $r = $new->make_follow($lost);
 ok($r->{ok}, 'it is lost, and the other promoted') or diag($r->{err});
-is(last_job($new, 'state, reason'), 'skipped|the node is down', 'it is down by itself now, and left alone');
+is($new->job('state, reason'), 'skipped|the node is down', 'it is down by itself now, and left alone');
 $r = $new->make_follow($lost, when_down => 'rejoin');
 ok($r->{ok}, 'it is asked back') or diag($r->{err});
-is(last_job($new, 'method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
+is($new->job('method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
 
 # Another job ends before it has moved anything, and the node's own data is used
 # again before the next call.
@@ -91,12 +89,12 @@ $new->release_step;
 isnt($call->wait(60), 0, 'a swap cannot begin');
 chmod $mode, $beside or die "chmod: $!";
 like(slurp($lost->pgdata . '.follow_primary/mark'), qr/^phase=swapping$/m, 'its mark says that it was about to');
-is(last_job($new, 'lost_transactions'), 1, 'what would have been lost is saved');
+is($new->job('lost_transactions'), 1, 'what would have been lost is saved');
 $lost->start;
 $lost->safe_psql('INSERT INTO t SELECT 5');
 $lost->stop;
 $r = $new->make_follow($lost, method => 'basebackup', when_down => 'rejoin');
 ok($r->{ok}, 'the next call replaces data that was used since') or diag($r->{err});
-is(last_job($new, 'lost_transactions'), 2, 'and saves what was written there, too');
+is($new->job('lost_transactions'), 2, 'and saves what was written there, too');
 
 done_testing();

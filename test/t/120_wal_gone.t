@@ -11,29 +11,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, slots => 0
     'follow_primary.verify_timeout' => '30s', 'follow_primary.restore_command' => '' });
 my ($old, $new, $served, $unserved, $stopped, $cut) = $cluster->nodes;
 my $archive = $cluster->archive_dir;
-my $reloads = FollowPrimary::Node::reloads('restore_command');
-
-sub plan_for
-{
-    my ($node, %arguments) = @_;
-    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
-}
-
-sub last_job
-{
-    my ($what) = @_;
-    return $new->safe_psql("SELECT $what FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
-
-sub has_the_rows
-{
-    my ($node, $what) = @_;
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
-        "$what: it has the primary's rows, and no other");
-    return;
-}
+my $reloads = reloads('restore_command');
 
 sub segments
 {
@@ -70,48 +48,48 @@ ok($new->safe_psql("SELECT ('x' || right('$oldest', 8))::bit(32)::int > ('x' || 
 
 # Nobody serves it: a copy, and said why. Nothing is tried that would hang.
 my $node = $unserved;
-like(plan_for($node), qr/^basebackup\|.*no longer on this server.*restore_command does not serve it/, 'an archive that does not serve it: the plan is a copy');
+like($new->plan_for($node), qr/^basebackup\|.*no longer on this server.*restore_command does not serve it/, 'an archive that does not serve it: the plan is a copy');
 my $r = $new->make_follow($node, method => 'repoint');
 is($r->{sqlstate}, '55000', 'a repoint is refused, for the node would wait for ever');
 like($r->{message}, qr/no longer on this server/, 'with the reason');
 $r = $new->make_follow($node);
 ok($r->{ok}, 'the copy is made') or diag($r->{err});
-is(last_job('method'), 'basebackup', 'and nothing else');
-has_the_rows($node, 'copied');
+is($new->job('method'), 'basebackup', 'and nothing else');
+has_rows_of($new, $node, 'copied');
 
 # The archive serves it, by a restore_command that the node is given with the
 # repoint: it goes on where it was. Before 14 that takes a restart.
 $node = $served;
 my $pid = $node->pid;
-$new->safe_psql("UPDATE follow_primary_node SET restore_command = '" . $cluster->restore_command . "' WHERE host = '" . $node->address . "'");
+$new->set_row($node, restore_command => $cluster->restore_command);
 my @before = glob $node->pgdata . '/*';
-like(plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a repoint');
+like($new->plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a repoint');
 is_deeply([ glob $node->pgdata . '/*' ], \@before, 'trying the archive leaves nothing behind');
 
 # Not all of it, though.
 my $next = $new->safe_psql("SELECT right(pg_walfile_name('$behind'), 16)");
 my $hole = sprintf '%s/00000001%08X%08X', $archive, hex(substr $next, 0, 8), hex(substr $next, 8) + 1;
 rename $hole, "$hole.away" or BAIL_OUT("rename $hole: $!");
-like(plan_for($node), qr/^basebackup\|.*does not serve it/, 'a hole in the archive: the plan is a copy');
+like($new->plan_for($node), qr/^basebackup\|.*does not serve it/, 'a hole in the archive: the plan is a copy');
 rename "$hole.away", $hole;
 $r = $new->make_follow($node);
 ok($r->{ok}, 'the node is repointed') or diag($r->{err});
-is(last_job('method'), 'repoint', 'and nothing else');
+is($new->job('method'), 'repoint', 'and nothing else');
 is($node->pid == $pid, $reloads, 'it was restarted only where PostgreSQL needs it');
-has_the_rows($node, 'from the archive');
+has_rows_of($new, $node, 'from the archive');
 
 # One that is down asks no otherwise: without its own restore_command, by ours.
 $node = $stopped;
-like(plan_for($node, when_down => 'rejoin'), qr/^rewind\|/, 'down, with an archive: it is started over');
+like($new->plan_for($node, when_down => 'rejoin'), qr/^rewind\|/, 'down, with an archive: it is started over');
 $r = $new->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'down, with an archive: it follows') or diag($r->{err});
-is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind' ORDER BY job_id DESC LIMIT 1}),
+is($new->step('rewind'),
     'no rewind was required', 'and no data was touched');
-has_the_rows($node, 'down');
+has_rows_of($new, $node, 'down');
 
 # Down, and nobody has it.
 $node = $cut;
 $node->stop;
-like(plan_for($node, when_down => 'rejoin'), qr/^basebackup\|.*no longer on this server/, 'down, and nobody has its WAL: the plan is a copy, and not a start');
+like($new->plan_for($node, when_down => 'rejoin'), qr/^basebackup\|.*no longer on this server/, 'down, and nobody has its WAL: the plan is a copy, and not a start');
 
 done_testing();

@@ -7,15 +7,9 @@
 use FollowPrimary::Test;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
-    conf => { autovacuum => 'off', 'follow_primary.verify_timeout' => '20s' });
+    conf => { autovacuum => 'off', bgwriter_delay => '10ms', checkpoint_timeout => '1h', 'follow_primary.verify_timeout' => '20s' });
 my ($a, $b, $c, $d, $e) = $cluster->nodes;
 my $primary;
-
-sub plan_for
-{
-    my ($node, %arguments) = @_;
-    return $primary->safe_psql($primary->follow_sql($node, function => 'follow_primary_plan', when_down => 'rejoin', %arguments));
-}
 
 # Makes it follow; returns "method, what pg_rewind said, lost transactions".
 sub follow
@@ -23,10 +17,7 @@ sub follow
     my ($node, $what, %arguments) = @_;
     my $r = $primary->make_follow($node, when_down => 'rejoin', %arguments);
     ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    $primary->safe_psql('INSERT INTO t SELECT 0');
-    $primary->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'),
-        "$what: it has the primary's rows, and no other");
+    has_rows_of($primary, $node, $what);
     # A promotion to come may give its timeline's number to another one.
     is(join(' ', grep { my $wal = $node->pgdata . '/pg_wal/' . s{.*/}{}r; -e $wal && slurp($wal) eq slurp($_) }
         glob $node->pgdata . '.follow_primary/lost_wal-*/' . '?' x 24), '', "$what: no WAL that it lost is left in pg_wal");
@@ -72,25 +63,11 @@ is(follow($b, 'at the next fork'), 'rewind, no rewind was required, 0', 'at the 
 
 # Behind it: by nothing but the record that a shutdown writes; and by more.
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once more');
-# The background writer logs the running transactions every 15 seconds: not
-# before it is told to end. And with wal_log_hints whoever reads a row first may log
-# its page.
-$c->safe_psql('VACUUM');
-# What it wrote without a transaction id is not flushed before somebody commits.
-$c->safe_psql(q{SELECT pg_logical_emit_message(true, 'test', '')});
-my $writer = $c->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
-wait_until('it is stopped where it sleeps', sub {
-    kill 'STOP', $writer;
-    return 1 if $c->safe_psql("SELECT wait_event ILIKE 'bgwriter%' FROM pg_stat_activity WHERE pid = $writer") eq 't';
-    kill 'CONT', $writer;
-    return;
-}, 60);
+# And no sooner than that: a server that writes nothing else meanwhile.
+$c->wait_until_quiet;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
-kill 'INT', $c->pid;
-wait_until('it is told to end', sub { slurp("/proc/$writer/status") =~ /^ShdPnd:\s*[0-9a-f]*[4567cdef][0-9a-f]{3}$/m }, 60);
-kill 'CONT', $writer;
-wait_until('it has ended', sub { !$c->running }, 60);
+$c->stop;
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $a, $b;
 $b->promote;    # for later
 $b->safe_psql('INSERT INTO t SELECT 1000');
@@ -99,7 +76,7 @@ is($b->timeline, 4, 'a stray primary: it is on a timeline 4 of its own');
 my $fork = switchpoint($d, 4);
 is($c->controldata('Latest checkpoint location'), $fork, 'behind the fork: the former primary wrote a shutdown checkpoint there, and nothing else')
     or diag((run_command([ $c->bin('pg_waldump'), '-p', $c->pgdata . '/pg_wal', '-t', 3, '-s', $fork ]))[1]);
-like(plan_for($c), qr/^rewind\|.*after the fork at \Q$fork\E on timeline 3/, 'behind the fork: the plan knows');
+like($primary->plan_for($c, when_down => 'rejoin'), qr/^rewind\|.*after the fork at \Q$fork\E on timeline 3/, 'behind the fork: the plan knows');
 is(follow($c, 'one record behind the fork'), 'rewind, rewound, 0, WAL lost', 'one record behind the fork: rewound, though no row is lost');
 
 # Far behind: e was last heard of on timeline 1, three failovers ago.
@@ -120,12 +97,12 @@ is(follow($b, 'a stray primary'), 'rewind, rewound, 2, WAL lost', 'a stray prima
 # On a higher timeline: it may be the newer primary, so nobody decides but the caller.
 $c->promote;
 $c->safe_psql('INSERT INTO t SELECT 2000');
-like(plan_for($c), qr/^refuse\|.*timeline 6, above this server's 5/, 'on a higher timeline, as a primary: refused');
+like($primary->plan_for($c, when_down => 'rejoin'), qr/^refuse\|.*timeline 6, above this server's 5/, 'on a higher timeline, as a primary: refused');
 my $r = $primary->make_follow($c);
 is($r->{sqlstate}, '55000', 'by the call, too');
 ok(!$c->in_recovery, 'it was left alone');
 $c->stop;
-like(plan_for($c), qr/^refuse\|.*timeline 6, above this server's 5/, 'down on a higher timeline: refused as well');
+like($primary->plan_for($c, when_down => 'rejoin'), qr/^refuse\|.*timeline 6, above this server's 5/, 'down on a higher timeline: refused as well');
 is(follow($c, 'on a higher timeline, on demand', method => 'rewind'), 'rewind, rewound, 1, WAL lost', 'on a higher timeline: rewound when it is asked for');
 
 done_testing();

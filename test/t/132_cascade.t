@@ -10,15 +10,6 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '20s', wal_retrieve_retry_interval => '200ms' });
 my ($old, $new, $middle, $leaf) = $cluster->nodes;
 
-sub arrives
-{
-    my ($primary, $node, $what) = @_;
-    $primary->safe_psql('INSERT INTO t SELECT 0');
-    $primary->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'), $what);
-    return;
-}
-
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $middle, $leaf;
 $leaf->stop;
@@ -32,7 +23,7 @@ $middle->create_slot($_) for $new->slot_name, $long_slot, 'by_its_row';
 $leaf->follow($middle, slot => 'leaf_of_middle');
 $leaf->start;
 $leaf->wait_for_streaming($middle);
-arrives($old, $leaf, 'the leaf streams from the middle one');
+has_rows_of($old, $leaf, 'the leaf streams from the middle one');
 
 # A failover; the middle one has received more, the leaf is away.
 $leaf->stop;
@@ -54,7 +45,7 @@ $r = $new->make_follow($middle, method => 'basebackup');
 ok($r->{ok}, 'it is copied anew') or diag($r->{err});
 is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'the slot is still there');
 $leaf->wait_for_streaming($middle);
-arrives($new, $leaf, "the leaf streams from it again, and has the primary's rows");
+has_rows_of($new, $leaf, "the leaf streams from it again, and has the primary's rows");
 
 # The former primary comes back, and a second failover: now the middle one is
 # repointed while the leaf streams.
@@ -68,10 +59,10 @@ my $before   = $leaf->safe_psql($receiver);
 my $pid      = $middle->pid;
 $r = $old->make_follow($middle);
 ok($r->{ok}, 'the middle one is made to follow again') or diag($r->{err});
-is($old->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'repoint', 'by a repoint');
-my $reloads = FollowPrimary::Node::reloads('primary_conninfo');
+is($old->job('method'), 'repoint', 'by a repoint');
+my $reloads = reloads('primary_conninfo');
 is($middle->pid == $pid, $reloads, 'with no restart where PostgreSQL needs none');
-arrives($old, $leaf, 'its standby has new rows, on the new timeline');
+has_rows_of($old, $leaf, 'its standby has new rows, on the new timeline');
 is($leaf->safe_psql($receiver), $before, 'by the same WAL receiver as before') if $reloads;
 
 # The leaf itself is told to follow the primary. The slot has a name that needs no
@@ -79,12 +70,12 @@ is($leaf->safe_psql($receiver), $before, 'by the same WAL receiver as before') i
 my $slot      = 'leaf';
 my %leaf_slot = (slot_name => $slot);
 is($leaf->safe_psql('SELECT received_tli FROM pg_stat_wal_receiver'), '3', "the leaf streams the primary's timeline, though not from it");
-like($old->safe_psql($old->follow_sql($leaf, %leaf_slot, function => 'follow_primary_plan')), qr/^repoint\|/, 'the plan is a repoint, not none');
+like($old->plan_for($leaf, %leaf_slot), qr/^repoint\|/, 'the plan is a repoint, not none');
 $r = $old->make_follow($leaf, %leaf_slot);
 ok($r->{ok}, 'it is made to follow') or diag($r->{err});
 is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary now');
 is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
-arrives($old, $leaf, 'new rows arrive');
+has_rows_of($old, $leaf, 'new rows arrive');
 
 # It is the middle one's again, by a slot of the name that its slot on the
 # primary has, which somebody else uses meanwhile.
@@ -98,7 +89,7 @@ my $archiver = FollowPrimary::Process->start(
     env => { PGPASSFILE => $cluster->passfile });
 ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 't'), 'its slot is in use');
 $old->safe_psql('DELETE FROM follow_primary_job');    # which knew whose the slot is
-like($old->safe_psql($old->follow_sql($leaf, %leaf_slot, function => 'follow_primary_plan')), qr/^repoint\|/, 'that is not taken for its own');
+like($old->plan_for($leaf, %leaf_slot), qr/^repoint\|/, 'that is not taken for its own');
 $archiver->stop;
 ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 'f'), 'its slot is free');
 $r = $old->make_follow($leaf, %leaf_slot);

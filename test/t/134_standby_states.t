@@ -15,12 +15,6 @@ sub proof
         ON s.job_id = j.id AND s.step = 'verify' ORDER BY j.id DESC LIMIT 1});
 }
 
-sub plan_for
-{
-    my ($node, %arguments) = @_;
-    return $new->safe_psql($new->follow_sql($node, function => 'follow_primary_plan', %arguments));
-}
-
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $paused, $delayed, $late, $blind;
 $blind->safe_psql(q{ALTER SYSTEM SET hot_standby = 'off'});
@@ -40,7 +34,7 @@ $new->promote;
 $new->safe_psql('INSERT INTO t SELECT 3');
 
 # Paused: it does not even look for another primary until it goes on.
-like(plan_for($paused), qr/^refuse\|recovery is paused/, 'paused: the plan is to refuse');
+like($new->plan_for($paused), qr/^refuse\|recovery is paused/, 'paused: the plan is to refuse');
 my $r = $new->make_follow($paused);
 is($r->{sqlstate}, '55000', 'paused: the call says so');
 like($r->{hint}, qr/pg_wal_replay_resume/, 'and what to do');
@@ -77,7 +71,7 @@ ok($r->{ok}, 'when that is over, it follows') or diag($r->{err});
 like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
 
 # hot_standby = off: nobody can ask it what it received.
-like(plan_for($blind), qr/^rewind\|the node cannot be asked/, 'hot_standby off: no repoint without knowing');
+like($new->plan_for($blind), qr/^rewind\|the node cannot be asked/, 'hot_standby off: no repoint without knowing');
 $r = $new->make_follow($blind);
 ok($r->{ok}, 'hot_standby off: it follows') or diag($r->{err});
 like(proof(), qr/^rewind\|.*replays what is written here.*hot_standby is off/, 'proven by what it replays, and said');
@@ -99,7 +93,7 @@ for my $node ($paused, $delayed, $late, $blind)
 # has stopped to replay for good.
 SKIP:
 {
-    skip 'such a standby ends before PostgreSQL 14', 7 if FollowPrimary::Node::pg_major() < 14;
+    skip 'such a standby ends before PostgreSQL 14', 7 if pg_major() < 14;
     $new->set(max_connections => 500);
     $new->restart;
     $paused->poll_query_until('SELECT pg_is_wal_replay_paused() AND EXISTS (SELECT FROM pg_stat_wal_receiver)')

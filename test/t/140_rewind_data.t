@@ -1,8 +1,6 @@
 # What a rewind has to bring into line: databases, tablespaces and relations
 # made and dropped on both sides after the fork, files that grow while pg_rewind
-# copies them, a WAL directory behind a symbolic link. And when it must not be
-# tried: with neither checksums nor wal_log_hints it would leave pages behind,
-# unnoticed. pg_rewind decides file by file, so there must be real files.
+# copies them, a WAL directory behind a symbolic link. pg_rewind decides file by file, so there must be real files.
 
 use FollowPrimary::Test;
 
@@ -13,7 +11,7 @@ my ($old, $new) = $cluster->nodes;
 
 # Tablespaces of several servers on one machine: within their data directories.
 # Replay needs the setting too.
-my $tablespaces = FollowPrimary::Node::pg_major() >= 16;
+my $tablespaces = pg_major() >= 16;
 $cluster->set(allow_in_place_tablespaces => 'on') if $tablespaces;
 
 run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '2', $old->connstr ]);
@@ -90,24 +88,5 @@ $old->check_pages;
 pass('every page has the checksum that it should');
 $old->start;
 $old->wait_for_streaming($new);
-
-# Neither checksums nor wal_log_hints: pg_rewind is not even tried.
-my $bare = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums => 0, conf => { wal_log_hints => 'off' });
-my ($former, $primary) = $bare->nodes;
-$former->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-$former->wait_for_catchup($primary);
-$primary->promote;
-$former->safe_psql('INSERT INTO t SELECT 1000');
-$primary->safe_psql('INSERT INTO t SELECT 2');
-$r = $primary->make_follow($former, method => 'rewind');
-is($r->{sqlstate}, '55000', 'without checksums and wal_log_hints a rewind is refused');
-like($r->{message}, qr/neither data checksums nor wal_log_hints/, 'with the reason');
-ok(!$former->in_recovery, 'and nothing was done');
-$r = $primary->make_follow($former);
-ok($r->{ok}, 'left to itself, it follows') or diag($r->{err});
-is($primary->safe_psql(q{SELECT method || ' ' || (SELECT count(*) FROM follow_primary_step WHERE job_id = id AND step = 'rewind') FROM follow_primary_job ORDER BY id DESC LIMIT 1}),
-    'basebackup 0', 'by a copy, with no attempt to rewind');
-$primary->wait_for_catchup($former);
-is($former->safe_psql('SELECT sum(i) FROM t'), '3', "and has the primary's rows");
 
 done_testing();

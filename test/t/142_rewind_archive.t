@@ -13,7 +13,7 @@ my $archive = $cluster->archive_dir;
 
 # Before 15 pg_rewind finds a restore_command only in the node's configuration,
 # before 13 it uses none.
-my $major = FollowPrimary::Node::pg_major();
+my $major = pg_major();
 if ($major >= 13 && $major < 15)
 {
     $_->safe_psql(q{ALTER SYSTEM SET restore_command = '} . $cluster->restore_command . q{'}) for $first, $second;
@@ -47,7 +47,7 @@ sub follows
     my ($new, $old, $method, $what) = @_;
     my $r = $new->make_follow($old);
     ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    is($new->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), $method, "$what: by $method");
+    is($new->job('method'), $method, "$what: by $method");
     $new->safe_psql('INSERT INTO t SELECT 3');
     $new->wait_for_catchup($old);
     is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
@@ -58,7 +58,7 @@ sub follows
 diverge($first, $second, 2);
 follows($second, $first, $major >= 13 ? 'rewind' : 'basebackup', 'with the archive');
 is($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'and a real rewind it was') if $major >= 13;
-is($second->safe_psql('SELECT lost_wal_bytes > 0, lost_transactions FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 't|',
+is($second->job('lost_wal_bytes > 0, lost_transactions'), 't|',
     'what it committed is in WAL that it has no more: how much is not known, and not said to be nothing');
 like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal'}),
     qr/ with at least 0 transactions, kept in .*; not all of it is on the node any more$/, 'nor is it all saved');
@@ -69,12 +69,12 @@ my $segment = diverge($second, $first, 3);
 unlink "$archive/$segment";
 my $r = follows($first, $second, 'basebackup', 'with a hole in the archive');
 like($r->{err}, qr/NOTICE: .*a copy is made: .*not possible/, 'the caller is told why');
-like($first->safe_psql('SELECT reason FROM follow_primary_job ORDER BY id DESC LIMIT 1'), qr/\Q$segment\E/, 'the missing segment is named');
+like($first->job('reason'), qr/\Q$segment\E/, 'the missing segment is named');
 
 sub saved
 {
     my ($primary, $segment) = @_;
-    return $primary->safe_psql('SELECT lost_wal_dir FROM follow_primary_job ORDER BY id DESC LIMIT 1') . "/$segment";
+    return $primary->job('lost_wal_dir') . "/$segment";
 }
 
 # It has recycled the fork's WAL, and is killed long after its last checkpoint.
@@ -100,7 +100,7 @@ $first->promote;
 my $content = slurp($second->pgdata . "/pg_wal/$segment");
 $r = $first->make_follow($second, when_down => 'rejoin');
 ok($r->{ok}, 'a primary follows that was behind with its archive') or diag($r->{err});
-like($first->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal' ORDER BY job_id DESC LIMIT 1}),
+like($first->step('save_wal'),
     qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved') or diag($r->{err});
 ok(slurp(saved($first, $segment)) eq $content, 'as it was');
 

@@ -18,7 +18,7 @@ $new->set_standby(
     restore_command          => 'false',
     recovery_target_timeline => 'current',
     recovery_target_action   => 'shutdown');
-my $included = FollowPrimary::Node::pg_major() >= 12;
+my $included = pg_major() >= 12;
 $new->wait_for_streaming($old);
 
 # The node's own settings.
@@ -39,9 +39,7 @@ for my $method ('rewind', 'basebackup')
 {
     my $r = $new->make_follow($old, method => $method);
     ok($r->{ok}, "$method: the node follows") or diag($r->{err});
-    $new->safe_psql('INSERT INTO t SELECT 0');
-    $new->wait_for_catchup($old);
-    is($old->safe_psql('SELECT sum(i) FROM t'), '3', "$method: it has the primary's rows");
+    has_rows_of($new, $old, $method);
     my %set = map { split /=/, $_, 2 } split ' ', $old->standby_setting('primary_conninfo');
     is("$set{host}:$set{port} $set{user}", $new->address . ':' . $new->port . ' repl', "$method: it follows the primary by its settings");
     is($old->standby_setting('primary_slot_name'), $old->slot_name, "$method: through its own slot");

@@ -11,32 +11,13 @@ use FollowPrimary::Test;
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0,
     conf => { archive_mode => 'on', archive_command => 'true' });
 my ($old, $new, $sibling) = $cluster->nodes;
-my $major = FollowPrimary::Node::pg_major();
+my $major = pg_major();
 
-sub job
-{
-    my ($primary, $columns) = @_;
-    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
-
-sub step_detail
-{
-    my ($primary, $step) = @_;
-    return $primary->safe_psql("SELECT detail FROM follow_primary_step
-        WHERE step = '$step' AND job_id = (SELECT max(id) FROM follow_primary_job)");
-}
-
-my $n = 0;
 sub follows_now
 {
     my ($node, $primary, $what) = @_;
-    $n++;
-    $primary->safe_psql("INSERT INTO t VALUES (-$n)");
-    $primary->wait_for_catchup($node);
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what has the primary's rows, new ones too");
-    is($node->safe_psql('SELECT slot_name, received_tli FROM pg_stat_wal_receiver'),
-        join('|', $node->slot_name, $primary->timeline), "$what streams its timeline through the node's slot");
+    has_rows_of($primary, $node, $what);
+    streams_from($primary, $node, $what);
     return;
 }
 
@@ -88,11 +69,11 @@ $new->promote;
 remove_tree($old->pgdata, { keep_root => 1 });
 my $r = $new->make_follow($old, node_pgdata => $old->pgdata, when_down => 'rejoin');
 ok($r->{ok}, 'a node with an empty data directory follows after one call') or diag($r->{err});
-is(job($new, 'state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
-like(job($new, 'reason'), qr/is empty/, "the reason is in the job's row");
-is(job($new, 'bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
+is($new->job('state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
+like($new->job('reason'), qr/is empty/, "the reason is in the job's row");
+is($new->job('bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
 # Before 13 there is no manifest to verify it by.
-like(step_detail($new, 'copy'), $major >= 13 ? qr/^\d+ MB, verified$/ : qr/^\d+ MB, not verified$/, 'the copy was verified');
+like($new->step('copy'), $major >= 13 ? qr/^\d+ MB, verified$/ : qr/^\d+ MB, not verified$/, 'the copy was verified');
 follows_now($old, $new, 'the new copy');
 is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, 'it has its own port');
 ok((grep { $_ eq $old->address } split /,/, $old->safe_psql('SHOW listen_addresses')), 'and listens on its own address');
@@ -108,7 +89,7 @@ wait_until('it is read', sub { $reader->out });
 my $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; "
     . $new->follow_sql($sibling, method => 'basebackup', wait => 'false'));
 ok($new->poll_query_until("SELECT state <> 'running' FROM follow_primary_job WHERE id = $id"), 'the job ends');
-is(job($new, 'state, method, reason'), 'succeeded|basebackup|asked for', 'a running standby is copied anew when asked for');
+is($new->job('state, method, reason'), 'succeeded|basebackup|asked for', 'a running standby is copied anew when asked for');
 isnt($reader->wait(60), 0, 'its sessions end with its former server');
 my @copied = split /\|/, $new->safe_psql("SELECT started_at, finished_at FROM follow_primary_step WHERE job_id = $id AND step = 'copy'");
 my @reads = grep { $copied[0] lt $_ && $_ lt $copied[1] } map { (split /\|/)[0] } split /\n/, $reader->out;
@@ -118,8 +99,8 @@ keeps_configuration($sibling, 'the copied standby');
 is($new->safe_psql("SELECT slot_name FROM pg_replication_slots WHERE slot_name ~ '^follow_primary'"), '',
     'no slot of the job is left');
 my $kept = $sibling->pgdata . ".follow_primary/old-$id";
-like(step_detail($new, 'clean'), qr/\Q$kept\E$/, 'the kept folder is named');
-like(job($new, 'hint'), qr/^The replaced data is kept\. When nobody needs it any more, on node \S+: rm -r '\Q$kept\E'$/, "in the job's row, too");
+like($new->step('clean'), qr/\Q$kept\E$/, 'the kept folder is named');
+like($new->job('hint'), qr/^The replaced data is kept\. When nobody needs it any more, on node \S+: rm -r '\Q$kept\E'$/, "in the job's row, too");
 ok(-e "$kept/PG_VERSION", 'and is there');
 
 # 3. A former primary that goes on as one, with rows of its own.
@@ -138,11 +119,11 @@ keeps_configuration($new, 'the former primary');
 is($new->safe_psql("SELECT to_regclass('stray')"), '', 'its stray table is gone');
 
 my ($bytes, $transactions, $dir, $fork) = split /\|/,
-    job($old, 'lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
+    $old->job('lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
 cmp_ok($bytes, '>', 0, 'the WAL that it alone had is counted');
 cmp_ok($transactions, '>=', 6, 'and the transactions in it');
 my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $dir, '-t', 2, '-s', $fork ]);
-is(() = $dump =~ /^rmgr: Transaction .* desc: COMMIT/mg, $transactions, 'pg_waldump reads them all from what was saved');
+is($new->commits_in($dir, 2, $fork), $transactions, 'pg_waldump reads them all from what was saved');
 cmp_ok(scalar(() = $dump =~ /^rmgr: Heap .* desc: INSERT/mg), '>=', 5, 'and the rows');
 is(temporary_folders($new), $dir, 'and nothing else is left beside the data');
 

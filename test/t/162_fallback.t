@@ -6,22 +6,6 @@ use Digest::MD5;
 use File::Find ();
 use FollowPrimary::Test;
 
-sub job
-{
-    my ($primary, $columns) = @_;
-    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
-
-sub follows_now
-{
-    my ($node, $primary, $what) = @_;
-    $primary->safe_psql('INSERT INTO t VALUES (0)');
-    $primary->wait_for_catchup($node);
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what has the primary's rows and no other");
-    return;
-}
-
 # The contents of all files.
 sub contents
 {
@@ -59,9 +43,10 @@ sub diverge
     ok($old->running && !$old->in_recovery, 'the node goes on');
     $r = $new->make_follow($old);
     ok($r->{ok}, 'else it gets a copy') or diag($r->{err});
-    is(job($new, 'method, reason'), 'basebackup|the node has neither data checksums nor wal_log_hints', 'for this reason');
-    cmp_ok(job($new, 'lost_transactions'), '>=', 1, 'what it had is saved');
-    follows_now($old, $new, 'it');
+    is($new->job('method, reason'), 'basebackup|the node has neither data checksums nor wal_log_hints', 'for this reason');
+    unlike($new->steps, qr/\brewind\b/, 'with no attempt to rewind');
+    cmp_ok($new->job('lost_transactions'), '>=', 1, 'what it had is saved');
+    has_rows_of($new, $old, 'neither checksums nor hints');
     $_->stop('immediate') for $old, $new;
 }
 
@@ -106,11 +91,11 @@ for my $ends (0, 1)
 }
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'else it goes over to a copy by itself') or diag($r->{err});
-is(job($new, 'method'), 'basebackup', "which the job's row names");
-like(job($new, 'reason'), qr/^the node .*; not possible: .*pg_wal/s, 'with both reasons');
+is($new->job('method'), 'basebackup', "which the job's row names");
+like($new->job('reason'), qr/^the node .*; not possible: .*pg_wal/s, 'with both reasons');
 is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE step IN ('rewind', 'copy')
     AND job_id = (SELECT max(id) FROM follow_primary_job)"), 2, 'both attempts are in the steps');
-follows_now($old, $new, 'it');
+has_rows_of($new, $old, 'without the WAL that a rewind needs');
 
 # 3. What a copy would not cure: the rewind's role is not let in. The node is
 # stopped in good order, so that nothing but a job could change its files.
@@ -126,7 +111,7 @@ my %how = (when_down => 'rejoin', method => 'auto');
 my $untouched = sub {
     my ($what) = @_;
     is_deeply(contents($old), $before, "$what: not a byte of the data has changed");
-    is(job($new, 'state, method'), 'failed|rewind', "$what: there was no copy");
+    is($new->job('state, method'), 'failed|rewind', "$what: there was no copy");
     is($new->safe_psql("SELECT count(*) FROM pg_replication_slots"), 0, "$what: no slot is left");
     return;
 };
@@ -155,8 +140,8 @@ spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 $r = $new->try_sql($as_rewinder . $new->follow_sql($old, %how));
 ok($r->{ok}, 'once it is let in the same call succeeds') or diag($r->{err});
-is(job($new, 'state, method'), 'succeeded|rewind', 'by a rewind');
-follows_now($old, $new, 'it');
+is($new->job('state, method'), 'succeeded|rewind', 'by a rewind');
+has_rows_of($new, $old, 'with a role that is let in');
 
 # 4. What is no reason: that the node crashed long after its last checkpoint. Crash
 # recovery, which comes before pg_rewind, would remove the WAL that this needs, where
@@ -177,7 +162,7 @@ $old->kill9;
 $new->promote;
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'a node that crashed long after its checkpoint follows') or diag($r->{err});
-is(job($new, 'state, method, reason'), 'succeeded|rewind|the node is down', 'by a rewind');
-follows_now($old, $new, 'it');
+is($new->job('state, method, reason'), 'succeeded|rewind|the node is down', 'by a rewind');
+has_rows_of($new, $old, 'long after its checkpoint');
 
 done_testing();

@@ -11,22 +11,8 @@ use FollowPrimary::Test;
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
 my ($old, $new, $third) = $cluster->nodes;
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 sub space { my ($node, $name) = @_; return $node->host->dir . "/$name" }
 sub links { my ($node) = @_; return join ' ', sort map { readlink } grep { -l } glob($node->pgdata . '/pg_tblspc/*') }
-
-sub follows_now
-{
-    my ($node, $what) = @_;
-    $new->safe_psql('INSERT INTO t VALUES (0); INSERT INTO spaced VALUES (0)');
-    $new->wait_for_catchup($node);
-    for my $table (qw(t spaced))
-    {
-        my $rows = "SELECT count(*), sum(i) FROM $table";
-        is($node->safe_psql($rows), $new->safe_psql($rows), "$what has the primary's rows of $table");
-    }
-    return;
-}
 
 sub beside
 {
@@ -63,7 +49,7 @@ ok($r->{ok}, 'a node with tablespace and WAL elsewhere gets a copy') or diag($r-
 is(links($third), space($third, 'space'), 'its tablespace is in its own place');
 is(readlink($third->pgdata . '/pg_wal'), space($third, 'wal'), 'its WAL, too');
 ok(glob(space($third, 'wal') . '/00000002*'), 'which is the new one');
-follows_now($third, 'it');
+has_rows_of($new, $third, 'it', 't', 'spaced');
 is(beside($third), '', 'nothing is left beside them');
 is(links($new), $links_of_new, "the primary's links are as they were");
 
@@ -78,20 +64,19 @@ my $hint = $new->safe_psql("SELECT hint FROM follow_primary_job WHERE id = $id")
 like($hint, qr/: rm -r .*'\Q$_\E'/, "in the job's row, too") for @folders;
 is(readlink("$folders[2]/pg_wal"), $folders[0], 'the kept data leads to the kept WAL');
 is((readlink((glob("$folders[2]/pg_tblspc/*"))[0])), $folders[1], 'and to the kept tablespace');
-follows_now($third, 'the node');
+has_rows_of($new, $third, 'the node', 't', 'spaced');
 
 # 3. A former primary with a tablespace is rewound.
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'the killed primary is rewound') or diag($r->{err});
-is(job('method'), 'rewind', 'so says the job');
+is($new->job('method'), 'rewind', 'so says the job');
 is(links($old), space($old, 'space'), 'its tablespace stays where it is');
-follows_now($old, 'it');
+has_rows_of($new, $old, 'it', 't', 'spaced');
 
 # 4. Its data directory is emptied, but the place where the primary has the
 # tablespace is, on this machine, the primary's own: nobody may touch that.
 $old->stop;
-my $slots = 'SELECT string_agg(slot_name, $$ $$ ORDER BY slot_name) FROM pg_replication_slots';
-my $slots_before = $new->safe_psql($slots);
+my $slots = $new->slots;
 my @before = sort glob(space($new, 'space') . '/*/*/*');
 remove_tree($old->pgdata, { keep_root => 1 });
 $r = $new->make_follow($old, when_down => 'rejoin');
@@ -99,13 +84,13 @@ is($r->{sqlstate}, '55006', 'a tablespace for which there is no free place is an
 like($r->{detail}, qr/\Q@{[ space($new, 'space') ]}\E is a tablespace of the primary/, 'the detail names the place');
 is(join(' ', sort glob(space($new, 'space') . '/*/*/*')), "@before", 'nothing has changed there');
 ok(!glob(space($new, 'space') . '.follow_primary*'), 'nor beside it');
-is($new->safe_psql($slots), $slots_before, 'the slots are those that were there');
+is($new->slots, $slots, 'the slots are those that were there');
 
 # On another machine the place would be free, as after this.
 $new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
 $new->safe_psql('DROP TABLESPACE space');
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'without that tablespace the node gets its copy') or diag($r->{err});
-follows_now($old, 'it');
+has_rows_of($new, $old, 'it', 't', 'spaced');
 
 done_testing();

@@ -19,27 +19,10 @@ plan(skip_all => FollowPrimary::Mounts::NONE) if !$dir;
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0);
 my ($new, $mounted, $nested) = $cluster->nodes;
 
-sub row { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-
-sub detail
-{
-    my ($step) = @_;
-    return $new->safe_psql("SELECT detail FROM follow_primary_step
-        WHERE step = '$step' AND job_id = (SELECT max(id) FROM follow_primary_job)");
-}
-
-my $n = 0;
 sub follows_now
 {
     my ($node, $what) = @_;
-    $n++;
-    $new->safe_psql("INSERT INTO t VALUES (-$n); INSERT INTO spaced VALUES (-$n)");
-    $new->wait_for_catchup($node);
-    for my $table (qw(t spaced))
-    {
-        my $rows = "SELECT count(*), sum(i) FROM $table";
-        is($node->safe_psql($rows), $new->safe_psql($rows), "$what has the primary's rows of $table");
-    }
+    has_rows_of($new, $node, $what, 't', 'spaced');
     is($node->safe_psql('SHOW work_mem'), '12345kB', "$what has its own configuration");
     return;
 }
@@ -81,7 +64,7 @@ echo theirs >"$3/space/theirs"
 echo theirs >"$3/space/PG_9_1/theirs"
 END
 $mounted->{pgdata} = "$dir/data";
-$new->safe_psql("UPDATE follow_primary_node SET pgdata = '$dir/data' WHERE host = '" . $mounted->address . "'");
+$new->set_row($mounted, pgdata => "$dir/data");
 chmod 0, "$dir/space/lost+found", "$dir/data/lost+found";
 
 my $within = $nested->pgdata . '/space';
@@ -100,7 +83,7 @@ wait_until('the job ends', sub {
     $reads++ if $inside && ($mounted->psql('SELECT count(*) FROM spaced; SELECT pg_reload_conf()'))[0] == 0;
     return $new->safe_psql("SELECT state FROM follow_primary_job WHERE id = $id") ne 'running';
 }, 60);
-is(row(q{state, coalesce(error, '')}), 'succeeded|', 'a node on mount points gets a copy');
+is($new->job(q{state, coalesce(error, '')}), 'succeeded|', 'a node on mount points gets a copy');
 cmp_ok($reads, '>', 0, 'it answered queries while the copy lay in its data directory');
 follows_now($mounted, 'the copy');
 is(litter($mounted), '', 'nothing is left in them, nor beside them');
@@ -115,7 +98,7 @@ is(slurp("$dir/space/theirs") . slurp("$dir/space/PG_9_1/theirs"), "theirs\nthei
 # rewind, which would remove it, is not made.
 $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($mounted, method => 'basebackup'));
 my @kept = map { "$dir/$_/.follow_primary_old-$id" } 'data/pg_wal', 'space', 'data';
-is(join(' ', sort split /\n/, detail('clean') =~ s/^the replaced data is kept in //r), join(' ', sort @kept), 'the kept folders are named');
+is(join(' ', sort split /\n/, $new->step('clean') =~ s/^the replaced data is kept in //r), join(' ', sort @kept), 'the kept folders are named');
 is(litter($mounted), join(' ', sort @kept), 'and are all that is there');
 is(readlink "$kept[2]/pg_wal", $kept[0], 'the kept data leads to the kept WAL');
 is((readlink((glob "$kept[2]/pg_tblspc/*")[0])), $kept[1], 'and to the kept tablespace');
@@ -144,7 +127,7 @@ my $beside = $nested->pgdata . '.follow_primary';
 run_ok([ 'sh', '-ec', 'mkdir "$1/closed"; mv "$1/data" "$1/closed/"; ln -sfn "$1/closed/data/space" "$1"/closed/data/pg_tblspc/*; chmod 0500 "$1/closed"',
     'sh', $nested->host->dir ]) if $nested->stop || 1;
 $nested->{pgdata} = $nested->host->dir . '/closed/data';
-$new->safe_psql("UPDATE follow_primary_node SET pgdata = '" . $nested->pgdata . "' WHERE host = '" . $nested->address . "'");
+$new->set_row($nested, pgdata => $nested->pgdata);
 $nested->start;
 $nested->wait_for_streaming($new);
 $r = $new->make_follow($nested, method => 'basebackup');
@@ -169,7 +152,7 @@ $mounted->stop('immediate');
 run_ok([ 'sh', '-ec', 'cd "$1/data"; rm -rf pg_wal/* $(ls -A | grep -vxF pg_wal | grep -vxF lost+found); rm -rf ../space/PG_1*', 'sh', $dir ]);
 $r = $new->make_follow($mounted, when_down => 'rejoin');
 ok($r->{ok}, 'an empty mount point gets a copy') or diag($r->{err});
-is(row('method'), 'basebackup', 'without being asked');
+is($new->job('method'), 'basebackup', 'without being asked');
 $mounted->set(work_mem => '12345kB');
 $mounted->reload;
 ok($mounted->poll_query_until('SHOW work_mem', '12345kB', 10), 'its lost configuration is set again');

@@ -13,8 +13,6 @@ $disk .= '/disk';
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, same_port => 0);
 my ($old, $new) = $cluster->nodes;
 
-sub row { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-sub node_row { my ($set) = @_; $new->safe_psql("UPDATE follow_primary_node SET $set WHERE port = " . $old->port); return }
 sub megabytes { my ($column, $path) = @_; return (split ' ', (split /\n/, run_ok([ 'df', '-Pm', $path ]))[1])[$column] }
 
 # Leaves so many MB.
@@ -49,7 +47,7 @@ $new->promote;
 $old->set(work_mem => '12345kB');
 $old->start;
 $old->safe_psql('CREATE TABLE stray AS SELECT generate_series(1, 100) AS i');
-node_row("pgdata = '$disk/data'");
+$new->set_row($old, pgdata => "$disk/data");
 
 sub folders { return join ' ', readlink("$disk/data/pg_wal"), map { readlink } glob("$disk/data/pg_tblspc/*") }
 my $folders = folders();
@@ -75,7 +73,7 @@ like($r->{hint}, qr/follow_primary\.copy_in_place, or copy_in_place in the node'
 untouched('not permitted');
 
 # 2. It is, but not with everything.
-node_row('copy_in_place = true');
+$new->set_row($old, copy_in_place => 'true');
 $r = $new->try_sql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($old, method => 'basebackup'));
 is($r->{sqlstate}, '53100', 'what is to be kept makes no room') or diag($r->{err});
 like($r->{hint}, qr/keep_old_data = always forbids/, 'the hint says so');
@@ -115,37 +113,31 @@ leave_free(20);
 $plan = $new->make_follow($old, method => 'basebackup', function => 'follow_primary_plan')->{out};
 like($plan, qr/^basebackup\|asked for; there is no room for both, so the old data is removed before its replacement is proven\|.*save_wal,clear,copy,swap/,
     'the plan says that the old data goes first');
-$new->safe_psql(<<'END');
-CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the test ends the job here'; END $$;
-CREATE TRIGGER fail BEFORE INSERT ON follow_primary_step FOR EACH ROW WHEN (NEW.step = 'copy') EXECUTE FUNCTION fail();
-END
+$new->fail_steps('copy');
 $r = $new->make_follow($old, method => 'basebackup');
 ok(!$r->{ok}, 'a job ends before the copy is made');
 like($r->{err}, qr/NOTICE: .*the old data of node \S+ is removed now, before its replacement is proven, for there is no room for both/, 'the caller was told of the removal');
-like(row('reason'), qr/the old data is removed before its replacement is proven/, "the job's row tells it, too");
-is($new->safe_psql("SELECT detail FROM follow_primary_step WHERE step = 'clear' ORDER BY job_id DESC LIMIT 1"),
+like($new->job('reason'), qr/the old data is removed before its replacement is proven/, "the job's row tells it, too");
+is($new->step('clear'),
     'the old data is removed, its replacement not proven yet', 'and the row of its step');
-my $first = row('id');
-my ($bytes, $transactions, $dir, $fork) = split /\|/, row('lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
+my $first = $new->job('id');
+my ($bytes, $transactions, $dir, $fork) = split /\|/, $new->job('lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
 cmp_ok($transactions, '>=', 1, 'the WAL that only the node had was counted before');
-my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $dir, '-t', 1, '-s', $fork ]);
-is(() = $dump =~ /^rmgr: Transaction .* desc: COMMIT/mg, $transactions, 'and saved');
+is($new->commits_in($dir, 1, $fork), $transactions, 'and saved');
 ok(!-e "$disk/data/base" && !glob("$disk/wal/0*") && !glob("$disk/space/*"), 'the old data is gone');
 ok(!$old->start(fail_ok => 1), 'nobody can start the node');
-$new->safe_psql('DROP TRIGGER fail ON follow_primary_step');
+$new->fail_steps;
 
 # 5. The next call, with no word of a copy in place.
-node_row('copy_in_place = NULL');
+$new->set_row($old, copy_in_place => undef);
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the next call makes the copy') or diag($r->{err});
-like(row('method, reason'), qr/^basebackup\|an interrupted job removed the old data to make room for a copy/, 'and says why');
+like($new->job('method, reason'), qr/^basebackup\|an interrupted job removed the old data to make room for a copy/, 'and says why');
 sub follows_now
 {
     my ($what) = @_;
-    $new->safe_psql('INSERT INTO t VALUES (0); INSERT INTO spaced VALUES (0)');
-    $new->wait_for_catchup($old);
-    my $rows = 'SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM spaced), to_regclass($$stray$$)';
-    is($old->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows, and no stray ones");
+    has_rows_of($new, $old, $what, 't', 'spaced');
+    is($old->safe_psql("SELECT to_regclass('stray')"), '', "$what: and no stray table");
     is($old->safe_psql('SHOW work_mem'), '12345kB', "$what: its own configuration");
     is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, "$what: its own port");
     is(folders(), $folders, "$what: WAL and tablespace where they were");
@@ -158,15 +150,14 @@ follows_now('after the failure');
 leave_free(20);
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'a copy in place') or diag($r->{err});
-is(row('state'), 'succeeded', 'succeeds');
+is($new->job('state'), 'succeeded', 'succeeds');
 follows_now('in place');
 
 # 7. Where there is room it is not done.
 unlink "$disk/ballast";
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'with room for both') or diag($r->{err});
-is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE step = 'clear' AND job_id = (SELECT max(id) FROM follow_primary_job)"), '0',
-    'the old data stays until the new standby is proven');
-is(row('reason'), 'asked for', 'and nothing is said of a removal');
+unlike($new->steps, qr/\bclear\b/, 'the old data stays until the new standby is proven');
+is($new->job('reason'), 'asked for', 'and nothing is said of a removal');
 
 done_testing();

@@ -11,25 +11,13 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, sshd_conf 
     'follow_primary.connect_timeout' => 5 });
 my ($old, $new, $stopped, $crashed, $restarted) = $cluster->nodes;
 
-# The rows that the node shows are the primary's, and a new one arrives.
-my $n = 0;
 sub follows_now
 {
     my ($node, $what) = @_;
-    $n++;
-    $new->safe_psql("INSERT INTO t VALUES (-$n)");
-    $new->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'),
-        "$what has the primary's rows, new ones too");
-    is($node->safe_psql("SELECT pg_is_in_recovery(), slot_name, received_tli FROM pg_stat_wal_receiver"),
-        join('|', 't', $node->slot_name, $new->timeline), "$what streams the primary's timeline through its slot");
+    has_rows_of($new, $node, $what);
+    streams_from($new, $node, $what);
+    ok($node->in_recovery, "$what: it is a standby");
     return;
-}
-
-sub job
-{
-    my ($columns) = @_;
-    return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
 }
 
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
@@ -43,7 +31,7 @@ my $r = $new->make_follow($old);
 is($r->{code}, 0, 'a node that is down is no error by default') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down.*when_down => 'rejoin'/,
     'a NOTICE says that it is skipped, and how it can be had');
-is(job('state, method, error_code, step'), 'skipped|skip||plan', "so does the job's row");
+is($new->job('state, method, error_code, step'), 'skipped|skip||plan', "so does the job's row");
 ok(!$old->running, 'it is still down');
 is($old->controldata('Database cluster state'), 'in production', 'and its data is as the crash left it');
 is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '" . $old->slot_name . "'"), 0,
@@ -52,7 +40,7 @@ is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 
 # A crashed former primary.
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, "when_down => 'rejoin' brings the killed primary back") or diag($r->{err});
-is(job('state, method'), 'succeeded|rewind', 'by a rewind');
+is($new->job('state, method'), 'succeeded|rewind', 'by a rewind');
 follows_now($old, 'it');
 
 # A standby that was stopped, and one that crashed, both following the dead
@@ -86,7 +74,7 @@ $new->stop('fast');
 $new->promote;
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'a primary that was shut down in good order comes back') or diag($r->{err});
-is(job('coalesce(lost_transactions, 0)'), 0, 'and has lost nothing');
+is($new->job('coalesce(lost_transactions, 0)'), 0, 'and has lost nothing');
 $r = $new->make_follow($stopped);
 ok($r->{ok}, 'its sibling follows') or diag($r->{err});
 follows_now($old, 'the former primary');
@@ -108,14 +96,14 @@ $crashed->host->ssh_kill;
 $r = $new->make_follow($crashed);
 is($r->{code}, 0, 'a dead host is skipped') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down/, 'with a NOTICE');
-is(job('state'), 'skipped', "its job's state is skipped");
+is($new->job('state'), 'skipped', "its job's state is skipped");
 
 # It cannot be started over, and that is an error.
 $r = $new->make_follow($crashed, when_down => 'rejoin');
 is($r->{sqlstate}, '08001', 'a dead host cannot rejoin: 08001');
 like($r->{message}, qr/\Q@{[ $crashed->address ]}\E/, 'the message names the host');
 isnt($r->{hint}, '', 'there is a hint');
-is(job('state, error_code'), 'failed|08001', "the job's row says so");
+is($new->job('state, error_code'), 'failed|08001', "the job's row says so");
 
 # sshd is gone, but the server is up: nobody may say that this node is down.
 $stopped->host->ssh_kill;

@@ -6,7 +6,7 @@
 
 use FollowPrimary::Test;
 
-plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' if FollowPrimary::Node::pg_major() < 13;
+plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' if pg_major() < 13;
 
 # Small buffers: pages are written all the time, so that the data is consistent
 # only where the WAL ends, and is long in recovery.
@@ -15,12 +15,6 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1,
 my ($primary, $node) = $cluster->nodes;
 my $work = $node->pgdata . '.follow_primary';
 $primary->safe_psql('CREATE TABLE t (i int PRIMARY KEY, j float8)');
-
-sub job
-{
-    my ($columns) = @_;
-    return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
 
 sub crash
 {
@@ -64,7 +58,7 @@ sub follows_now
     my ($what, $how, @asked) = @_;
     my $r = $primary->make_follow($node, when_down => 'rejoin', @asked);
     ok($r->{ok}, "$what: the call succeeds") or diag($r->{err});
-    is(job('method'), $how, "$what: $how");
+    is($primary->job('method'), $how, "$what: $how");
     $primary->safe_psql('INSERT INTO t SELECT min(i) - 1 FROM t');
     $primary->wait_for_catchup($node);
     is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'),
@@ -91,14 +85,14 @@ $node->kill9;
 is($node->controldata('Database cluster state'), 'in production', 'a primary is killed');
 spew($node->pgdata . '/standby.signal', '');
 follows_now('a primary with standby.signal', 'rewind', method => 'rewind');
-cmp_ok(job('lost_transactions'), '>=', 1, 'and what it had is counted');
+cmp_ok($primary->job('lost_transactions'), '>=', 1, 'and what it had is counted');
 
 # pg_rewind has ended, and nothing after it.
-my $real = FollowPrimary::Node::bindir();
+my $real = bindir();
 my $bin = scratch_dir('bin');
 my $ended = "$bin/ended";
-FollowPrimary::Node::bindir_with($bin, 'pg_rewind', "'$real/pg_rewind' \"\$@\" || exit\n>'$ended'\nsleep 100\n");
-$primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin'");
+bindir_with($bin, 'pg_rewind', "'$real/pg_rewind' \"\$@\" || exit\n>'$ended'\nsleep 100\n");
+$primary->set_row($node, node_bin_dir => $bin);
 $node->promote;
 $node->safe_psql('INSERT INTO t SELECT generate_series(2000001, 2000100)');
 $node->stop;
@@ -110,20 +104,20 @@ ok(!-e $node->pgdata . '/standby.signal', 'its data is no standby\'s by then');
 ok(!$node->start(fail_ok => 1), 'a server does not start by itself');
 like(slurp($node->host->dir . '/' . $node->name . '.start.log'), qr/FATAL: .*has invalid permissions/, 'for this reason');
 $node->host->ssh_start;
-$primary->safe_psql('UPDATE follow_primary_node SET node_bin_dir = NULL');
+$primary->set_row($node, node_bin_dir => undef);
 # Another primary began with it: what that one saved of its WAL may begin too late.
 # Nor does the next job of this one know any more.
 $primary->safe_psql('DELETE FROM follow_primary_job');
 $primary->hold_step('verify');
 $call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin'));
 $primary->wait_held(1, 60);
-is(job('method'), 'basebackup', 'after pg_rewind: basebackup');
-$primary->safe_psql('SELECT follow_primary_cancel(' . job('id') . ')');
+is($primary->job('method'), 'basebackup', 'after pg_rewind: basebackup');
+$primary->safe_psql('SELECT follow_primary_cancel(' . $primary->job('id') . ')');
 isnt($call->wait(60), 0, 'after pg_rewind: cancelled before the proof');
 $primary->release_step;
 my $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'after pg_rewind: the next call succeeds') or diag($r->{err});
-my @kept = job('hint') =~ /'([^']+)'/g;
+my @kept = $primary->job('hint') =~ /'([^']+)'/g;
 is(join(' ', sort map { s{.*/}{}r =~ s/-\d+/-N/r } @kept), 'old-N old-N.wal', "another primary's interrupted job: what it left is kept");
 cmp_ok(scalar(() = glob "$kept[0]/????????????????????????"), '>', 0, 'with the WAL that was there');
 run_ok([ 'rm', '-r', @kept ]);
@@ -134,7 +128,7 @@ is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were');
 $primary->hold_step('configure');
 $call = $primary->psql_start($primary->follow_sql($node, method => 'basebackup'));
 $primary->wait_held(1, 60);
-$primary->safe_psql('SELECT follow_primary_cancel(' . job('id') . ')');
+$primary->safe_psql('SELECT follow_primary_cancel(' . $primary->job('id') . ')');
 isnt($call->wait(60), 0, 'a job is cancelled before it has configured the copy');
 $primary->release_step;
 ok(!$node->running, 'the copy is not started');
@@ -148,6 +142,6 @@ my ($end) = map { hex s{.*/}{}r } $node->controldata('Minimum recovery ending lo
 my @gone = grep { hex(substr $_, -8) >= $end >> 24 } glob $node->pgdata . '/pg_wal/????????????????????????';
 is(unlink(@gone), scalar @gone, 'the end of its WAL is lost: ' . @gone . ' files');
 follows_now('without its last WAL', 'basebackup');
-like(job('reason'), qr/WAL ends before consistent recovery point/, 'for this reason');
+like($primary->job('reason'), qr/WAL ends before consistent recovery point/, 'for this reason');
 
 done_testing();

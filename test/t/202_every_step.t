@@ -1,41 +1,30 @@
 # Whatever script a job is in the middle of on the node: the worker holds no
 # transaction and no snapshot meanwhile, a cancel ends the job and all its
-# processes there, and the next call goes on. And all of that where no commit
-# can be confirmed, for synchronous_standby_names names only dead nodes. The
-# steps are not named here: the n-th script that a job sends is held on its way
-# into the node's real shell, for every n there is.
+# processes there, and the next call goes on. All of that also where no commit can
+# be confirmed, for synchronous_standby_names names only dead nodes. The steps are
+# not named here: the node's real shell holds the n-th script that a job sends, for
+# every n there is.
 
 use FollowPrimary::Test;
 
 my $dir = scratch_dir('hold');
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
-    sshd_conf => "ForceCommand $^X $dir/hold.pl | exec /bin/sh -s follow_primary\n");
+    sshd_conf => "ForceCommand { cat $dir/hold.sh; exec cat; } | exec /bin/sh -s follow_primary\n");
 my ($primary, $node) = $cluster->nodes;
 
-# What a session's shell gets to read goes through this: a compound command for
-# each script.
-spew("$dir/hold.pl", <<"END");
-use strict;
-\$| = 1;
-my \$held = 0;
-while (my \$line = <STDIN>)
+# What the session's shell reads first. A script is run by eval.
+spew("$dir/hold.sh", <<"END");
+hold()
 {
-    if (\$line =~ /^set -- 'follow_primary:/)
-    {
-        open my \$file, '+<', '$dir/n' or die;
-        my \$n = <\$file> - 1;
-        seek \$file, 0, 0;
-        printf \$file "%-9d\\n", \$n;
-        close \$file;
-        \$held = \$n == 0;
-    }
-    if (\$held && \$line =~ s/set -u\$/set -u; sleep 987654/)
-    {
-        \$held = 0;
-        open my \$file, '>', '$dir/held';
-    }
-    print \$line;
+    read -r n <$dir/n
+    n=\$((n - 1))
+    echo \$n >$dir/n
+    if [ \$n = 0 ]; then
+        : >$dir/held
+        sleep 987654
+    fi
 }
+alias eval='hold; eval'
 END
 
 sub hold_at
@@ -50,14 +39,8 @@ hold_at(0);
 # What runs in the node's sessions, and what is left of it without them.
 sub remote_processes
 {
-    my @left;
-    for my $pid (our_processes())
-    {
-        my $command = eval { slurp("/proc/$pid/cmdline") } // next;
-        $command =~ tr/\0/ /;
-        push @left, "$pid $command" if $command =~ m{^sleep 987654|^/bin/sh -s follow_primary $};
-    }
-    return @left;
+    my %command = our_commands(qr{^sleep 987654|^/bin/sh -s follow_primary $});
+    return map { "$_ $command{$_}" } keys %command;
 }
 sub held_processes { return grep { /sleep/ } remote_processes() }
 

@@ -10,18 +10,14 @@ use FollowPrimary::Network;
 my $made = FollowPrimary::Mounts::enter(FollowPrimary::Network::FILTER, network => 1);
 plan(skip_all => 'namespaces or packet filters cannot be made here (unshare, ip, nft)') if !$made;
 
-sub remote_sleep
-{
-    return grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /^sleep.987654/ } our_processes();
-}
+sub remote_sleep { return keys %{ { our_commands(qr/^sleep 987654/) } } }
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
 my ($primary, $successor, $node) = $cluster->nodes;
 my $lock = $node->pgdata . '.follow_primary.lock';
-my $host = $node->address;
 
-my $slow = FollowPrimary::Node::bindir_with(scratch_dir('slow'), 'pg_basebackup', 'exec sleep 987654');
-$primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$slow' WHERE host = '$host'");
+my $slow = bindir_with(scratch_dir('slow'), 'pg_basebackup', 'exec sleep 987654');
+$primary->set_row($node, node_bin_dir => $slow);
 my $job = $primary->psql_start($primary->follow_sql($node, method => 'basebackup'));
 wait_until('the copy is under way', sub { remote_sleep() });
 $primary->wait_for_catchup($successor);
@@ -29,7 +25,7 @@ my ($who, $port) = slurp($lock) =~ /\A(Job 1 of the primary .*)\n\d+ \S+ (\d+) \
 
 # While the host is there, the lock is its job's.
 $successor->promote;
-$successor->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '$host'");
+$successor->set_row($node, node_bin_dir => undef);
 my $r = $successor->make_follow($node);
 is($r->{sqlstate}, '55006', 'the job of a host that answers keeps the node') or diag($r->{err});
 like($r->{detail}, qr/\A\Q$who The lock is $lock, held by process\E \d+\.\z/, 'which says who it is');

@@ -25,15 +25,7 @@ my %value = (
     '10 kB'          => 'x' x 10240);
 
 # All that a call could have changed.
-sub state_of_all
-{
-    my $dir   = $node->pgdata;
-    my @files = map { -e $_ ? join ' ', $_, (stat _)[ 1, 7, 9 ] : "$_ is not there" }
-        map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf postmaster.pid), $node->standby_files;
-    return join "\n", @files, (grep { !/\.log\z/ } glob "$dir/*"), glob("$dir.*"),
-        (map { $node->standby_setting($_) } qw(primary_conninfo primary_slot_name)),
-        $primary->safe_psql('SELECT slot_name FROM pg_replication_slots');
-}
+sub state_of_all { return $node->fingerprint . $primary->slots }
 
 #
 # 1. Each alone: as an argument, as a column, as a setting.
@@ -46,8 +38,6 @@ my @settings = split /\n/, $primary->safe_psql("LOAD 'follow_primary'; SELECT na
 is(scalar(@arguments), 7, 'the text arguments') or diag("@arguments");
 cmp_ok(@columns,  '>=', 25, 'the text columns');
 cmp_ok(@settings, '>=', 25, 'the settings');
-
-sub literal { my ($text) = @_; $text =~ s/'/''/g; $text =~ s/\\/\\\\/g; return "E'$text'" }
 
 # A path, where only a path is taken.
 my %path = map { $_ => 1 } qw(node_pgdata pgdata config_file ssh_key_file ssh_known_hosts_file node_bin_dir passfile archive_dir
@@ -63,7 +53,7 @@ for my $kind (sort keys %value)
         my ($what, $name) = $target =~ /(\S+) (?:follow_primary\.)?(.+)/;
         for my $text ($value{$kind}, $path{$name} ? "$scratch/$value{$kind}" : ())
         {
-            my $value = literal($text);
+            my $value = quote($text);
             my $plan  = 'PERFORM follow_primary_plan(' . ($name eq 'node_host' ? '' : "node_host => '$host', ") . 'node_port => ' . $node->port;
             push @case, [ "$target, $kind", $what eq 'argument' ? "$plan, $name => $value)"
                 : $what eq 'column'
@@ -162,15 +152,14 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
     chdir scratch_dir("cwd $kind") or die;
 
     $node->stop;
-    my $set = join ', ', map { "$_ = " . literal($row{$_}) } sort keys %row;
-    $primary->safe_psql("UPDATE follow_primary_node SET $set WHERE host = '$host'");
+    $primary->set_row($node, %row);
     my $r = $primary->make_follow($node, when_down => 'rejoin');
     ok($r->{ok}, "$kind: a job with all of them") or diag($r->{err});
     is($primary->safe_psql("SELECT usename, application_name FROM pg_stat_replication"), "$text|$row{application_name}",
         'role and application_name are those');
     my ($conninfo, $restore) = map { $node->standby_setting($_) } qw(primary_conninfo restore_command);
     like($conninfo, qr/passfile='?\Q@{[ "$scratch\/pass $text" =~ s{([\\'])}{\\$1}gr ]}\E'? /, 'primary_conninfo has the password file');
-    ok(-f $node->pgdata . "/my $text.conf", 'the settings are in the file of that name') if FollowPrimary::Node::pg_major() >= 12;
+    ok(-f $node->pgdata . "/my $text.conf", 'the settings are in the file of that name') if pg_major() >= 12;
 
     # As PostgreSQL expands and runs it.
     my %for = ('%' => '%', f => 'one', p => "$scratch/restored");
@@ -181,13 +170,12 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
     $r = $primary->make_follow($node, function => 'follow_primary_plan');
     like($r->{out}, qr/^none\|/, 'a running node is asked as that role, in the database of that name') or diag($r->{out} . $r->{err});
 
-    $primary->safe_psql("UPDATE follow_primary_node SET (" . join(', ', sort keys %row) . ') = ('
-        . join(', ', ('NULL') x keys %row) . ") WHERE host = '$host'");
+    $primary->set_row($node, map { $_ => undef } keys %row);
 }
 
 my $long = ': ' . 'x' x 10240 . "; cp '$scratch/archive %f' %p";
 spew("$scratch/archive one", 'archived');
-$primary->safe_psql('UPDATE follow_primary_node SET restore_command = ' . literal($long) . " WHERE host = '$host'");
+$primary->set_row($node, restore_command => $long);
 my $r = $primary->make_follow($node, method => 'repoint');
 ok($r->{ok}, '10 kB: a job with a restore_command of that length') or diag($r->{err});
 (my $command = $node->standby_setting('restore_command')) =~ s{%([fp])}{$1 eq 'f' ? 'one' : "$scratch/restored"}ge;

@@ -19,14 +19,13 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, archive => 1, same_port =>
 my ($primary, $node) = $cluster->nodes;
 my ($host, $dir) = ($node->address, $node->host->dir);
 
-sub literal { my ($text) = @_; $text =~ s/'/''/g; $text =~ s/\\/\\\\/g; return "E'$text'" }
-sub sql { my ($text, %opt) = @_; return $primary->safe_psql($text, dbname => 'hostile', %opt) }
-sub job { my ($columns) = @_; return sql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
+my @hostile = (dbname => 'hostile');
+sub sql { my ($text) = @_; return $primary->safe_psql($text, @hostile) }
 
 $primary->safe_psql('CREATE DATABASE hostile');
 sql('CREATE EXTENSION follow_primary');
 mkdir $_, 0700 or die "$_: $!" for map { $_->host->dir . "/$location" } $primary;
-$primary->safe_psql('CREATE TABLESPACE space LOCATION ' . literal($primary->host->dir . "/$location"));
+$primary->safe_psql('CREATE TABLESPACE space LOCATION ' . quote($primary->host->dir . "/$location"));
 sql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i; CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 1000) AS i');
 # CREATE DATABASE may be asked anything, but the tests' own psql may not.
 my $database = "x=y $words";
@@ -51,7 +50,7 @@ $node->init_standby_from($primary, slot => 1, basebackup => [ '-T', "$from=$to",
 rename $node->pgdata, "$dir/data $words" or die;
 $node->{pgdata} = "$dir/data $words";
 sql("INSERT INTO follow_primary_node (host, port, pgdata, ssh_port, archive_dir)
-    VALUES ('$host', @{[ $node->port ]}, " . literal($node->pgdata) . ", @{[ $node->host->ssh_port ]}, " . literal("$dir/archive $words") . ')');
+    VALUES ('$host', @{[ $node->port ]}, " . quote($node->pgdata) . ", @{[ $node->host->ssh_port ]}, " . quote("$dir/archive $words") . ')');
 symlink $cluster->archive_dir, "$dir/archive $words" or die;
 
 sub follows
@@ -59,7 +58,7 @@ sub follows
     my ($method, $what, %arguments) = @_;
     my $r = $primary->try_sql($primary->follow_sql($node, %arguments), dbname => 'hostile', timeout => 120);
     ok($r->{ok}, $what) or die $r->{err};
-    is(job('method'), $method, 'by that method');
+    is($primary->job('method', @hostile), $method, 'by that method');
     sql('INSERT INTO t VALUES (0); INSERT INTO spaced VALUES (0)');
     $primary->wait_for_catchup($node);
     my $rows = 'SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM spaced)';
@@ -87,9 +86,8 @@ sql('UPDATE t SET i = i + 1');
 $node->kill9;
 unlink "$dir/wal $words/000000010000000000000006" or die;
 follows('rewind', 'it is rewound, by WAL from an archive of such a name', method => 'rewind', when_down => 'rejoin');
-is(job('lost_transactions'), 2, 'what it alone had is counted');
-my (undef, $saved) = run_command([ $node->bin('pg_waldump'), '-p', job('lost_wal_dir'), '-t', 2, '-s', job('fork_lsn') ]);
-is(scalar(() = $saved =~ /desc: COMMIT/g), 2, 'and saved, though none of it was archived');
+is($primary->job('lost_transactions', @hostile), 2, 'what it alone had is counted');
+is($node->commits_in($primary->job('lost_wal_dir', @hostile), 2, $primary->job('fork_lsn', @hostile)), 2, 'and saved, though none of it was archived');
 
 # Nothing is beside the data but that, the log and what was saved.
 my @beside;

@@ -32,7 +32,7 @@ $node->start;
 # of it is saved, whether or not it can be counted.
 #
 {
-    my $bin     = FollowPrimary::Node::bindir();
+    my $bin     = bindir();
     my $scripts = "$FindBin::Bin/../../src/remote";
     my @all     = sort map { s{.*/}{}r } glob "$dir/real/pg_wal/0*";
     my $save    = sub {
@@ -161,8 +161,8 @@ my @keys = some_damaged(40, slurp($cluster->ssh_key));
 spew("$dir/known.$_", $known[$_]) for 0 .. $#known;
 spew("$dir/key.$_", $keys[$_], 0600) for 0 .. $#keys;
 my @programs;
-my %real = map { $_ => run_ok([ FollowPrimary::Node::bindir() . "/$_", $_ eq 'pg_controldata' ? $node->pgdata : '--version' ]) } qw(pg_controldata psql);
-my $bin_dir = FollowPrimary::Node::bindir();
+my %real = map { $_ => run_ok([ bindir() . "/$_", $_ eq 'pg_controldata' ? $node->pgdata : '--version' ]) } qw(pg_controldata psql);
+my $bin_dir = bindir();
 for my $n (0 .. 40 * $rounds - 1)
 {
     mkdir "$dir/bin.$n" or die;

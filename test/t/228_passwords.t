@@ -67,13 +67,11 @@ my $n = 0;
 sub follow
 {
     my ($what, $node, $sqlstate, $row, %arguments) = @_;
-    my $set = join ', ', map { "$_ = '$row->{$_}'" } keys %$row;
-    my $host = $node->address;
-    $new->safe_psql("UPDATE follow_primary_node SET $set WHERE host = '$host'") if $set;
+    $new->set_row($node, %$row) if %$row;
     my $r = $new->make_follow($node, %arguments);
     $said .= "$r->{out}\n$r->{err}\n";
     is($r->{sqlstate}, $sqlstate, $what) or diag($r->{err});
-    $new->safe_psql('UPDATE follow_primary_node SET ' . join(', ', map { "$_ = NULL" } keys %$row) . " WHERE host = '$host'") if $set;
+    $new->set_row($node, map { $_ => undef } keys %$row) if %$row;
     return;
 }
 
@@ -91,7 +89,7 @@ follow('a password file that others can read', $old, '28P01', { pcp_pass_file =>
     my $file = $sibling->recovery_file;
     my $was  = slurp($file);
     spew($file, $was =~ s/^(primary_conninfo = ').*'$/$1host=h application_name password=$secret{repl}'/mr);
-    FollowPrimary::Node::reloads('primary_conninfo') ? $sibling->reload : $sibling->restart;
+    reloads('primary_conninfo') ? $sibling->reload : $sibling->restart;
     wait_until('it is read', sub { $sibling->standby_setting('primary_conninfo') =~ /^host=h/ });
     follow('a conninfo that cannot be parsed', $sibling, '22023', {}, method => 'repoint');
     my $job = $new->safe_psql($new->follow_sql($sibling, wait => 'false', when_down => 'rejoin', method => 'basebackup'));

@@ -15,7 +15,7 @@ $primary->safe_psql('CREATE DATABASE theirs OWNER owner');
 my @their = (dbname => 'theirs', user => 'owner');
 # In a schema of theirs they could put tables with triggers in the place of ours.
 $primary->safe_psql('CREATE SCHEMA theirs AUTHORIZATION owner; CREATE EXTENSION follow_primary SCHEMA theirs', dbname => 'theirs');
-for my $schema ('theirs', FollowPrimary::Node::pg_major() >= 15 ? 'public' : ())
+for my $schema ('theirs', pg_major() >= 15 ? 'public' : ())
 {
     for my $call ("follow_primary('127.0.0.1')", "follow_primary_plan('127.0.0.1')", 'follow_primary_wait(1)')
     {

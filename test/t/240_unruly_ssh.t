@@ -14,34 +14,22 @@ my ($primary, $node) = $cluster->nodes;
 my $sshd = $node->host;
 my $host = $node->address;
 my $dir  = scratch_dir('unruly');
-my $bin  = FollowPrimary::Node::bindir();
+my $bin  = bindir();
 
 # A folder of PostgreSQL's programs, one of which is a script.
 my $folders = 0;
 sub stand_in
 {
     my ($program, $script) = @_;
-    return FollowPrimary::Node::bindir_with(scratch_dir('unruly_bin' . $folders++), $program, "$script\n");
+    return bindir_with(scratch_dir('unruly_bin' . $folders++), $program, "$script\n");
 }
 
-sub row
-{
-    my (%row) = @_;
-    $primary->safe_psql('UPDATE follow_primary_node SET ' . join(', ', map { "$_ = " . (defined $row{$_} ? FollowPrimary::Node::quote($row{$_}) : 'NULL') } sort keys %row)
-        . " WHERE host = '$host'");
-    return;
-}
+sub row { my (%row) = @_; return $primary->set_row($node, %row) }
 
 sub remote_processes
 {
-    my @left;
-    for my $pid (our_processes())
-    {
-        my $command = eval { slurp("/proc/$pid/cmdline") } // next;
-        $command =~ tr/\0/ /;
-        push @left, "$pid $command" if $command =~ m{^sleep 987654|^yes |^/bin/sh -s follow_primary $|pg_basebackup|pg_rewind};
-    }
-    return @left;
+    my %command = our_commands(qr{^sleep 987654|^yes |^/bin/sh -s follow_primary $|pg_basebackup|pg_rewind});
+    return map { "$_ $command{$_}" } keys %command;
 }
 
 sub state_of_node
@@ -200,13 +188,13 @@ ok($primary->poll_query_until(q{SELECT backend_xmin IS NULL FROM pg_stat_activit
 kill 'KILL', map { /^(\d+)/ } remote_sleep();
 row(node_bin_dir => undef);
 $plan->wait(30);
-like($primary->safe_psql('SELECT reason, method FROM follow_primary_plan(' . FollowPrimary::Node::quote($host) . ', ' . $node->port . ') WHERE method <> \'\''),
+like($primary->safe_psql('SELECT reason, method FROM follow_primary_plan(' . quote($host) . ', ' . $node->port . ') WHERE method <> \'\''),
     qr/^the node .*\|\w+$/, 'what the query does with its result has one again');
 
 #
 # Damage, which before 13 no manifest shows
 #
-if (FollowPrimary::Node::pg_major() >= 13)
+if (pg_major() >= 13)
 {
     fails('a copy is damaged', sqlstate => 'XX001', message => qr/the copy does not verify/, detail => qr{global/pg_filenode\.map},
         hint => qr/data is as it was before the copy/, with => { method => 'basebackup' },

@@ -11,15 +11,10 @@ my ($old, $new) = $cluster->nodes;
 my $work = $old->pgdata . '.follow_primary';
 my $address = $old->address;
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 sub start_job { my (%arguments) = @_; return $new->safe_psql($new->follow_sql($old, wait => 'false', when_down => 'rejoin', %arguments)) }
-sub node_row { my ($set) = @_; $new->safe_psql("UPDATE follow_primary_node SET $set WHERE host = '$address'"); return }
 
 # Of the session: its shell, and the one that watches for its end.
-sub shells
-{
-    return grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /\0-s\0follow_primary\0/ } our_processes();
-}
+sub shells { return keys %{ { our_commands(qr/ -s follow_primary $/) } } }
 
 # 1. The primary's checkpoint takes longer than sshd waits for an answer.
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
@@ -31,14 +26,14 @@ $old->safe_psql('INSERT INTO t VALUES (1001)');
 my $id = start_job();
 ok($new->poll_query_until("SELECT count(*) FROM follow_primary_step WHERE job_id = $id AND step = 'checkpoint'
     AND clock_timestamp() > started_at + interval '10 s'", 1), 'a job waits for a checkpoint, for 10 s');
-is(job('state'), 'running', 'and goes on waiting');
+is($new->job('state'), 'running', 'and goes on waiting');
 kill 'CONT', $checkpointer;
 ok($new->poll_query_until("SELECT state <> 'running' FROM follow_primary_job WHERE id = $id"), 'it ends');
-is(job('state, method, error'), 'succeeded|rewind|', 'its SSH session is still there');
+is($new->job('state, method, error'), 'succeeded|rewind|', 'its SSH session is still there');
 unlike(slurp($old->host->dir . '/sshd.log'), qr/Timeout, client not responding/, 'for sshd had its answers');
 
 # 2. A start command that leaves the server in the process group of the session.
-node_row("node_start_command = 'nohup " . $old->bin('postgres') . " -D %D >/dev/null 2>&1 &'");
+$new->set_row($old, node_start_command => 'nohup ' . $old->bin('postgres') . ' -D %D >/dev/null 2>&1 &');
 $old->promote;
 $old->safe_psql('INSERT INTO t VALUES (1002)');
 $old->stop;
@@ -53,14 +48,14 @@ ok($old->running, 'the server runs on');
 $new->release_step;
 my $r = $new->make_follow($old);
 ok($r->{ok}, 'the next call finds it following') or diag($r->{err});
-is(job('method'), 'none', 'and only proves it');
+is($new->job('method'), 'none', 'and only proves it');
 
 # 3. The job ends before pg_rewind has changed anything: not even a start is
 # forbidden.
 my $bin = scratch_dir('bin');
 my $began = "$bin/began";
-FollowPrimary::Node::bindir_with($bin, 'pg_rewind', ">'$began'\nexec sleep 100\n");
-node_row("node_start_command = NULL, node_bin_dir = '$bin'");
+bindir_with($bin, 'pg_rewind', ">'$began'\nexec sleep 100\n");
+$new->set_row($old, node_start_command => undef, node_bin_dir => $bin);
 $old->promote;
 $old->safe_psql('INSERT INTO t VALUES (1003)');
 $old->stop;
@@ -72,10 +67,10 @@ ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id",
 wait_until('its session ends', sub { !shells() });
 is((stat $old->pgdata)[2] & 0777, 0700, 'the data may be started');
 ok(!-e "$work/mark", 'and is not marked');
-node_row('node_bin_dir = NULL');
+$new->set_row($old, node_bin_dir => undef);
 $r = $new->make_follow($old, method => 'rewind', when_down => 'rejoin');
 ok($r->{ok}, 'the next call rewinds it') or diag($r->{err});
-is(job('method, lost_transactions'), 'rewind|1', 'and knows what it loses');
+is($new->job('method, lost_transactions'), 'rewind|1', 'and knows what it loses');
 is($old->safe_psql('SELECT count(*) FROM t'), $new->safe_psql('SELECT count(*) FROM t'), "it has the primary's rows");
 
 done_testing();

@@ -9,15 +9,15 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
     conf => { 'follow_primary.progress_timeout' => '20s', wal_log_hints => 'on' });
 my ($primary, @nodes) = $cluster->nodes;
 my %tool = (basebackup => 'pg_verifybackup', rewind => 'pg_rewind', saving => 'pg_waldump');
-$tool{basebackup} = 'pg_basebackup' if FollowPrimary::Node::pg_major() < 13;
+$tool{basebackup} = 'pg_basebackup' if pg_major() < 13;
 
 # Lets one of PostgreSQL's programs do this first.
 sub with_tool
 {
     my ($node, $tool, $first) = @_;
-    my $bin = FollowPrimary::Node::bindir_with(scratch_dir('bin' . $node->name), $tool,
+    my $bin = bindir_with(scratch_dir('bin' . $node->name), $tool,
         "touch \$0.begins\n$first\ntouch \$0.ends\nexec '@{[ $node->bin($tool) ]}' \"\$@\"\n");
-    $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin' WHERE host = '@{[ $node->address ]}'");
+    $primary->set_row($node, node_bin_dir => $bin);
     return "$bin/$tool";
 }
 my $works = 'end=$(($(date +%s) + 40)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
@@ -72,7 +72,7 @@ for my $case (@case)
     {
         is($row->('state, step, error_code'), 'failed|save_wal|58000', "$tool stands still: that ends the job") or diag($row->('error'));
         like($row->('error'), qr/made no progress for 20000 ms/, 'which says so');
-        $primary->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $node->address ]}'");
+        $primary->set_row($node, node_bin_dir => undef);
         my $r = $primary->make_follow($node, method => $method, when_down => 'rejoin');
         ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
     }

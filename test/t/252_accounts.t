@@ -46,8 +46,7 @@ sub follows
     my ($what, %arguments) = @_;
     my $r = $primary->make_follow($node, %arguments);
     ok($r->{ok}, $what) or die $r->{err};
-    $primary->safe_psql('INSERT INTO t VALUES (0)');
-    $primary->wait_for_catchup($node);
+    has_rows_of($primary, $node, $what);
     return;
 }
 
@@ -80,7 +79,7 @@ $node->set(max_connections => 20);
 my $r = $primary->make_follow($node, method => 'rewind', when_down => 'rejoin');
 is($r->{sqlstate}, '55000', 'a start that fails after a rewind is told') or diag($r->{err});
 chomp(my $translations = run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--localedir' ]));
-my $translated = $german && -e "$translations/de/LC_MESSAGES/postgres-" . FollowPrimary::Node::pg_major() . '.mo';
+my $translated = $german && -e "$translations/de/LC_MESSAGES/postgres-" . pg_major() . '.mo';
 like($r->{detail}, $translated ? qr/max_connections = 20 (?:ist )?eine niedrigere Einstellung/ : qr/max_connections = 20 is a lower setting/,
     $translated ? 'with what the server said, in German' : 'with what the server said');
 spew($node->pgdata . '/postgresql.conf', $conf);

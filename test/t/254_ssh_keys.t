@@ -34,7 +34,7 @@ sub user_key
     my $file = "$keys/$name";
     append_text($host->dir . '/authorized_keys', make_ssh_key($file, %opt));
     unlink "$file.pub" if $opt{without_public};
-    $primary->safe_psql("UPDATE follow_primary_node SET ssh_key_file = '$file'");
+    $primary->set_row($node, ssh_key_file => $file);
     return connects();
 }
 

@@ -25,15 +25,8 @@ $old->wait_for_catchup($new);
 $new->promote;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 
-sub set_row
-{
-    my (%column) = @_;
-    $new->safe_psql('UPDATE follow_primary_node SET ' . join(', ', map { "$_ = " . FollowPrimary::Node::quote($column{$_}) } sort keys %column)
-        . " WHERE host = '@{[ $old->address ]}'");
-    return;
-}
 isnt($old->host->ssh_port, 22, 'sshd has a port of its own');
-set_row(ssh_key_file => $key, passfile => '~/.pgpass of the node');
+$new->set_row($old, ssh_key_file => $key, passfile => '~/.pgpass of the node');
 
 # Without the row's user it is the setting's; both are names that this sshd does
 # not let in, one of them no account at all.
@@ -41,7 +34,7 @@ my $pid = $old->pid;
 for my $wrong ([ undef, $os_user, 'the name that the servers run as' ], [ 'nobody_there', 'nobody_there', 'a name that the node does not know' ])
 {
     my ($in_row, $name, $what) = @$wrong;
-    set_row(ssh_user => $in_row);
+    $new->set_row($old, ssh_user => $in_row);
     my $r = $new->make_follow($old);
     is($r->{sqlstate}, '28000', "$what is refused") or diag($r->{err});
     like($r->{message}, qr/accepts no key of OS user "\Q$os_user\E" for user "\Q$name\E"/, 'the error tells who called, and whom for');
@@ -52,17 +45,15 @@ is($old->pid, $pid, 'the node has run all the time');
 
 # The right one, through a whole job.
 my $log = length $old->host->ssh_log;
-set_row(ssh_user => $user);
+$new->set_row($old, ssh_user => $user);
 my $r = $new->make_follow($old);
 ok($r->{ok}, 'the user of the row is let in, and the node follows') or diag($r->{err});
-is($new->safe_psql('SELECT method, state, lost_transactions FROM follow_primary_job ORDER BY id DESC LIMIT 1'),
+is($new->job('method, state, lost_transactions'),
     'rewind|succeeded|1', 'by a rewind');
 my %accepted = map { $_ => 1 } substr($old->host->ssh_log, $log) =~ /Accepted publickey for (\S+)/g;
 is(join(' ', keys %accepted), $user, 'every session was that user\'s');
 like($old->safe_psql('SHOW primary_conninfo'), qr{passfile='\Q$home\E/\.pgpass of the node'}, 'its home is what ~ in passfile is');
-$new->safe_psql('INSERT INTO t VALUES (0)');
-$new->wait_for_catchup($old);
-is($old->safe_psql('SELECT count(*), sum(i) FROM t'), '1001|500500', "it has the primary's rows");
+has_rows_of($new, $old, 'rewound');
 
 # And a copy, whose pg_basebackup takes the password from the same file.
 $r = $new->make_follow($old, method => 'basebackup');
@@ -73,8 +64,8 @@ ok($r->{ok}, 'it gets a copy, too') or diag($r->{err});
 # what it has in primary_conninfo.)
 SKIP:
 {
-    skip('libpq does not ask HOME', 2) if FollowPrimary::Node::pg_major() < 15;
-    set_row(passfile => '');
+    skip('libpq does not ask HOME', 2) if pg_major() < 15;
+    $new->set_row($old, passfile => '');
     $r = $new->make_follow($old, method => 'basebackup');
     ok(!$r->{ok} && $r->{err} =~ /no password supplied/, 'without a name for it, no other password file is read') or diag($r->{err});
     spew("$home/.pgpass", slurp($cluster->passfile), 0600);

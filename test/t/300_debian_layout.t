@@ -10,7 +10,7 @@ use FollowPrimary::Test;
 
 plan(skip_all => 'pg_createcluster is not installed') if !grep { -x "$_/pg_createcluster" } split /:/, $ENV{PATH};
 plan(skip_all => "these programs are not Debian's")
-    if !-x '/usr/lib/postgresql/' . FollowPrimary::Node::pg_major() . '/bin/postgres';
+    if !-x '/usr/lib/postgresql/' . pg_major() . '/bin/postgres';
 
 my $etc = $ENV{PG_CLUSTER_CONF_ROOT} = scratch_dir('etc');
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, archive => 1,
@@ -18,9 +18,8 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, archive =>
     sshd_conf => "SetEnv PG_CLUSTER_CONF_ROOT=$etc\n",
     conf      => { wal_keep_size => 0, min_wal_size => '32MB', max_wal_size => '32MB', checkpoint_timeout => '1h' });
 my ($old, $new, $sibling) = $cluster->nodes;
-my $version = FollowPrimary::Node::pg_major();
+my $version = pg_major();
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
 # All files below /etc, and what is in them but for the line that is ours.
 sub etc
@@ -47,11 +46,8 @@ my %etc = map { $_->name => etc($_) } $cluster->nodes;
 sub follows
 {
     my ($node, $method, $what) = @_;
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($node);
-    is(job('method, state'), "$method|succeeded", "$what: $method");
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($new, $node, $what);
     is($node->safe_psql('SHOW config_file'), $node->config_dir . '/postgresql.conf', "$what: it runs with its own configuration");
     is(etc($node), $etc{ $node->name }, "$what: nothing has changed in /etc");
     my @includes = slurp($node->config_dir . '/postgresql.conf') =~ /^(include_if_exists.*)/mg;
@@ -97,11 +93,10 @@ ok($r->{ok}, 'the crashed primary follows') or diag($r->{err});
 follows($old, 'rewind', 'crashed primary');
 
 # 3. By pg_ctlcluster, as a DBA of Debian has it.
-my $row = "host = '@{[ $old->address ]}'";
 my $name = $old->name;
-$new->safe_psql("UPDATE follow_primary_node SET node_start_command = 'pg_ctlcluster $version $name start',
-    node_stop_command = 'pg_ctlcluster $version $name stop -m fast',
-    node_reload_command = 'pg_ctlcluster $version $name reload' WHERE $row");
+$new->set_row($old, node_start_command => "pg_ctlcluster $version $name start",
+    node_stop_command   => "pg_ctlcluster $version $name stop -m fast",
+    node_reload_command => "pg_ctlcluster $version $name reload");
 my $log = $old->host->dir . "/$name.ctl.log";
 for my $method ('basebackup', 'rewind')
 {

@@ -15,14 +15,13 @@ chomp $program;
 # %D must stand any name of a data directory.
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
     node => sub { my ($host) = @_; return (pgdata => $host->dir . q{/the server's "data" & $HOME}) },
-    conf => { autovacuum => 'off', 'follow_primary.verify_timeout' => '2s' });
+    conf => { autovacuum => 'off', bgwriter_delay => '10ms', checkpoint_timeout => '1h', 'follow_primary.verify_timeout' => '2s' });
 my ($old, $new, $sibling) = $cluster->nodes;
 
 sub unit { my ($node) = @_; return 'postgresql@' . $node->name }
 sub ask { my (@words) = @_; return run_command([ $program, $manager, @words ]) }
 sub asked { my $text = -e "$manager/commands" ? slurp("$manager/commands") : ''; unlink "$manager/commands"; return $text }
 sub state_of { my ($node) = @_; chomp(my $state = slurp("$manager/" . unit($node) . '.state')); return $state }
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
 # The manager takes the nodes over.
 my $daemon = FollowPrimary::Process->start([ $program, $manager, 'serve' ], out => "$manager/daemon.log");
@@ -35,9 +34,7 @@ for my $node ($old, $sibling)
     is($code, 0, $node->name . ' is run by the service manager') or diag($err);
     my $unit = unit($node);
     my %command = map { ("node_${_}_command" => "$program $manager --no-block $_ $unit %D %p 100%%") } qw(start stop reload);
-    $old->safe_psql('UPDATE follow_primary_node SET '
-        . join(', ', map { "$_ = " . FollowPrimary::Node::quote($command{$_}) } sort keys %command)
-        . ", start_timeout = 20 WHERE host = '@{[ $node->address ]}'");
+    $old->set_row($node, %command, start_timeout => 20);
 }
 
 sub in_care
@@ -53,20 +50,16 @@ sub in_care
 sub follows
 {
     my ($node, $method, $what) = @_;
-    is(job('method, state'), "$method|succeeded", "$what: $method");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($node);
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($new, $node, $what);
     in_care($node, $what);
     return;
 }
 
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
-# Whatever the former primary logs of itself, as the running transactions every
-# 15 seconds, the sibling would receive, and need a rewind.
-my $writer = $old->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'");
-kill 'STOP', $writer;
+# What the former primary logs by itself after the fork the sibling would receive,
+# and need a rewind.
+$old->wait_until_quiet;
 $old->wait_for_catchup($_) for $new, $sibling;
 $new->promote;
 asked();
@@ -81,7 +74,7 @@ spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
 $new->reload;
 my $r = $new->make_follow($sibling);
 is($r->{sqlstate}, '55000', 'a repoint that the primary refuses fails') or diag($r->{err});
-my @how = FollowPrimary::Node::reloads('primary_conninfo') ? ('reload') : ('stop', 'start');
+my @how = reloads('primary_conninfo') ? ('reload') : ('stop', 'start');
 is(asked(), join('', map { told($sibling, $_) } @how, @how), 'the manager was asked to reload, and again to take it back');
 in_care($sibling, 'after a repoint was taken back');
 
@@ -104,7 +97,6 @@ follows($sibling, 'repoint', 'restart');
 is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'restart: by the manager');
 
 # 3. A server that still runs as a primary is stopped and rewound.
-kill 'CONT', $writer;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});
@@ -119,23 +111,20 @@ follows($sibling, 'basebackup', 'copy');
 # 5. A rewind that fails before it changes anything: what was stopped is
 # started again.
 my $bin = scratch_dir('bin');
-symlink $_, $bin . '/' . s{.*/}{}r for glob(FollowPrimary::Node::bindir() . '/*');
-unlink "$bin/pg_rewind";
-spew("$bin/pg_rewind", "#!/bin/sh\necho 'pg_rewind: error: no such luck' >&2\nexit 1\n", 0755);
-$new->safe_psql("UPDATE follow_primary_node SET node_bin_dir = '$bin'");
+bindir_with($bin, 'pg_rewind', "echo 'pg_rewind: error: no such luck' >&2\nexit 1\n");
+$new->set_row($sibling, node_bin_dir => $bin);
 asked();
 $r = $new->make_follow($sibling, method => 'rewind');
 is($r->{sqlstate}, '38000', 'a pg_rewind that fails is an error') or diag($r->{err});
 like($r->{detail}, qr/no such luck/, 'with its words');
 is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'the standby is started again by the manager');
 in_care($sibling, 'after a rewind that failed');
-$new->safe_psql('UPDATE follow_primary_node SET node_bin_dir = NULL');
+$new->set_row($sibling, node_bin_dir => undef);
 
 # 6. A crashed server, which the manager has seen fail; and a start that fails,
 # which is known by what
 # the server logged, or else by what the manager says.
-my $row = "host = '@{[ $old->address ]}'";
-$new->safe_psql("UPDATE follow_primary_node SET node_start_command = replace(node_start_command, '--no-block', '') WHERE $row");
+$new->safe_psql("UPDATE follow_primary_node SET node_start_command = replace(node_start_command, '--no-block', '') WHERE host = '@{[ $old->address ]}'");
 for my $fault ([ unix_socket_directories => '/nonexistent', qr/FATAL: .*could not create lock file/ ],
     [ shared_preload_libraries => 'no_such_library', qr/failed with exit code 1/ ])
 {

@@ -9,7 +9,6 @@ use File::Path qw(remove_tree);
 use FollowPrimary::Test;
 
 my $last;    # where the last job ran
-sub job { my ($columns) = @_; return $last->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 sub real { my ($path) = @_; chomp(my $real = run_ok([ 'readlink', '-f', $path ])); return $real }
 
 sub follows
@@ -18,11 +17,8 @@ sub follows
     $last = $primary;
     my $r = $primary->make_follow($node, %arguments);
     ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    is(job('method, state'), "$method|succeeded", "$what: $method");
-    $primary->safe_psql('INSERT INTO t VALUES (0)');
-    $primary->wait_for_catchup($node);
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what: it has the primary's rows");
+    is($last->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($primary, $node, $what);
     return;
 }
 
@@ -87,7 +83,7 @@ sub as_it_was
     is(join(' ', sort map { s{.*/}{}r } glob(quotemeta($node->config_dir) . '/*')), 'conf.d pg_hba.conf pg_ident.conf postgresql.conf',
         "$what: nothing is left beside it");
     is($node->safe_psql('SELECT count(*) FROM pg_settings WHERE name IN (\'hba_file\', \'ident_file\', \'config_file\') AND setting LIKE '
-        . FollowPrimary::Node::quote($node->config_dir . '/%')) . $node->safe_psql('SHOW work_mem'), '37MB', "$what: it is in force");
+        . quote($node->config_dir . '/%')) . $node->safe_psql('SHOW work_mem'), '37MB', "$what: it is in force");
     is(readlink($node->pgdata), $node->host->dir . '/real data', "$what: the data directory is where it was");
     is(join(' ', map { real($_) } glob($node->pgdata . '/pg_tblspc/*')), join(' ', map { space($node, $_) } 'outer', 'inner'),
         "$what: and the tablespaces");
@@ -113,18 +109,17 @@ is(real($first->pgdata . '/pg_wal'), scratch_dir() . '/first/wal', 'rewind: the 
 # Nothing but its row tells where the configuration of a server is that is down.
 $first->stop;
 unlink $first->pgdata . '/postmaster.opts';
-my $row = "host = '@{[ $first->address ]}'";
 my $r = $second->make_follow($first, when_down => 'rejoin');
 is($r->{sqlstate}, 'F0000', 'a configuration that is nowhere is an error') or diag($r->{err});
 like($r->{message}, qr/at step plan: the node's postgresql\.conf is not known/, 'before anything is done');
 like($r->{hint}, qr/config_file in the node's row/, 'and the hint says what to do');
-$second->safe_psql('UPDATE follow_primary_node SET config_file = ' . FollowPrimary::Node::quote($second->config_dir . '/postgresql.conf') . " WHERE $row");
+$second->set_row($first, config_file => $second->config_dir . '/postgresql.conf');
 my $theirs = slurp($second->config_dir . '/postgresql.conf');
 $r = $second->make_follow($first, when_down => 'rejoin');
 is($r->{sqlstate}, 'F0000', "another server's configuration is refused") or diag($r->{err});
 like($r->{message}, qr/at step survey: node \S+ has another configuration file/, 'before anything is done');
 is(slurp($second->config_dir . '/postgresql.conf'), $theirs, 'and is as it was');
-$second->safe_psql('UPDATE follow_primary_node SET config_file = ' . FollowPrimary::Node::quote($first->config_dir . '/postgresql.conf') . " WHERE $row");
+$second->set_row($first, config_file => $first->config_dir . '/postgresql.conf');
 follows($second, $first, 'rewind', 'config_file', when_down => 'rejoin');
 as_it_was($first, 'config_file');
 
@@ -154,7 +149,7 @@ $old->wait_for_catchup($new);
 $new->promote;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 follows($new, $old, 'rewind', '64 MB segments');
-is(job('lost_transactions'), '1', 'the lost transaction is counted');
+is($last->job('lost_transactions'), '1', 'the lost transaction is counted');
 is($old->safe_psql('SHOW wal_segment_size') . $old->safe_psql('SHOW data_checksums'), '64MBon', 'the segments are that large, and there are checksums');
 follows($new, $old, 'basebackup', '64 MB segments, copy', method => 'basebackup');
 

@@ -25,7 +25,7 @@ END
 # The SSH user's home, where ~/.pgpass is. libpq before 15 does not ask the
 # environment for it, and knows no addresses in certificates.
 my $home = scratch_dir('home');
-my $major = FollowPrimary::Node::pg_major();
+my $major = pg_major();
 my $tls_options = "sslmode=verify-full sslrootcert=$tls/ca.crt";
 my $cluster = FollowPrimary::Cluster->new(
     nodes     => 4,
@@ -82,18 +82,14 @@ $old->wait_for_catchup($_) for $new, $six, $beside;
 $old->kill9;
 $new->promote;
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
 
 sub follows
 {
     my ($node, $method, $what, %arguments) = @_;
     my $r = $new->make_follow($node, %arguments);
     ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    is(job('method, state'), "$method|succeeded", "$what: $method");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($node);
-    my $rows = 'SELECT count(*), sum(i) FROM t';
-    is($node->safe_psql($rows), $new->safe_psql($rows), "$what: it has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($new, $node, $what);
     is($new->safe_psql('SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_stat_ssl s USING (pid) WHERE s.ssl IS NOT TRUE'),
         '0', "$what: and streams by TLS");
     return;
@@ -112,7 +108,7 @@ my $r = $new->make_follow($old);
 is($r->{sqlstate}, '55006', 'a second node on that host is refused') or diag($r->{err});
 like($r->{message}, qr/slot.* is in use by node localhost:@{[ $beside->port ]}/i, 'the error names the first');
 like($r->{hint}, qr/slot_name of its own/, 'the hint says what to do');
-$new->safe_psql("UPDATE follow_primary_node SET slot_name = 'beside' WHERE port = " . $beside->port);
+$new->set_row($beside, slot_name => 'beside');
 follows($beside, 'repoint', 'the first, with a slot of its own');
 is($beside->safe_psql('SELECT slot_name FROM pg_stat_wal_receiver'), 'beside', 'which its row names');
 
@@ -148,7 +144,7 @@ is($old->pid, $pid, 'the node has run all the time');
 # 4. The former primary, on the primary's own host, under its name in capitals.
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 follows($old, 'rewind', 'rewind', node_host => 'LocalHOST');
-is(job('lost_transactions'), '1', 'rewind: the lost transaction is counted');
+is($new->job('lost_transactions'), '1', 'rewind: the lost transaction is counted');
 is($old->safe_psql('SELECT slot_name FROM pg_stat_wal_receiver'), 'localhost', 'rewind: its slot is named in small letters');
 my $conninfo = $old->safe_psql('SHOW primary_conninfo');
 like($conninfo, qr/host=localhost .*sslmode=verify-full sslrootcert=\Q$tls\E/, 'rewind: it connects as it was told');

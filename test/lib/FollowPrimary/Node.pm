@@ -19,9 +19,12 @@ package FollowPrimary::Node;
 use strict;
 use warnings;
 
+use Exporter qw(import);
 use File::Path qw(remove_tree);
 use FollowPrimary::Scratch qw(run_command run_ok wait_until free_port slurp spew
     process_alive kill_tree);
+
+our @EXPORT_OK = qw(pg_major reloads quote bindir bindir_with);
 
 my $bindir;
 
@@ -589,6 +592,71 @@ sub make_follow
     return $self->try_sql($self->follow_sql($node, %arguments), timeout => 300);
 }
 
+# What follow_primary_plan says, as psql prints it; arguments as for follow_sql.
+sub plan_for
+{
+    my ($self, $node, %arguments) = @_;
+    return $self->safe_psql($self->follow_sql($node, function => 'follow_primary_plan', %arguments));
+}
+
+# Sets columns of the node's row in follow_primary_node; undef is NULL.
+sub set_row
+{
+    my ($self, $node, %column) = @_;
+    $self->safe_psql('UPDATE follow_primary_node SET ' . join(', ', map { "$_ = " . quote($column{$_}) } sort keys %column)
+        . " WHERE (host, port) = ('@{[ $node->address ]}', @{[ $node->port ]})");
+    return;
+}
+
+#
+# What its jobs did
+#
+
+# Columns of the newest job's row, as psql prints them.  Options: id (that job's),
+# node (that of the node's newest job), and psql's.
+sub job
+{
+    my ($self, $columns, %opt) = @_;
+    my ($id, $node) = delete @opt{qw(id node)};
+    my $which =
+          defined $id ? "id = $id"
+        : $node       ? "(node_host, node_port) = ('@{[ $node->address ]}', @{[ $node->port ]})"
+        :               'true';
+    return $self->safe_psql("SELECT $columns FROM follow_primary_job WHERE $which ORDER BY id DESC LIMIT 1", %opt);
+}
+
+# Columns (default: detail) of that step of the newest job, or of job => its id.
+sub step
+{
+    my ($self, $step, $columns, %opt) = @_;
+    $columns //= 'detail';
+    my $job = $opt{job} // '(SELECT max(id) FROM follow_primary_job)';
+    return $self->safe_psql("SELECT $columns FROM follow_primary_step WHERE job_id = $job AND step = '$step' ORDER BY seq DESC LIMIT 1");
+}
+
+# The names of all its steps, in order; also with job => id.
+sub steps
+{
+    my ($self, %opt) = @_;
+    my $job = $opt{job} // '(SELECT max(id) FROM follow_primary_job)';
+    return $self->safe_psql("SELECT string_agg(step, ' ' ORDER BY seq) FROM follow_primary_step WHERE job_id = $job");
+}
+
+# The names of this server's slots, in order.
+sub slots { return $_[0]->safe_psql(q{SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots}) }
+
+# How many commits there are in a folder of WAL that a job saved.
+sub commits_in
+{
+    my ($self, $dir, $timeline, $start) = @_;
+    my (undef, $dump) = run_command([ $self->bin('pg_waldump'), '-p', $dir, '-t', $timeline, '-s', $start ]);
+    return scalar(() = $dump =~ /^rmgr: Transaction .* desc: COMMIT/mg);
+}
+
+#
+# Holding its jobs
+#
+
 # Holds every job of this server before it begins the step, until release_step;
 # also on a standby, for the time after its promotion.  The cluster is made with
 # hold => 1.
@@ -624,6 +692,20 @@ sub release_step
     return;
 }
 
+# The next jobs of this server fail when they begin one of the steps; none: no more.
+sub fail_steps
+{
+    my ($self, @steps) = @_;
+    $self->safe_psql('DROP TRIGGER IF EXISTS fail_step ON follow_primary_step');
+    $self->safe_psql(<<"END") if @steps;
+CREATE OR REPLACE FUNCTION fail_step() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN RAISE 'the test fails step %', NEW.step; END \$\$;
+CREATE TRIGGER fail_step BEFORE INSERT ON follow_primary_step FOR EACH ROW
+    WHEN (NEW.step IN (@{[ join ', ', map { quote($_) } @steps ]})) EXECUTE FUNCTION fail_step();
+END
+    return;
+}
+
+# A value as SQL.
 sub quote
 {
     my ($value) = @_;
@@ -631,6 +713,19 @@ sub quote
     return $value if $value =~ /\A-?\d+\z|\A(?:true|false)\z/;
     $value =~ s/'/''/g;
     return $value =~ s/\\/\\\\/g ? "E'$value'" : "'$value'";
+}
+
+# What a call that is refused must not change, as text: the node's files, its
+# process, and the settings in force by which it follows.
+sub fingerprint
+{
+    my ($self) = @_;
+    my $dir    = $self->pgdata;
+    my @files  = map { "$dir/$_" } qw(postgresql.conf postgresql.auto.conf pg_hba.conf PG_VERSION postmaster.pid), $self->standby_files;
+    return join "\n", (map { -e $_ ? join ' ', $_, (stat _)[ 1, 7, 9 ] : "$_ is not there" } @files),
+        sort(grep { !/\.log$/ } map { glob "$_/*" } $self->host->dir, $dir),
+        'pid ' . ($self->pid // 'none'),
+        $self->running ? join '|', $self->in_recovery, map { $self->standby_setting($_) } qw(primary_conninfo primary_slot_name) : ();
 }
 
 # Until the query prints $expected ('t'); false after the time is over.
@@ -681,6 +776,25 @@ sub wait_for_catchup
     $timeout //= 60;
     $standby->poll_query_until("SELECT pg_last_wal_replay_lsn() >= '$lsn'", 't', $timeout)
         or die "$standby->{name} has not replayed $lsn within $timeout s\n" . $standby->log_tail(15);
+    return;
+}
+
+# Until it writes no WAL by itself any more: the background writer logs the running
+# transactions every 15 seconds, but not twice without another record in between.
+# Needs autovacuum = off, and checkpoints that do not come.
+sub wait_until_quiet
+{
+    my ($self) = @_;
+    # Whoever reads a row first may log its page; and what was written without a
+    # transaction id is flushed by the next commit.
+    my $timeline = $self->timeline;
+    $self->safe_psql('VACUUM');
+    my $begin = $self->lsn('flush');
+    $self->safe_psql(q{SELECT pg_logical_emit_message(true, 'test', '')});
+    wait_until("$self->{name} writes no more WAL", sub {
+        my (undef, $dump) = run_command([ $self->bin('pg_waldump'), '-p', $self->pgdata . '/pg_wal', '-t', $timeline, '-s', $begin ]);
+        return $dump =~ /RUNNING_XACTS[^\n]*\n\z/;
+    }, 60);
     return;
 }
 

@@ -33,7 +33,7 @@ our @EXPORT_OK = qw(
     scratch_dir run_command run_ok wait_until
     free_address free_port
     slurp spew append_text
-    process_alive process_tree our_processes
+    process_alive process_tree our_processes our_commands
     bury kill_tree
 );
 
@@ -251,6 +251,21 @@ sub our_processes
 {
     return if !defined $folder;
     return grep { $_ != $$ && $_ != $owner } process_tree($owner);
+}
+
+# Those of them whose command line, its words divided by blanks, matches: pid =>
+# command line.  What a session of sshd left behind is among them.
+sub our_commands
+{
+    my ($regex) = @_;
+    my %command;
+    for my $pid (our_processes())
+    {
+        my $line = eval { slurp("/proc/$pid/cmdline") } // next;
+        $line =~ tr/\0/ /;
+        $command{$pid} = $line if $line =~ $regex;
+    }
+    return %command;
 }
 
 # Collects the ended children, noting the exit codes of those we know.

@@ -19,8 +19,9 @@ package FollowPrimary::Test;
 #
 # Helpers: wait_until('what', sub { … }, seconds), run_command([…]) returning
 # (code, out, err), run_ok([…]) returning out, scratch_dir, free_port,
-# free_address, slurp, spew, append_text, our_processes, process_tree, libssh2,
-# make_ssh_key.
+# free_address, slurp, spew, append_text, our_processes, our_commands,
+# process_tree, process_alive, libssh2, make_ssh_key, pg_major, reloads, quote,
+# bindir, bindir_with, has_rows_of, streams_from.
 
 use strict;
 use warnings;
@@ -28,15 +29,16 @@ use warnings;
 use Exporter ();
 use FollowPrimary::Scratch ();
 use FollowPrimary::Host qw(libssh2 make_ssh_key);
-use FollowPrimary::Node;
+use FollowPrimary::Node qw(pg_major reloads quote bindir bindir_with);
 use FollowPrimary::Cluster;
 use FollowPrimary::Pgpool;
 use Test::More;
 
 my @helpers = qw(scratch_dir run_command run_ok wait_until free_address free_port
-    slurp spew append_text our_processes process_tree process_alive);
+    slurp spew append_text our_processes our_commands process_tree process_alive);
+my @of_nodes = qw(pg_major reloads quote bindir bindir_with);
 our @ISA = qw(Exporter);
-our @EXPORT = (@helpers, qw(libssh2 make_ssh_key), @Test::More::EXPORT);
+our @EXPORT = (@helpers, @of_nodes, qw(libssh2 make_ssh_key has_rows_of streams_from), @Test::More::EXPORT);
 FollowPrimary::Scratch->import(@helpers);
 
 my $owner = $$;
@@ -50,6 +52,28 @@ sub import
         plan(skip_all => 'PostgreSQL does not run as root: runuser -u postgres -- prove …');
     }
     __PACKAGE__->export_to_level(1, @_);
+    return;
+}
+
+# A new row of the primary arrives on the node, which then has all its rows and no
+# other.  Tables (t) have a column i, a number.
+sub has_rows_of
+{
+    my ($primary, $node, $what, @tables) = @_;
+    @tables = ('t') if !@tables;
+    $primary->safe_psql("INSERT INTO $_ (i) VALUES (0)") for @tables;
+    $primary->wait_for_catchup($node);
+    my $rows = 'SELECT ' . join ', ', map { "(SELECT count(*) || ' ' || sum(i) FROM $_)" } @tables;
+    is($node->safe_psql($rows), $primary->safe_psql($rows), "$what: it has the primary's rows, new ones too, and no other");
+    return;
+}
+
+# The node streams the primary's timeline, through its own slot.
+sub streams_from
+{
+    my ($primary, $node, $what) = @_;
+    is($node->safe_psql('SELECT slot_name, received_tli FROM pg_stat_wal_receiver'),
+        join('|', $node->slot_name, $primary->timeline), "$what: it streams the primary's timeline through its slot");
     return;
 }
 
