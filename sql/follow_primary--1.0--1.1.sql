@@ -29,8 +29,8 @@ CREATE TEMPORARY TABLE follow_primary_grant ON COMMIT DROP AS
 SELECT p.proname, a.grantor, a.grantee, a.is_grantable
 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
 WHERE p.oid IN (
-    '@extschema@.follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean)'::pg_catalog.regprocedure,
-    '@extschema@.follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text)'::pg_catalog.regprocedure)
+    '@extschema@.follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean)'::pg_catalog.regprocedure::pg_catalog.oid,
+    '@extschema@.follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text)'::pg_catalog.regprocedure::pg_catalog.oid)
   AND a.grantee <> p.proowner;
 
 DROP FUNCTION @extschema@.follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean);
@@ -87,8 +87,8 @@ BEGIN
              FROM pg_temp.follow_primary_grant o
              JOIN pg_catalog.pg_proc p ON p.proname = o.proname
              WHERE p.oid IN (
-                 '@extschema@.follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean, boolean)'::pg_catalog.regprocedure,
-                 '@extschema@.follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text, boolean)'::pg_catalog.regprocedure)
+                 '@extschema@.follow_primary(text, integer, text, integer, text, integer, text, text, text, text, boolean, boolean)'::pg_catalog.regprocedure::pg_catalog.oid,
+                 '@extschema@.follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text, boolean)'::pg_catalog.regprocedure::pg_catalog.oid)
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', g.function,
             CASE WHEN g.grantee = 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END,
@@ -109,3 +109,76 @@ AS 'MODULE_PATHNAME', 'follow_primary_all';
 COMMENT ON FUNCTION @extschema@.follow_primary_all(text, text, boolean)
     IS 'makes every node of follow_primary_node follow this primary, side by side; returns a row for each';
 REVOKE ALL ON FUNCTION @extschema@.follow_primary_all(text, text, boolean) FROM PUBLIC;
+
+/*
+ * The view's snapshot is older than its look at the locks, so a job that ends in
+ * between has neither a final state nor a worker there. This function looks at the
+ * row again.
+ */
+CREATE FUNCTION @extschema@.follow_primary_interrupted(job_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'follow_primary_interrupted';
+COMMENT ON FUNCTION @extschema@.follow_primary_interrupted(bigint)
+    IS 'true on the primary if a job''s row says running or interrupted at this moment, and no worker has the job';
+REVOKE ALL ON FUNCTION @extschema@.follow_primary_interrupted(bigint) FROM PUBLIC;
+
+/* The worker of a job holds its lock from its first moment to its last: see 1.0. */
+CREATE OR REPLACE VIEW @extschema@.follow_primary_progress AS
+SELECT j.id, j.node_host, j.node_port, j.method,
+       s.state, j.step,
+       CASE WHEN s.state = 'succeeded' THEN 100.0
+            WHEN j.bytes_total > 0
+            THEN pg_catalog.round(100.0 * least(j.bytes_done, j.bytes_total)::numeric / j.bytes_total::numeric, 1)
+       END AS percent,
+       j.bytes_done, j.bytes_total,
+       t.elapsed,
+       CASE WHEN c.copying > 0.0 AND j.bytes_done > 0
+            THEN pg_catalog.pg_size_pretty((j.bytes_done::numeric / c.copying)::bigint) || '/s' END AS rate,
+       CASE WHEN s.state = 'running' AND c.copying > 0.0 AND j.bytes_done > 0 AND j.bytes_total >= j.bytes_done
+            THEN pg_catalog.make_interval(secs => pg_catalog.round((j.bytes_total - j.bytes_done)::numeric * c.copying / j.bytes_done::numeric, 0)::double precision)
+       END AS eta,
+       j.started_at, j.finished_at
+FROM (SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) *
+      FROM @extschema@.follow_primary_job
+      ORDER BY pg_catalog.lower(node_host), node_port, (state = 'running') DESC, id DESC) j
+CROSS JOIN LATERAL (
+    -- A standby has not the primary's locks; a newer timeline tells that the
+    -- server of the job is not the primary any more.
+    SELECT CASE WHEN j.state <> 'running' THEN j.state
+                WHEN CASE WHEN pg_catalog.pg_is_in_recovery()
+                          THEN j.timeline < greatest(
+                               (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())::bigint,
+                               (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())::bigint,
+                               (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)::bigint)
+                          ELSE @extschema@.follow_primary_interrupted(j.id)
+                     END
+                THEN 'interrupted' ELSE j.state END AS state) s
+CROSS JOIN LATERAL (
+    SELECT coalesce(j.finished_at, pg_catalog.clock_timestamp()) - j.started_at AS elapsed) t
+LEFT JOIN LATERAL (
+    SELECT extract(epoch FROM coalesce(p.finished_at, pg_catalog.clock_timestamp()) - p.started_at)::numeric AS copying
+    FROM @extschema@.follow_primary_step p
+    WHERE p.job_id = j.id AND p.step IN ('rewind', 'copy')
+    ORDER BY p.seq DESC LIMIT 1) c ON true;
+COMMENT ON COLUMN @extschema@.follow_primary_progress.started_at IS 'when the job''s worker began';
+COMMENT ON COLUMN @extschema@.follow_primary_progress.finished_at IS 'when the job ended';
+
+/* Whoever can read the view needs its function. */
+DO $$
+DECLARE
+    g record;
+BEGIN
+    FOR g IN SELECT a.grantee, a.is_grantable
+             FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+             WHERE c.oid = '@extschema@.follow_primary_progress'::pg_catalog.regclass::pg_catalog.oid
+               AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s',
+            '@extschema@.follow_primary_interrupted(bigint)'::pg_catalog.regprocedure,
+            CASE WHEN g.grantee = 0::oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END,
+            CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END
+$$;

@@ -39,13 +39,15 @@ SELECT pg_temp.refusal($$SELECT FROM follow_primary_job$$);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_step$$);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_progress$$);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_node$$);
+SELECT pg_temp.refusal($$SELECT follow_primary_interrupted(1)$$);
 RESET ROLE;
 
 -- pg_monitor reads what jobs did, not how nodes are reached; and writes nothing.
 SET ROLE regress_fp_watcher;
 SELECT id, node_host, state FROM follow_primary_job;
 SELECT job_id, seq, step FROM follow_primary_step;
-SELECT id, node_host, state FROM follow_primary_progress;
+SELECT id, node_host, state, started_at, finished_at FROM follow_primary_progress;
+SELECT follow_primary_interrupted(1);
 SELECT pg_temp.refusal($$SELECT FROM follow_primary_node$$);
 SELECT pg_temp.refusal($$INSERT INTO follow_primary_job (node_host, node_port, requested_method, state, started_at)
                          VALUES ('db3', 5432, 'auto', 'running', now())$$);

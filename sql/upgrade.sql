@@ -70,6 +70,7 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     "Follow Me".follow_primary_plan(text, integer, text, integer, text, integer, text, text, text, text)
     TO "regress fp manager" WITH GRANT OPTION;
+GRANT SELECT ON "Follow Me".follow_primary_progress TO regress_fp_caller;
 ALTER EXTENSION follow_primary UPDATE;
 SELECT p.proname, a.grantee::regrole, a.privilege_type, a.is_grantable
 FROM pg_proc p, aclexplode(p.proacl) a

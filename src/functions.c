@@ -33,6 +33,7 @@
 PG_FUNCTION_INFO_V1(follow_primary);
 PG_FUNCTION_INFO_V1(follow_primary_plan);
 PG_FUNCTION_INFO_V1(follow_primary_cancel);
+PG_FUNCTION_INFO_V1(follow_primary_interrupted);
 PG_FUNCTION_INFO_V1(follow_primary_wait);
 PG_FUNCTION_INFO_V1(follow_primary_all);
 
@@ -209,11 +210,11 @@ follow_primary_all(PG_FUNCTION_ARGS)
 }
 
 /*
- * The state of a job as of this moment, whatever snapshot the caller's
- * transaction has; raises 42704 if there is none.
+ * What a job's row says at this moment, whatever snapshot the caller's
+ * transaction has; NULL if there is none.
  */
 static char *
-job_state(FunctionCallInfo fcinfo, int64 job_id)
+row_state(FunctionCallInfo fcinfo, int64 job_id)
 {
 	const char *args[] = {psprintf(INT64_FORMAT, job_id)};
 	CallerIdentity caller;
@@ -223,12 +224,48 @@ job_state(FunctionCallInfo fcinfo, int64 job_id)
 	state = sql_scalar_latest(psprintf("SELECT state FROM %s.follow_primary_job WHERE id = $1::bigint",
 									   extension_schema(fcinfo)), lengthof(args), args);
 	resume_caller(&caller);
+	return state;
+}
+
+/*
+ * The state of a job at this moment: "interrupted" if its row says "running" and
+ * no worker has it.  Raises 42704 if there is no such job.
+ */
+static const char *
+job_state(FunctionCallInfo fcinfo, int64 job_id)
+{
+	const char *state = row_state(fcinfo, job_id);
+
 	if (state == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no job " INT64_FORMAT, job_id),
 				 errhint("The table follow_primary_job lists the jobs.")));
-	return state;
+	if (strcmp(state, "running") != 0 || RecoveryInProgress() || worker_pid(job_id) != 0)
+		return state;
+
+	/* The worker may have written its last word since that look at the row. */
+	state = row_state(fcinfo, job_id);
+	return state == NULL || strcmp(state, "running") == 0 ? "interrupted" : state;
+}
+
+/*
+ * For a view, whose snapshot is older than any look at the locks: a job whose row
+ * said "running" may have ended in good order since.  In a schema whose owner is
+ * no superuser there are no jobs, and nobody may read its tables as one.
+ */
+Datum
+follow_primary_interrupted(PG_FUNCTION_ARGS)
+{
+	int64		job_id = PG_GETARG_INT64(0);
+	const char *state;
+
+	if (RecoveryInProgress() || worker_pid(job_id) != 0)
+		PG_RETURN_BOOL(false);
+	if (!extension_schema_is_safe(fcinfo))
+		PG_RETURN_BOOL(true);
+	state = row_state(fcinfo, job_id);
+	PG_RETURN_BOOL(state != NULL && (strcmp(state, "running") == 0 || strcmp(state, "interrupted") == 0));
 }
 
 Datum
@@ -269,17 +306,6 @@ follow_primary_wait(PG_FUNCTION_ARGS)
 		MemoryContextReset(scratch);
 		MemoryContextSwitchTo(scratch);
 		state = job_state(fcinfo, job_id);
-		if (strcmp(state, "running") == 0 && !RecoveryInProgress() &&
-			worker_pid(job_id) == 0)
-		{
-			/*
-			 * The worker is gone without a word, unless it has just written its
-			 * last one.
-			 */
-			state = job_state(fcinfo, job_id);
-			if (strcmp(state, "running") == 0)
-				state = "interrupted";
-		}
 		MemoryContextSwitchTo(context);
 		if (strcmp(state, "running") != 0 || GetCurrentTimestamp() >= deadline)
 		{

@@ -221,21 +221,30 @@ schema_owner(Oid schema)
  * The owner of a schema can rename it and put other tables in the place of the
  * extension's, with triggers and views that a job would run as a superuser.
  */
+bool
+extension_schema_is_safe(FunctionCallInfo fcinfo)
+{
+	return superuser_arg(schema_owner(get_func_namespace(fcinfo->flinfo->fn_oid)));
+}
+
 char *
 extension_schema(FunctionCallInfo fcinfo)
 {
 	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid			owner = schema_owner(schema);
 	const char *name = quote_identifier(get_namespace_name(schema));
 
-	if (!superuser_arg(owner))
+	if (!extension_schema_is_safe(fcinfo))
+	{
+		char	   *owner = GetUserNameFromId(schema_owner(schema), false);
+
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("schema %s, which has the extension, belongs to role \"%s\", who is not a superuser",
-						name, GetUserNameFromId(owner, false)),
+						name, owner),
 				 errdetail("The owner could put other tables in the place of the extension's, and a job would use them as a superuser."),
 				 errhint("As a superuser: ALTER SCHEMA %s OWNER TO %s. If the role makes objects there, it needs GRANT CREATE ON SCHEMA %s then.",
 						 name, quote_identifier(GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false)), name)));
+	}
 	return pstrdup(name);
 }
 

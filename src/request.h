@@ -72,6 +72,9 @@ extern char *default_slot_name(const char *host);
  */
 extern char *extension_schema(FunctionCallInfo fcinfo);
 
+/* Does that schema belong to a superuser? */
+extern bool extension_schema_is_safe(FunctionCallInfo fcinfo);
+
 /*
  * Acts as the owner of the called function, until resume_caller(): the tables
  * are the extension's, and EXECUTE on the function is the permission that

@@ -165,10 +165,13 @@ my $waiter = $new->psql_start("BEGIN ISOLATION LEVEL REPEATABLE READ;
     SELECT state FROM follow_primary_job WHERE id = $id;
     SELECT follow_primary_wait($id);
     SELECT state FROM follow_primary_job WHERE id = $id;
+    SELECT state FROM follow_primary_progress WHERE id = $id;
     COMMIT");
 wait_until('it waits', sub { $waiter->out =~ /running/ });
 my @plain = map { $new->psql_start($_) } "SELECT follow_primary_wait($id)",
     "SELECT follow_primary_wait($id), (SELECT count(*) FROM t)";
+my $viewer = $new->psql_start("WITH waited AS (SELECT follow_primary_wait($id) AS state)
+    SELECT w.state, v.state FROM waited w, LATERAL (SELECT state FROM follow_primary_progress WHERE id = $id AND w.state <> '') v");
 ok($new->poll_query_until("SELECT string_agg((backend_xmin IS NULL)::text, ' ' ORDER BY query) FROM pg_stat_activity
     WHERE query LIKE 'SELECT follow_primary_wait(%' AND state = 'active'", 'true false false', 10),
     'nor does one in follow_primary_wait, unless its query or transaction needs the snapshot');
@@ -188,7 +191,9 @@ state_is($id, 'cancelled', 'its row says cancelled');
 is($new->job('error_code, finished_at IS NOT NULL', id => $id), '57014|t', 'with the SQLSTATE of it');
 is($new->safe_psql("SELECT step FROM follow_primary_step WHERE job_id = $id AND state = 'cancelled'"), 'copy', 'in the step that ran');
 is($waiter->wait(10), 0, 'who waited for it is told');
-is($waiter->out, "running\ncancelled\nrunning\n", 'the state, even where the snapshot is older');
+is($waiter->out, "running\ncancelled\nrunning\nrunning\n", 'the state, even where the snapshot is older; the view shows what was so then');
+is($viewer->wait(10), 0, 'a view is looked at whose snapshot is older than the end of the job') or diag($viewer->err);
+is($viewer->out, "cancelled|running\n", 'which does not show it as interrupted');
 is(join('', map { $_->wait(10); $_->out } @plain), "cancelled\ncancelled|1000\n", 'so are the others, and what else they asked for is right');
 nothing_runs('no process of it is left on the node');
 is($new->slots, $slots, 'its slot is gone');

@@ -73,6 +73,7 @@ wait_until('the row of another database is corrected, too', sub {
 }, 10);
 no_sweeper_left($primary, $offset);
 is($primary->safe_psql('SELECT state FROM theirs.follow_primary_job', dbname => 'theirs'), 'running', 'nothing is done in a schema whose owner is no superuser');
+is($primary->safe_psql('SELECT state FROM theirs.follow_primary_progress', dbname => 'theirs'), 'interrupted', 'the view there shows it all the same');
 my $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
 
