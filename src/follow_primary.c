@@ -28,12 +28,12 @@
  *		wal.c			who has the WAL that the node needs?
  *		folders.c		where is its data, and is there room for a copy?
  *		recovery_conf.c	the settings that make it a standby of this server
- *	plan.c			facts to method, a pure function
  *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
  *	remote.c		runs the scripts of src/remote on the node
  *	request.c		arguments, node row and settings become one value
  *	own_row.c		which row of follow_primary_node is this server's own?
  *	settings.c		the settings
+ *	plan.c			facts to method, a pure function
  *	timeline.c		histories of timelines
  *	pcp.c			pgpool's control protocol
  *	process.c		the processes of this library
