@@ -5,11 +5,16 @@ PGFILEDESC = "follow_primary - make a node follow the new primary after a failov
 
 OBJS = \
 	src/follow_primary.o \
+	src/check.o \
+	src/check/candidate.o \
+	src/check/item.o \
+	src/check/node.o \
 	src/cluster.o \
 	src/divergence.o \
 	src/folders.o \
 	src/functions.o \
 	src/methods.o \
+	src/nodes.o \
 	src/pcp.o \
 	src/own_row.o \
 	src/plan.o \

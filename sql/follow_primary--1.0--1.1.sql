@@ -182,3 +182,68 @@ BEGIN
     END LOOP;
 END
 $$;
+
+/*
+ * Readiness: could each server, as the primary, make each other node follow it?
+ */
+CREATE FUNCTION @extschema@.follow_primary_check(
+    node_host text DEFAULT NULL,
+    node_port integer DEFAULT NULL,
+    everywhere boolean DEFAULT false)
+RETURNS TABLE (candidate text, node text, item text, status text, message text, hint text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'follow_primary_check';
+COMMENT ON FUNCTION @extschema@.follow_primary_check(text, integer, boolean)
+    IS 'tries whether this server, or each, could make the other nodes follow it if it were the primary; changes nothing anywhere';
+
+CREATE FUNCTION @extschema@.follow_primary_self(OUT host text, OUT port integer)
+LANGUAGE c STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'follow_primary_self';
+COMMENT ON FUNCTION @extschema@.follow_primary_self()
+    IS 'this server''s own name among the nodes: that of its row in follow_primary_node, else a guess';
+
+CREATE TABLE @extschema@.follow_primary_readiness (
+    candidate text NOT NULL,
+    node text,
+    item text NOT NULL,
+    status text NOT NULL
+        CHECK (status IN ('ok', 'warning', 'error', 'unknown')),
+    message text,
+    hint text,
+    checked_at timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX ON @extschema@.follow_primary_readiness (candidate, coalesce(node, ''::text), item);
+COMMENT ON TABLE @extschema@.follow_primary_readiness IS 'what the last check of follow_primary.check_interval found, on every server';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.candidate IS 'the server that would be the primary, as host:port';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.node IS 'the node that would follow it, as host:port; null: the candidate alone is concerned';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.item IS 'what was tried';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.status IS 'ok, warning, error or unknown';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.message IS 'what was found';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.hint IS 'what to do about it';
+COMMENT ON COLUMN @extschema@.follow_primary_readiness.checked_at IS 'when it was tried';
+
+CREATE TABLE @extschema@.follow_primary_slot (
+    slot_name text NOT NULL,
+    node_host text NOT NULL,
+    node_port integer NOT NULL,
+    restart_lsn pg_lsn NOT NULL,
+    timeline bigint NOT NULL,
+    written_at timestamptz NOT NULL,
+    PRIMARY KEY (node_host, node_port)
+);
+COMMENT ON TABLE @extschema@.follow_primary_slot IS 'from where on the standbys keep WAL for each node; written by the primary';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.slot_name IS 'the node''s replication slot, on every server but the node';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.node_host IS 'host of the node, as in follow_primary_node';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.node_port IS 'port of the node';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.restart_lsn IS 'the node may need WAL from here on';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.timeline IS 'timeline of the primary that wrote the row';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.written_at IS 'when it was written: after each segment of WAL that the node has taken';
+
+REVOKE ALL ON FUNCTION
+    @extschema@.follow_primary_check(text, integer, boolean),
+    @extschema@.follow_primary_self() FROM PUBLIC;
+REVOKE ALL ON TABLE @extschema@.follow_primary_readiness, @extschema@.follow_primary_slot FROM PUBLIC;
+GRANT SELECT ON @extschema@.follow_primary_readiness, @extschema@.follow_primary_slot TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.follow_primary_self() TO pg_monitor;

@@ -32,7 +32,8 @@ SELECT pg_describe_object('pg_proc'::regclass, p.oid, 0) AS function,
        a.grantee::regrole, a.privilege_type
 FROM member JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass,
      aclexplode(coalesce(proacl, acldefault('f', proowner))) a
-WHERE a.grantee <> proowner;
+WHERE a.grantee <> proowner
+ORDER BY 1 COLLATE "C";
 SELECT c.oid::regclass AS relation, a.grantee::regrole, a.privilege_type
 FROM member JOIN pg_class c ON c.oid = objid AND classid = 'pg_class'::regclass,
      aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) a

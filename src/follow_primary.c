@@ -8,6 +8,10 @@
  *
  *	functions.c		the SQL-callable functions
  *	test_doors.c	doors to internal functions, for the regression tests
+ *	check.c			readiness: every node is tried, in processes of its own, with
+ *		check/candidate.c	the items of this server
+ *		check/node.c		the items of a node
+ *		check/item.c		how an item is tried
  *	sweeper.c		a preloaded worker: cleans up after the server has crashed
  *	cluster.c		many jobs side by side
  *	worker.c		a background worker takes the request: process, queue, outcome
@@ -30,6 +34,7 @@
  *		recovery_conf.c	the settings that make it a standby of this server
  *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
  *	remote.c		runs the scripts of src/remote on the node
+ *	nodes.c			the rows of follow_primary_node, and this server's name
  *	request.c		arguments, node row and settings become one value
  *	own_row.c		which row of follow_primary_node is this server's own?
  *	settings.c		the settings
@@ -57,8 +62,12 @@
 #include "compat.h"
 #include "settings.h"
 #include "sweeper.h"
+#include "version.h"
 
 PG_MODULE_MAGIC;
+
+/* What check.sh looks for in the file. */
+const char	follow_primary_library_version[] = "follow_primary library version " LIBRARY_VERSION;
 
 void		_PG_init(void);
 

@@ -12,4 +12,8 @@
 
 #define OWN_SLOT_HINT	"Give this node a slot_name of its own: the default is made from the host alone."
 
+#define MUST_REACH_US_HINT \
+	"The node must be able to connect to this server: check pg_hba.conf and listen_addresses here, " \
+	"the password file there, and follow_primary.primary_host, replication_user and rewind_user."
+
 #endif							/* FOLLOW_PRIMARY_HINTS_H */

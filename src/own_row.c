@@ -187,3 +187,15 @@ own_row_host(const char *schema)
 		host = find_row(rows, listens, is_own_address, &n);
 	return host ? pstrdup(host) : NULL;
 }
+
+char *
+only_listen_address(void)
+{
+	const char *all = ListenAddresses ? ListenAddresses : "";
+
+	if (all[0] == '\0' || strpbrk(all, ", ") != NULL || strcmp(all, "*") == 0 ||
+		strcmp(all, "0.0.0.0") == 0 || strcmp(all, "::") == 0 ||
+		strcmp(all, "localhost") == 0)
+		return NULL;
+	return pstrdup(all);
+}

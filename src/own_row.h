@@ -14,4 +14,7 @@
  */
 extern char *own_row_host(const char *schema);
 
+/* listen_addresses, if that is one real address or name, else NULL. */
+extern char *only_listen_address(void);
+
 #endif							/* FOLLOW_PRIMARY_OWN_ROW_H */

@@ -58,8 +58,8 @@ choose(JobPlan *plan, Method method, char *reason)
 }
 
 /* Is this the right server, and one that may be touched? */
-static bool
-refused(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
+bool
+plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 {
 	if (primary->in_recovery)
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -215,8 +215,8 @@ fork_state(const NodeFacts *node, const JobPlan *plan)
 }
 
 /* Why pg_rewind cannot work, or NULL. */
-static char *
-rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const JobPlan *plan)
+char *
+plan_rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const JobPlan *plan)
 {
 	if (node->mark == MARK_CLEARED)
 		return "an interrupted job removed the old data to make room for a copy";
@@ -323,7 +323,7 @@ static bool
 may_be_touched(const PrimaryFacts *primary, const NodeFacts *node,
 			   bool rejoin_when_down, JobPlan *plan)
 {
-	if (refused(primary, node, plan))
+	if (plan_refuses(primary, node, plan))
 		return false;
 	/* A node that a job of this extension stopped is not down by itself. */
 	if (node->state == NODE_DOWN && !rejoin_when_down && !is_unfinished(node))
@@ -467,7 +467,7 @@ choose_method(const PrimaryFacts *primary, const NodeFacts *node,
 {
 	char	   *no_wal = wal_objection(primary, node, relation);
 	char	   *no_repoint = repoint_objection(primary, node, relation, plan);
-	char	   *no_rewind = rewind_objection(primary, node, plan);
+	char	   *no_rewind = plan_rewind_objection(primary, node, plan);
 
 	if (no_repoint == NULL)
 		no_repoint = no_wal;

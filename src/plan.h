@@ -202,6 +202,16 @@ extern void plan_for_room(const NodeFacts *node, const RoomFacts *room,
 						  bool copy_in_place, bool keep_old_data,
 						  JobPlan *plan);
 
+/*
+ * Is there a fact for which a job would refuse to touch the node?  Then the plan
+ * says which and why.  Pure, too.
+ */
+extern bool plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan);
+
+/* Why pg_rewind would be impossible on the node as it is, as a phrase, or NULL.  Pure, too. */
+extern char *plan_rewind_objection(const PrimaryFacts *primary, const NodeFacts *node,
+								   const JobPlan *plan);
+
 extern const char *method_name(Method method);
 
 #endif							/* FOLLOW_PRIMARY_PLAN_H */

@@ -213,6 +213,7 @@ job_tool_conninfo(const Job *job, const char *user, const char *database)
 	appendStringInfoString(&buf, conninfo_build(NULL, job->request->settings->replication_options,
 												job->primary_host, job->request->primary_port,
 												user,
+												job->id == 0 ? "follow_primary_check" :
 												psprintf("follow_primary_job_" INT64_FORMAT, job->id),
 												NULL));
 	if (database)

@@ -41,6 +41,8 @@ SCRIPT(swap);
 SCRIPT(verify);
 SCRIPT(clean);
 SCRIPT(lock);
+SCRIPT(check);
+SCRIPT(ask);
 
 #define NONCE_BYTES 8
 

@@ -32,6 +32,8 @@ extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;
 extern const RemoteScript remote_clean;
 extern const RemoteScript remote_lock;
+extern const RemoteScript remote_check;
+extern const RemoteScript remote_ask;
 
 /* How long a script may take, and who looks on meanwhile (see SshCommand). */
 typedef struct RemoteLimits

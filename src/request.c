@@ -13,7 +13,6 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
@@ -320,26 +319,14 @@ apply_node_column(Request *request, const char *column, char *value)
  * role may do.
  */
 static void
-apply_node_row(FunctionCallInfo fcinfo, Request *request)
+apply_node_row(Request *request, bool trusted)
 {
-	Oid			types[2] = {TEXTOID, INT4OID};
-	Datum		values[2];
-	CallerIdentity caller;
-	bool		trusted = superuser();
-	MemoryContext caller_context = CurrentMemoryContext;
+	const char *args[] = {request->node_host, psprintf("%d", request->node_port)};
+	SqlResult  *row = sql_run(psprintf("SELECT * FROM %s.follow_primary_node "
+									   "WHERE lower(host) = lower($1) AND port = $2::int",
+									   request->schema), lengthof(args), args);
 
-	values[0] = CStringGetTextDatum(request->node_host);
-	values[1] = Int32GetDatum(request->node_port);
-
-	act_as_owner(fcinfo, &caller);
-	SPI_connect();
-	if (SPI_execute_with_args(psprintf("SELECT * FROM %s.follow_primary_node "
-									   "WHERE lower(host) = lower($1) AND port = $2",
-									   request->schema),
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read follow_primary_node");
-
-	if (SPI_processed == 0 && !trusted)
+	if (row->nrows == 0 && !trusted)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for node %s:%d",
@@ -348,29 +335,15 @@ apply_node_row(FunctionCallInfo fcinfo, Request *request)
 						   request->schema),
 				 errhint("Ask a superuser to insert the node's row.")));
 
-	for (int i = 1; SPI_processed == 1 && i <= SPI_tuptable->tupdesc->natts; i++)
-	{
-		const char *column = SPI_fname(SPI_tuptable->tupdesc, i);
-		char	   *value = SPI_getvalue(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, i);
-		MemoryContext spi_context = MemoryContextSwitchTo(caller_context);
-		bool		disagrees;
-
-		disagrees = apply_node_column(request, column,
-									  value ? pstrdup(value) : NULL);
-		MemoryContextSwitchTo(spi_context);
-
-		if (disagrees && !trusted)
+	for (int i = 0; row->nrows == 1 && i < row->ncols; i++)
+		if (apply_node_column(request, row->names[i], sql_value(row, 0, i)) && !trusted)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for node %s:%d",
 							request->node_host, request->node_port),
 					 errdetail("The arguments disagree with column \"%s\" of the node's row in %s.follow_primary_node.",
-							   column, request->schema),
+							   row->names[i], request->schema),
 					 errhint("Leave the argument out, or ask a superuser to correct the row.")));
-	}
-	SPI_finish();
-	resume_caller(&caller);
 }
 
 /* A role that is no superuser may not choose the server that the node follows. */
@@ -389,15 +362,10 @@ refuse_untrusted_primary(const Request *request)
 				 errhint("Leave the argument out, or ask a superuser to set follow_primary.primary_host.")));
 }
 
-/* Takes the node's row and the settings into the request, where it leaves something open. */
+/* What arguments, row and settings leave open, as far as it can be known here. */
 static void
-resolve(FunctionCallInfo fcinfo, Request *request)
+complete(Request *request)
 {
-	request->settings = settings_copy_current();
-	apply_node_row(fcinfo, request);
-	if (!superuser())
-		refuse_untrusted_primary(request);
-
 	if (request->slot_name == NULL)
 		request->slot_name = default_slot_name(request->node_host);
 	if (request->primary_host == NULL && request->settings->primary_host[0] != '\0')
@@ -418,6 +386,22 @@ resolve(FunctionCallInfo fcinfo, Request *request)
 						request->node_host, request->node_port),
 				 errdetail("The node's host and port are those of the primary."),
 				 errhint("Call follow_primary() on the new primary, for every other node.")));
+}
+
+/* Takes the node's row and the settings into the request, where it leaves something open. */
+static void
+resolve(FunctionCallInfo fcinfo, Request *request)
+{
+	CallerIdentity caller;
+	bool		trusted = superuser();
+
+	request->settings = settings_copy_current();
+	act_as_owner(fcinfo, &caller);
+	apply_node_row(request, trusted);
+	resume_caller(&caller);
+	if (!trusted)
+		refuse_untrusted_primary(request);
+	complete(request);
 }
 
 Request *
@@ -500,6 +484,36 @@ request_for_node(FunctionCallInfo fcinfo, const char *host, int port,
 	resolve(fcinfo, request);
 	return request;
 }
+
+Request *
+request_to_ask(const char *schema, const char *host, int port)
+{
+	Request    *request = palloc0(sizeof(Request));
+
+	if (host)
+	{
+		check_host("node_host", host);
+		check_port("node_port", port);
+	}
+	request->schema = pstrdup(schema);
+	request->node_host = host ? pstrdup(host) : NULL;
+	request->node_port = port;
+	request->node_id = -1;
+	request->primary_port = PostPortNumber;
+	request->method = REQUESTED_AUTO;
+	request->rejoin_when_down = true;
+	request->attach = true;
+	request->settings = settings_copy_current();
+	return request;
+}
+
+void
+request_resolve(Request *request)
+{
+	apply_node_row(request, true);
+	complete(request);
+}
+
 static void
 send_text(StringInfo buf, const char *text)
 {

@@ -52,6 +52,15 @@ extern Request *request_from_call(FunctionCallInfo fcinfo, int attach_argument);
 extern Request *request_for_node(FunctionCallInfo fcinfo, const char *host, int port,
 								 RequestedMethod method, bool rejoin_when_down, bool attach);
 
+/*
+ * A request that is asked about, not run, with this session's settings.  No host:
+ * it is about this server alone.  Raises 22023 for what is no host or port.  The
+ * second takes the node's row into it, as far as there is one, in a process that
+ * may read the row; raises what request_from_call() raises for the row's sake.
+ */
+extern Request *request_to_ask(const char *schema, const char *host, int port);
+extern void request_resolve(Request *request);
+
 /* The values of the arguments method and when_down: rejoin when down? Raise 22023. */
 extern RequestedMethod request_parse_method(const char *method);
 extern bool request_parse_when_down(const char *when_down);

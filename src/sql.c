@@ -52,6 +52,9 @@ copy_result(MemoryContext context)
 	{
 		result->nrows = (int) SPI_processed;
 		result->ncols = SPI_tuptable->tupdesc->natts;
+		result->names = palloc0(sizeof(char *) * Max(1, result->ncols));
+		for (int col = 0; col < result->ncols; col++)
+			result->names[col] = SPI_fname(SPI_tuptable->tupdesc, col + 1);
 		result->values = palloc0(sizeof(char *) * Max(1, result->nrows * result->ncols));
 		for (int row = 0; row < result->nrows; row++)
 			for (int col = 0; col < result->ncols; col++)
@@ -147,18 +150,27 @@ sql_scalar_latest(const char *statement, int nargs, const char *const *args)
 }
 
 ErrorData *
-sql_recover(MemoryContext context)
+sql_recover_quietly(MemoryContext context)
 {
 	ErrorData  *error;
 
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
 	CurrentResourceOwner = worker_owner;
 	MemoryContextSwitchTo(context);
 	RESUME_INTERRUPTS();
 	return error;
+}
+
+ErrorData *
+sql_recover(MemoryContext context)
+{
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	EmitErrorReport();
+	RESUME_INTERRUPTS();
+	return sql_recover_quietly(context);
 }

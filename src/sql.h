@@ -19,6 +19,7 @@ typedef struct SqlResult
 {
 	int			nrows;
 	int			ncols;
+	char	  **names;			/* of the columns */
 	char	  **values;			/* row by row */
 } SqlResult;
 
@@ -67,6 +68,9 @@ extern char *sql_scalar_latest(const char *statement, int nargs,
  * given context, which becomes the current one.
  */
 extern ErrorData *sql_recover(MemoryContext context);
+
+/* The same without a line in the log. */
+extern ErrorData *sql_recover_quietly(MemoryContext context);
 
 /*
  * The text itself if it is valid in the database's encoding, else a copy with

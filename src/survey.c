@@ -12,7 +12,6 @@
 #include "access/xlog.h"
 #include "access/xlogrecord.h"
 #include "miscadmin.h"
-#include "postmaster/postmaster.h"
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "storage/fd.h"
@@ -21,6 +20,7 @@
 
 #include "compat.h"
 #include "divergence.h"
+#include "own_row.h"
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
@@ -146,8 +146,8 @@ find_former_slot(Job *job, const RemoteReply *reply)
  * Here the job finds out whether the role may see it, before anything is
  * touched.
  */
-static void
-check_rewind_user(const Job *job)
+void
+survey_check_rewind_user(const Job *job)
 {
 	const char *role = job->request->settings->rewind_user;
 	const char *schema = job->request->schema;
@@ -251,8 +251,8 @@ major_of(const char *version)
  * it ends when it replays that; from 14 on it pauses for ever while its WAL
  * receiver streams (CheckRequiredParameterValues() in xlog.c).
  */
-static char *
-lower_setting(const RemoteReply *reply)
+char *
+survey_lower_setting(const RemoteReply *reply)
 {
 	static const char *const names[] = {
 		"max_connections", "max_worker_processes", "max_wal_senders",
@@ -330,7 +330,7 @@ read_running(Job *job, const RemoteReply *reply)
 	node->replay_delayed = value && strcmp(value, "0") != 0;
 	value = remote_get(reply, "set.hot_standby");
 	node->hot_standby = value == NULL || strcmp(value, "on") == 0;
-	node->lower_setting = node->hot_standby ? lower_setting(reply) : NULL;
+	node->lower_setting = node->hot_standby ? survey_lower_setting(reply) : NULL;
 	value = remote_get(reply, "set.server_version_num");
 	node->conninfo_reloadable = value && atoi(value) >= 130000;
 }
@@ -540,9 +540,8 @@ survey_archive(Job *job)
 		(node->restore_command == NULL || strcmp(node->restore_command, command) != 0);
 }
 
-/* Is the node's data directory the one that this server runs on? */
-static bool
-is_this_server(const RemoteReply *reply)
+bool
+survey_is_this_server(const RemoteReply *reply)
 {
 	char		boot_id[64] = "";
 	const char *theirs = remote_get(reply, "boot_id");
@@ -562,25 +561,8 @@ is_this_server(const RemoteReply *reply)
 							   (unsigned long long) st.st_ino)) == 0;
 }
 
-/* listen_addresses, if that is one real address or name. */
-static char *
-only_listen_address(void)
-{
-	const char *all = ListenAddresses ? ListenAddresses : "";
-
-	if (all[0] == '\0' || strpbrk(all, ", ") != NULL || strcmp(all, "*") == 0 ||
-		strcmp(all, "0.0.0.0") == 0 || strcmp(all, "::") == 0 ||
-		strcmp(all, "localhost") == 0)
-		return NULL;
-	return pstrdup(all);
-}
-
-/*
- * Connects to the node.  Returns false when it is down as a whole: neither its
- * SSH nor its PostgreSQL port answers.
- */
-static bool
-connect_node(Job *job)
+bool
+survey_connect(Job *job)
 {
 	const Request *request = job->request;
 	const Settings *settings = request->settings;
@@ -627,13 +609,12 @@ connect_node(Job *job)
 	return connected;
 }
 
-/* Asks the node, in one round trip. */
-static void
-ask_node(Job *job, const char *pgdata, RemoteReply *reply)
+void
+survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 {
 	const Request *request = job->request;
 	const Settings *settings = request->settings;
-	RemoteLimits limits = {.timeout_ms = SURVEY_TIMEOUT_MS};
+	RemoteLimits limits = {.timeout_ms = timeout_ms};
 
 	remote_run(job->ssh, &remote_survey,
 			   ARGUMENTS(pgdata ? pgdata : "",
@@ -646,6 +627,11 @@ ask_node(Job *job, const char *pgdata, RemoteReply *reply)
 						 request->node_host,
 						 divergence_records(&job->primary.history)),
 			   &limits, reply);
+}
+
+void
+survey_raise_failure(const Job *job, const RemoteReply *reply)
+{
 	if (remote_failed_for(reply, "foreign_config"))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
@@ -666,9 +652,8 @@ ask_node(Job *job, const char *pgdata, RemoteReply *reply)
 				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
 }
 
-/* The name under which the node reaches this server, if the request leaves it open. */
-static char *
-find_primary_host(const Job *job, const RemoteReply *reply)
+char *
+survey_primary_host(const Job *job, const RemoteReply *reply)
 {
 	char	   *host = job->request->primary_host;
 	const char *seen = remote_get(reply, "ssh_client");
@@ -694,7 +679,7 @@ survey_node(Job *job)
 
 	memset(node, 0, sizeof(*node));
 	job->ntablespaces = 0;
-	if (job->ssh == NULL && !connect_node(job))
+	if (job->ssh == NULL && !survey_connect(job))
 	{
 		node->state = NODE_DOWN;
 		node->bin_version_major = job->primary.version_num / 10000;
@@ -702,7 +687,8 @@ survey_node(Job *job)
 		return;
 	}
 
-	ask_node(job, pgdata, &reply);
+	survey_ask(job, pgdata, SURVEY_TIMEOUT_MS, &reply);
+	survey_raise_failure(job, &reply);
 	survey_read_node(job, &reply);
 	if (node->state == NODE_DOWN)
 	{
@@ -711,7 +697,7 @@ survey_node(Job *job)
 		node->application_name = before.application_name;
 	}
 	survey_primary_again(job);
-	node->is_this_server = is_this_server(&reply);
+	node->is_this_server = survey_is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
 	node->foreign_mark = remote_says(&reply, "keep", "yes") ||
 		(node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE &&
@@ -719,7 +705,7 @@ survey_node(Job *job)
 	if (!node->is_this_server)
 		survey_archive(job);
 
-	job->primary_host = find_primary_host(job, &reply);
+	job->primary_host = survey_primary_host(job, &reply);
 	node->receives_from_us = remote_says(&reply, "sql.receiver_from",
 										 psprintf("%s:%d", job->primary_host, job->request->primary_port));
 	find_former_slot(job, &reply);
@@ -739,7 +725,7 @@ survey(Job *job)
 	survey_primary(job);
 	if (!job->primary.in_recovery)
 	{
-		check_rewind_user(job);
+		survey_check_rewind_user(job);
 		survey_node(job);
 	}
 	MemoryContextSwitchTo(caller);

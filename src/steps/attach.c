@@ -93,6 +93,18 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 }
 
+void
+attach_try(const Job *job)
+{
+	PcpTarget	target;
+	PcpNodeInfo info;
+	TimestampTz deadline;
+
+	set_target(job, &target);
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms);
+	check_node(job, &target, pcp_node_count(&target, deadline), deadline, &info);
+}
+
 /*
  * Is the error about pgpool alone?  A pgpool that cannot be asked is no reason
  * to leave a node without a primary, least of all after a failover that nobody

@@ -21,4 +21,7 @@ extern StepResult attach_node(Job *job);
  */
 extern void attach_check_node_id(Job *job);
 
+/* Is pgpool's node of that number this node, as pgpool has it?  Raises all that is in the way. */
+extern void attach_try(const Job *job);
+
 #endif							/* FOLLOW_PRIMARY_ATTACH_H */

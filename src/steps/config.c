@@ -33,13 +33,32 @@ include_hint(const Job *job)
 					job_recovery_file(job));
 }
 
+pg_noreturn static void
+fail_not_writable(const Job *job, const RemoteReply *reply)
+{
+	step_fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
+			  psprintf("%s Nothing was changed.", include_hint(job)));
+}
+
+void
+config_try_write(Job *job, const RemoteLimits *limits)
+{
+	RemoteReply reply;
+
+	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, "", "check"), limits, &reply);
+	if (remote_failed_for(&reply, "config_not_writable"))
+		fail_not_writable(job, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "the configuration cannot be read");
+}
+
 /*
  * pg_rewind's connection runs these four functions (its documentation,
  * "Notes").  Each database has its own privileges: this server can look at them
  * before the node is stopped where pg_rewind connects to this database.
  */
-static void
-check_rewind_functions(const Job *job)
+void
+config_check_rewind_functions(const Job *job)
 {
 	const char *role = job->request->settings->rewind_user;
 	const char *args[] = {role, job->request->settings->rewind_database};
@@ -79,11 +98,10 @@ config_connect(Job *job)
 	};
 
 	if (job->plan.method == METHOD_REWIND)
-		check_rewind_functions(job);
+		config_check_rewind_functions(job);
 	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
 	if (remote_failed_for(&reply, "config_not_writable"))
-		step_fail(job, &reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
-				  psprintf("%s Nothing was changed.", include_hint(job)));
+		fail_not_writable(job, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
 	return STEP_DONE;

@@ -11,6 +11,12 @@
 /* Can the node connect to this server, as a rewind and what follows needs it? */
 extern StepResult config_connect(Job *job);
 
+/* The parts of it: raises if the configuration could not be written. */
+extern void config_try_write(Job *job, const RemoteLimits *limits);
+
+/* Raises 42501 if the rewind role may not run here what pg_rewind needs. */
+extern void config_check_rewind_functions(const Job *job);
+
 /* Puts the node's configuration aside, which a rewind or a copy replaces. */
 extern StepResult config_save(Job *job);
 

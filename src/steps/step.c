@@ -44,8 +44,7 @@ common_sqlstate(const RemoteReply *reply, const char **hint)
 	}
 	if (remote_failed_for(reply, "source_unreachable"))
 	{
-		*hint = "The node must be able to connect to this server: check pg_hba.conf and listen_addresses here, "
-			"the password file there, and follow_primary.primary_host, replication_user and rewind_user.";
+		*hint = MUST_REACH_US_HINT;
 		return ERRCODE_CONNECTION_FAILURE;
 	}
 	if (remote_failed_for(reply, "mount_point"))

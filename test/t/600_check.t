@@ -1,0 +1,263 @@
+# follow_primary_check(): each item is broken once, on real servers, on a standby
+# that is the candidate; exactly its row changes, to the status and hint that the
+# manual says; mended, all rows are ok again. Nothing smaller would show that an
+# item is tried, and not read from a setting that says what it should.
+
+use FollowPrimary::Test;
+
+my $path = scratch_dir('path');
+for my $program (map { glob "$_/*" } '/usr/bin', '/bin', '/usr/sbin', '/sbin')
+{
+    my ($name) = $program =~ m{([^/]+)$};
+    symlink $program, "$path/$name" if !-l "$path/$name" && $name ne 'sudo';
+}
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
+    sshd_conf => "SetEnv PATH=$path",
+    conf => { shared_preload_libraries => 'follow_primary', max_worker_processes => 12, 'follow_primary.connect_timeout' => '5s',
+        max_wal_size => '64MB', wal_keep_size => '64MB', checkpoint_timeout => '1h' });
+my ($primary, $candidate, $sibling) = $cluster->nodes;
+my %name = ('' => '', map { ($_->address . ':' . $_->port => $_->name) } $cluster->nodes);
+
+# The rows by node and item: status, message, hint.
+sub check
+{
+    my %row;
+    my $out = $candidate->safe_psql(q{SELECT coalesce(node, ''), item, status, coalesce(message, ''), coalesce(hint, '') FROM follow_primary_check()});
+    for my $line (split /\n/, $out)
+    {
+        my ($node, $item, @rest) = split /\|/, $line, 5;
+        $row{"$name{$node} $item" =~ s/^ //r} = \@rest;
+    }
+    return %row;
+}
+
+my %good = check();
+my @items = sort keys %good;
+is(join(' ', grep { $good{$_}[0] ne 'ok' } @items), '', 'all is well in the beginning') or diag(explain(\%good));
+cmp_ok(scalar @items, '>=', 11 + 2 * 18, 'many things are tried');
+
+# Breaks one thing, and mends it. The rows that change: item => [ status, hint ].
+sub broken
+{
+    my ($what, %opt) = @_;
+    my %expected = %{ $opt{rows} };
+    $opt{break}->();
+    my %now = check();
+    my @changed = sort grep { !$now{$_} || $now{$_}[0] ne $good{$_}[0] } @items;
+    my @added   = grep { !$good{$_} && $_ ne ($opt{added} // '') } sort keys %now;
+    my @gone    = grep { !$now{$_} } @changed;
+    is(join(', ', grep { $now{$_} } @changed), join(', ', sort keys %expected), "$what: exactly that row changes")
+        or diag(explain({ map { $_ => $now{$_} } grep { ($now{$_}[0] // '') ne 'ok' } keys %now }));
+    is(join(', ', @added), '', "$what: no row is new");
+    like(join(', ', @gone), $opt{gone} // qr/^$/, "$what: rows are only left out if they need it");
+    for my $item (sort keys %expected)
+    {
+        my ($status, $hint, $message) = @{ $expected{$item} };
+        is($now{$item}[0], $status, "$what: $item: $status");
+        like($now{$item}[2] // '', $hint, "$what: $item: the hint");
+        like($now{$item}[1] // '', $message, "$what: $item: the message") if $message;
+    }
+    $opt{mend}->();
+    %now = check();
+    is(join(' ', grep { !$now{$_} || $now{$_}[0] ne 'ok' } @items), '', "$what: mended, all is well")
+        or diag(explain({ map { $_ => $now{$_} } grep { ($now{$_}[0] // '') ne 'ok' } @items }));
+    return;
+}
+
+# A setting of a server.
+sub setting
+{
+    my ($node, %settings) = @_;
+    my $conf = $node->config_dir . '/postgresql.conf';
+    my $before;
+    my $restart = delete $settings{restart};
+    return (
+        break => sub { $before = slurp($conf); $node->set(%settings); $restart ? $node->restart : reloaded($node) },
+        mend  => sub { spew($conf, $before); $restart ? $node->restart : reloaded($node); settle() });
+}
+
+# A reload reaches the postmaster's new processes a moment later.
+sub reloaded
+{
+    my ($node) = @_;
+    my $when = $node->safe_psql('SELECT pg_conf_load_time()');
+    $node->reload;
+    $node->poll_query_until("SELECT pg_conf_load_time() > '$when'") or die "no reload\n";
+    return;
+}
+
+sub settle
+{
+    my @standbys = grep { $_->running } $candidate, $sibling;
+    $_->wait_for_streaming($primary) for @standbys;
+    $primary->wait_for_catchup($_) for @standbys;
+    return;
+}
+
+# A column of the sibling's row.
+sub column
+{
+    my ($column, $value) = @_;
+    my $was = $primary->safe_psql("SELECT $column FROM follow_primary_node WHERE host = '@{[ $sibling->address ]}'");
+    my $set = sub {
+        my ($to) = @_;
+        $primary->safe_psql("UPDATE follow_primary_node SET $column = " . FollowPrimary::Node::quote($to) . " WHERE host = '@{[ $sibling->address ]}'");
+        settle();
+    };
+    return (break => sub { $set->($value) }, mend => sub { $set->($was eq '' ? undef : $was) });
+}
+
+sub hba
+{
+    my ($node, $line) = @_;
+    my $file = $node->config_dir . '/pg_hba.conf';
+    my $before = slurp($file);
+    return (
+        break => sub { spew($file, "$line\n$before"); reloaded($node) },
+        mend  => sub { spew($file, $before); reloaded($node) });
+}
+
+my $me = $sibling->name;
+my $rest = qr/^node2 configuration.*node2 wal$/;
+
+#
+# This server
+#
+my $row;
+broken('no row for this server', rows => { name => [ 'warning', qr/insert a row for this server/ ] },
+    break => sub { $primary->safe_psql("DELETE FROM follow_primary_node WHERE host = '@{[ $candidate->address ]}'"); settle() },
+    mend  => sub {
+        $primary->safe_psql(sprintf q{INSERT INTO follow_primary_node (host, port, pgdata, ssh_port) VALUES ('%s', %d, '%s', %d)},
+            $candidate->address, $candidate->port, $candidate->pgdata, $candidate->host->ssh_port);
+        settle();
+    });
+broken('objects of another version', rows => { extension => [ 'error', qr/ALTER EXTENSION follow_primary UPDATE/ ] },
+    break => sub { $primary->safe_psql("UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'follow_primary'"); settle() },
+    mend  => sub { $primary->safe_psql("UPDATE pg_extension SET extversion = '1.1' WHERE extname = 'follow_primary'"); settle() });
+broken('library not preloaded', rows => { preload => [ 'warning', qr/shared_preload_libraries/ ] },
+    setting($candidate, shared_preload_libraries => '', restart => 1));
+broken('wal_log_hints off here', rows => { wal_log_hints => [ 'warning', qr/wal_log_hints = on/ ] },
+    setting($candidate, wal_log_hints => 'off', restart => 1));
+broken('full_page_writes off', rows => { full_page_writes => [ 'warning', qr/full_page_writes = on/ ] },
+    setting($candidate, full_page_writes => 'off'));
+broken('replication slots used up', rows => { replication_slots => [ 'error', qr/max_replication_slots/ ] },
+    break => sub { $candidate->safe_psql(q{SELECT pg_create_physical_replication_slot('other_' || i)
+        FROM generate_series(1, current_setting('max_replication_slots')::int - 1) i}) },
+    mend => sub { $candidate->safe_psql(q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'}) });
+broken('nobody can commit', rows => { synchronous_standby_names => [ 'error', qr/names that the other nodes have/ ] },
+    setting($candidate, synchronous_standby_names => 'nobody, candidate'));
+if (FollowPrimary::Node::pg_major() >= 13)
+{
+    my %limit = setting($candidate, max_slot_wal_keep_size => '16MB', wal_keep_size => '16MB', max_wal_size => '32MB', min_wal_size => '32MB');
+    broken('a slot has lost its WAL', rows => { kept_wal => [ 'warning', qr/max_slot_wal_keep_size/ ] },
+        break => sub {
+            $candidate->safe_psql(q{SELECT pg_create_physical_replication_slot('lost', true)});
+            $limit{break}->();
+            $primary->safe_psql('CREATE TABLE filler AS SELECT 1');
+            for (1 .. 6) { $primary->safe_psql('INSERT INTO filler SELECT 1; SELECT pg_switch_wal()') }
+            $primary->safe_psql('CHECKPOINT');
+            settle();
+            $candidate->safe_psql('CHECKPOINT');
+        },
+        mend => sub { $candidate->safe_psql(q{SELECT pg_drop_replication_slot('lost')}); $limit{mend}->() });
+}
+
+#
+# The sibling
+#
+my $must_reach = qr/check pg_hba.conf and listen_addresses here/;
+broken('SSH port closed', rows => { "$me ssh" => [ 'error', qr/sshd|ssh_port/ ] }, gone => $rest,
+    break => sub { $sibling->host->ssh_stop }, mend => sub { $sibling->host->ssh_start });
+broken('SSH host key unknown', rows => { "$me ssh" => [ 'error', qr/ssh-keyscan|known_hosts/ ] }, gone => $rest,
+    break => sub { spew($cluster->known_hosts, join '', map { $_->host->known_hosts_line } $primary, $candidate) },
+    mend => sub { $cluster->write_known_hosts });
+broken('SSH login refused', rows => { "$me ssh" => [ 'error', qr/authorized_keys/ ] }, gone => $rest, column(ssh_user => 'nobody_there'));
+broken('no flock', rows => { map { ("$_ tools" => [ 'error', qr/Install it there/, qr/flock/ ]) } 'node0', $me },
+    break => sub { $row = readlink "$path/flock"; unlink "$path/flock" }, mend => sub { symlink $row, "$path/flock" });
+my $bin = scratch_dir('bin');
+FollowPrimary::Node::bindir_with($bin, 'pg_rewind', 'exit 1');
+unlink "$bin/pg_rewind";
+broken('no pg_rewind', rows => { "$me programs" => [ 'error', qr/node_bin_dir/, qr/pg_rewind/ ] }, column(node_bin_dir => $bin));
+broken('no programs', rows => { "$me programs" => [ 'error', qr/node_bin_dir/ ] }, gone => qr/^node2 configuration/, column(node_bin_dir => '/nowhere'));
+my $older = FollowPrimary::Node::bindir_with(scratch_dir('older'), 'pg_controldata', <<"END");
+[ "\$1" != -V ] || { echo 'pg_controldata (PostgreSQL) @{[ FollowPrimary::Node::pg_major() ]}.0'; exit 0; }
+exec '@{[ $sibling->bin('pg_controldata') ]}' "\$@"
+END
+broken('another minor version', rows => { "$me programs" => [ 'warning', qr/same minor version/ ] }, column(node_bin_dir => $older));
+my $elsewhere = scratch_dir('elsewhere');
+my $without = FollowPrimary::Node::bindir_with(scratch_dir('without'), 'pg_config', "echo '$elsewhere'\n");
+broken('no library', rows => { "$me library" => [ 'error', qr/Install follow_primary 1\.1/ ] }, column(node_bin_dir => $without));
+spew("$elsewhere/follow_primary.so", "\0follow_primary library version 0.9\0");
+broken('another library', rows => { "$me library" => [ 'error', qr/Install follow_primary 1\.1/, qr/version 0\.9/ ] }, column(node_bin_dir => $without));
+broken('a start command that is not there', rows => { "$me service_commands" => [ 'error', qr/node_start_command/ ] },
+    column(node_start_command => 'nothing_like_it start %D'));
+my %sudo = column(node_stop_command => 'sudo -n systemctl stop postgresql');
+broken('no sudo', rows => { "$me service_commands" => [ 'error', qr/NOPASSWD/ ] }, %sudo);
+broken('sudo that wants a password', rows => { "$me service_commands" => [ 'error', qr/NOPASSWD/, qr/systemctl stop postgresql/ ] },
+    break => sub { spew("$path/sudo", qq{#!/bin/sh\n[ "\$*" != '-n -n -l -- systemctl stop postgresql' ] || echo 'a password is required' >&2\nexit 1\n}, 0755); $sudo{break}->() },
+    mend => sub { unlink "$path/sudo"; $sudo{mend}->() });
+broken('data directory not there', rows => { "$me data_directory" => [ 'error', qr/node_pgdata/ ] }, gone => qr/^node2 configuration/,
+    column(pgdata => '/nowhere/data'));
+broken('no SQL', rows => { "$me sql" => [ 'error', qr/local socket/ ] }, gone => qr/^node2 preload, node2 recovery_target, node2 settings$/,
+    hba($sibling, 'local all all reject'));
+broken('a lower setting', rows => { "$me settings" => [ 'error', qr/Raise it there/ ], 'node0 settings' => [ 'error', qr/Raise it there/ ] },
+    setting($candidate, max_connections => 60, restart => 1));
+broken('a left-over recovery target', rows => { "$me recovery_target" => [ 'warning', qr/Remove it/, qr/recovery_target_name/ ] },
+    setting($sibling, recovery_target_name => 'never', restart => 1)) if FollowPrimary::Node::pg_major() >= 12;
+broken('library not preloaded there', rows => { "$me preload" => [ 'warning', qr/shared_preload_libraries/ ] },
+    setting($sibling, shared_preload_libraries => '', restart => 1));
+broken('a configuration that cannot be written', rows => { "$me configuration" => [ 'error', qr/Let the SSH user write/ ] },
+    break => sub { chmod 0400, $sibling->recovery_file; chmod 0500, $sibling->pgdata },
+    mend => sub { chmod 0700, $sibling->pgdata; chmod 0600, $sibling->recovery_file });
+broken('no room', rows => { "$me room" => [ 'warning', qr/Make room/ ] },
+    break => sub {
+        $row = readlink "$path/df";
+        unlink "$path/df";
+        spew("$path/df", qq{#!/bin/sh\ncase "\$*" in *$me*) '$row' "\$@" | awk 'NR > 1 { \$4 = 10 } { print }' ;; *) exec '$row' "\$@" ;; esac\n}, 0755);
+    },
+    mend => sub { unlink "$path/df"; symlink $row, "$path/df" });
+broken('no replication', rows => { "$me replication" => [ 'error', $must_reach ], 'node0 replication' => [ 'error', $must_reach ] },
+    hba($candidate, 'host replication repl all reject'));
+my %rewinder = column(rewind_user => 'rewinder');
+my %no_rewinder = hba($candidate, 'host all rewinder all reject');
+$primary->safe_psql('CREATE ROLE rewinder LOGIN; GRANT pg_monitor TO rewinder');
+broken('a rewind role that pg_rewind is not enough for', rows => { "$me rewind_role" => [ 'error', qr/GRANT EXECUTE ON FUNCTION pg_ls_dir/ ] }, %rewinder);
+$primary->safe_psql('REVOKE pg_monitor FROM rewinder; GRANT pg_read_all_settings TO rewinder');
+broken('a rewind role that cannot see the proof', rows => { "$me rewind_role" => [ 'error', qr/GRANT (?:USAGE|pg_monitor)/ ] }, %rewinder);
+$primary->safe_psql('ALTER ROLE rewinder SUPERUSER');
+broken('a rewind role that is rejected', rows => { "$me rewind_role" => [ 'error', $must_reach ] },
+    break => sub { $no_rewinder{break}->(); $rewinder{break}->() }, mend => sub { $no_rewinder{mend}->(); $rewinder{mend}->() });
+broken('a name that leads elsewhere', rows => { "$me rewind_role" => [ 'error', qr/primary_host/, qr/is not this server/ ] },
+    column(primary_host => $primary->address));
+broken('nothing keeps WAL', rows => { map { ("$_ wal" => [ 'warning', qr/sibling_slots/ ]) } 'node0', $me },
+    setting($candidate, wal_keep_size => 0));
+broken('wal_log_hints off on the primary', rows => { 'node0 rewind' => [ 'warning', qr/wal_log_hints = on/ ] },
+    setting($primary, wal_log_hints => 'off', restart => 1)) if FollowPrimary::Node::pg_major() < 18;
+
+# What all nodes need together, and can only be lowered everywhere.
+sub lowered
+{
+    my ($setting, $value) = @_;
+    my %before;
+    my $restart = sub { for my $node (@_) { $node->restart; settle() } };
+    return (
+        break => sub { $before{$_->name} = slurp($_->config_dir . '/postgresql.conf') for $primary, $candidate; $_->set($setting => $value) for $primary, $candidate; $restart->($primary, $candidate) },
+        mend => sub { spew($_->config_dir . '/postgresql.conf', $before{$_->name}) for $primary, $candidate; $restart->($candidate, $primary) });
+}
+$primary->poll_query_until('SELECT count(*) FROM pg_stat_replication', 2);
+broken('too few WAL senders', rows => { wal_senders => [ 'error', qr/Raise max_wal_senders/ ] }, lowered(max_wal_senders => 2));
+broken('too few workers', rows => { workers => [ 'error', qr/Raise max_worker_processes/ ] }, lowered(max_worker_processes => 3));
+
+# A sibling that is down: another cluster's data in its place.
+my $other = FollowPrimary::Node->new(host => $sibling->host, name => 'other');
+$other->init;
+$sibling->stop;
+%good = check();
+my $down = delete $good{"$me sql"};
+is($down->[0], 'error', 'a node that is down is an error');
+like($down->[2], qr/Start it/, 'with a hint');
+@items = sort keys %good;
+broken('another cluster', rows => { "$me system_identifier" => [ 'error', qr/Correct node_host, node_port or node_pgdata/ ] },
+    added => "$me sql", gone => qr/^node2 configuration, node2 rewind, node2 room, node2 wal$/, column(pgdata => $other->pgdata));
+
+done_testing();
