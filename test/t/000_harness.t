@@ -1,6 +1,6 @@
-# The ground of all other scenarios, without the extension: three servers, an
-# sshd each, and a real pgpool that promotes the second when the first crashes.
-# When this fails, no other scenario's result means anything.
+# The ground of all other scenarios, without the extension: three servers with an sshd
+# each, and a real pgpool. pgpool promotes the second server when the first crashes.
+# If this test fails, the others say nothing.
 
 use FollowPrimary::Test;
 

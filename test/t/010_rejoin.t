@@ -1,7 +1,7 @@
-# The main job: a primary is killed, a standby promoted; the former primary was
-# restarted by mistake and written to. One call makes it a standby of the new
-# primary: its stray rows are gone, new rows arrive. Needs real servers, since
-# what pg_rewind and recovery do with a fork is the point.
+# The main job. The primary is killed and a standby promoted; somebody restarts the
+# former primary by mistake and writes to it. One call makes it a standby of the new
+# primary: its stray rows are gone, and new rows arrive. Only real servers show what
+# pg_rewind and recovery make of a fork.
 
 use FollowPrimary::Test;
 

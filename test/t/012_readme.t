@@ -1,8 +1,8 @@
-# The README's section on installing, followed to the letter: its key, roles and
-# rights, lines of pg_hba.conf, passwords, settings and rows are taken out of the
-# file and used as they are, but for what no test can have: host names, port 22,
-# and the network's addresses. A failover then shows that nothing is missing.
-# Elsewhere the tests have a superuser for everything, and settings of their own.
+# The test follows the README's section on installing to the letter. It takes the key,
+# roles and rights, lines of pg_hba.conf, passwords, settings and rows out of the
+# file, and changes only host names, port 22 and the network's addresses. A failover
+# then shows that the section lacks nothing. The other tests have a superuser for
+# everything, and settings of their own.
 
 use FollowPrimary::Test;
 
@@ -20,8 +20,7 @@ sub block
 my $major = pg_major();
 plan(skip_all => 'the README is for PostgreSQL 13 and later') if $major < 13;
 
-# 2. SSH, as the servers' user, whose home this is; sshd says the same of the
-# nodes'.
+# 2. SSH. This is the home of the servers' user, and by sshd that of the nodes' user.
 my $home = scratch_dir('home');
 $ENV{HOME} = $home;
 mkdir "$home/.ssh", 0700 or die;
@@ -37,14 +36,14 @@ for my $host (@hosts)
     run_ok([ 'sh', '-c', ($keyscan =~ /^(.*)$/m)[0] ]);
 }
 
-# 4. to 6. What is not the README's: the superuser, whom these tests are.
+# 4. to 6. Only the superuser, as whom these tests connect, is not the README's.
 my $port = free_port(map { $_->address } @hosts);
 my $hba = block('local  postgres') =~ s{10\.0\.0\.0/24}{127.0.0.0/8}gr;
 spew("$home/.pgpass", block('\*:\*:\*:repl') . "*:*:*:postgres:superuser password\n", 0600);
 my %conf = map { /^([\w.]+) = (?:'(.*?)'|(\S+))/ ? ($1 => $2 // $3) : () } split /\n/, block('listen_addresses');
 is($conf{wal_log_hints}, 'on', 'the settings are read');
 delete @conf{qw(listen_addresses follow_primary.pcp_host)};
-# The server looks for its user's home by the account, and libpq before 15 does.
+# The server looks up its user's home by the account, and so does libpq before 15.
 @conf{qw(follow_primary.ssh_key_file follow_primary.ssh_known_hosts_file)} = ((glob "$home/.ssh/id_*")[0], "$home/.ssh/known_hosts");
 $conf{'follow_primary.passfile'} = "$home/.pgpass" if $major < 15;
 my ($old, $new, $sibling) = map { FollowPrimary::Node->new(host => $_, port => $port, passfile => "$home/.pgpass") } @hosts;
@@ -81,7 +80,7 @@ my ($plan) = block(q{SELECT \* FROM follow_primary_plan}) =~ /(follow_primary_pl
 my $r = $old->make_follow($new, function => $plan);
 like($r->{out}, qr/^none\|/, 'the plan, tried at the end, answers') or diag($r->{err});
 
-# The failover. Who calls is the operator of the section on privileges.
+# The failover. The caller is the operator of the section on privileges.
 my ($grant) = slurp($readme) =~ /^(GRANT EXECUTE ON FUNCTION follow_primary, .* TO operator;)$/m or BAIL_OUT('the README has no grant for an operator');
 $old->safe_psql("CREATE ROLE operator; $grant");
 $old->wait_for_catchup($_) for $new, $sibling;

@@ -1,7 +1,7 @@
-# Whatever is asked for wrongly, or stands in the way, has an error of its own
-# with what to do about it, and nothing is changed by it: not the node, not the
-# primary, and no worker, process or folder stays behind. Real servers, for the
-# errors are those of SSH, of PostgreSQL's limits and of its authentication.
+# Each wrong call, and each obstacle, has an error of its own that says what to do. It
+# changes nothing on the node or the primary, and leaves no worker, process or folder.
+# The errors are those of SSH, of PostgreSQL's limits and of its authentication, so
+# the servers are real.
 
 use FollowPrimary::Test;
 
@@ -12,8 +12,8 @@ my $cluster = FollowPrimary::Cluster->new(
     conf      => { max_worker_processes => 3, max_wal_senders => 5, max_replication_slots => 6 });
 my ($old, $new, $sibling) = $cluster->nodes;
 
-# After a failover, all calls are made on the new primary: for the sibling, which
-# waits for the dead one, and for the former primary, restarted by mistake.
+# All calls are made on the new primary after a failover: for the sibling, which waits
+# for the dead primary, and for the former primary, which was restarted by mistake.
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $old->wait_for_catchup($_) for $new, $sibling;
 $old->kill9;
@@ -28,7 +28,8 @@ sub state_of_all
         $new->safe_psql('SELECT slot_name, slot_type, active FROM pg_replication_slots ORDER BY 1');
 }
 
-# Ends: job rows, workers, sessions of sshd and what runs in them.
+# What may be left: running jobs and workers, and on the nodes sessions of sshd with
+# what runs in them.
 sub left_behind
 {
     my @left = $new->safe_psql("SELECT count(*) FROM follow_primary_job WHERE state = 'running'")
@@ -128,7 +129,7 @@ is_refused('no key file',
     row      => { ssh_key_file => "$scratch/none" },
     sqlstate => '28000', message => qr/no usable SSH key/, detail => qr{input/none}, hint => qr/private key file/);
 
-# By the log of its sshd, from there on.
+# What the log of its sshd says from there on.
 sub nobody_asked_to_be_let_in
 {
     my ($start) = @_;
@@ -170,7 +171,7 @@ is_refused('PGDATA is relative', with => { node_pgdata => 'data' }, job => 0,
 is_refused('PGDATA is /', with => { node_pgdata => '/' }, job => 0,
     sqlstate => '22023', message => qr/node_pgdata/, detail => qr/root directory/, hint => qr/data_directory/);
 
-# With a port that nobody has, there is no other server in the way.
+# On a port that no server uses, no other server is in the way.
 my $free = free_port($sibling->address);
 my $ssh_port = $sibling->host->ssh_port;
 $new->safe_psql("INSERT INTO follow_primary_node (host, port, ssh_port) VALUES ('@{[ $sibling->address ]}', $free, $ssh_port)");
@@ -246,8 +247,8 @@ $before = state_of_all();
     $new->poll_query_until('SELECT count(*) FROM pg_stat_replication', 0) or die 'the WAL senders stay';
 }
 
-# One of the three workers is PostgreSQL's own; a sshd that does not answer
-# keeps the others busy.
+# One of the three workers is PostgreSQL's own; an sshd that does not answer keeps the
+# others busy.
 $_->host->ssh_freeze for $old, $sibling;
 my @busy = map { $new->safe_psql($new->follow_sql($_, wait => 'false', method => 'repoint')) } $old, $sibling;
 {
@@ -282,12 +283,12 @@ is_refused('a wrong password for a rewind', for => $old, row => { passfile => "$
 is_refused('a role that may not replicate', for => $old, row => { replication_user => 'plain' },
     sqlstate => '08006', message => qr/at step connect/, detail => qr/must be superuser or replication role|permission denied to start WAL sender/, hint => qr/replication_user/);
 
-# After all that the same calls, made rightly, work.
+# After all that the right calls work.
 ok($new->make_follow($sibling)->{ok}, 'the sibling follows');
 my $r = $new->make_follow($old);
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});
 
-# What a DBA wrote into the node table goes where a dump goes, jobs do not.
+# pg_dump takes the rows of the node table, which a DBA wrote, and not the jobs.
 $new->set_row($old, restore_command => 'cp "/a b/%f" %p', stop_timeout => 7);
 my $rows = 'SELECT n::text FROM follow_primary_node n ORDER BY host, port';
 my $env  = { PGPASSFILE => $cluster->passfile };

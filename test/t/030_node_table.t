@@ -1,9 +1,8 @@
-# follow_primary_node: every column that overrides a setting does so. The
-# settings are all wrong, so that a call which names nothing but the node
-# succeeds only by what its row says; and what a column limits or reaches is in
-# the error when it is made too tight. Where a value comes to use, at the end of
-# SSH, in a conninfo, in a script's time limit, only a job shows. That a row is
-# checked when it is written is shown last.
+# Every column of follow_primary_node overrides its setting. The settings are all
+# wrong: a call that names only the node succeeds by the node's row alone. A column
+# that sets a limit is made too tight, and the error names the limit. Only a whole job
+# uses all values where they count: in SSH, in a conninfo, in a script's time limit.
+# At the end the test shows that a row is checked when it is written.
 
 use FollowPrimary::Test;
 
@@ -24,7 +23,7 @@ $old->safe_psql('INSERT INTO t VALUES (7777)');
 $old->stop;
 
 
-# One setting a column; what the row leaves alone is set to what works.
+# A value for each column; other settings have values that work.
 my %wrong = (
     ssh_user => 'nobody_of_this_name', ssh_port => 1, ssh_key_file => '/nonexistent/key',
     ssh_known_hosts_file => '/nonexistent/known_hosts', ssh_host_key_checking => 'strict',
@@ -59,7 +58,7 @@ my @columns = sort keys %row;
 my $quoted = join ', ', map { quote($row{$_}) } @columns;
 $new->safe_psql("INSERT INTO follow_primary_node (" . join(', ', @columns) . ") VALUES ($quoted)");
 
-# 1. Three jobs with nothing but the row: a rewind, a repoint, a copy.
+# 1. Three jobs by the row alone: a rewind, a repoint, a copy.
 sub call { return $new->try_sql("SELECT follow_primary('@{[ $old->address ]}', @{[ $old->port ]}$_[0])") }
 my $log = $new->log_size;
 my $r = call(q{, when_down => 'rejoin'});
@@ -93,7 +92,7 @@ shows(-e "$dir/stopped", 'the stop command was run', 'node_stop_command');
 shows(-d "$data.follow_primary/old-" . $new->job('id'), 'the replaced data is kept', 'keep_old_data');
 is($old->safe_psql('SELECT count(*) FROM t'), '1000', 'it has the rows of the primary');
 
-# Who asked the node, and pg_rewind's source, are in the servers' logs.
+# The servers' logs tell who asked the node, and which server pg_rewind read.
 $new->set_row($old, rewind_database => 'apart_from_all');
 $r = call(q{, method => 'rewind'});
 shows(!$r->{ok} && $r->{err} =~ /database "apart_from_all" does not exist/, 'the database is the one that is connected to', 'rewind_database') or diag($r->{err});
@@ -109,7 +108,7 @@ $new->set_row($old, config_file => undef);
 $old->start;
 $old->wait_for_streaming($new);
 
-# 2. Each limit, made so tight that it bites at once.
+# 2. Each limit is so tight that it is exceeded at once.
 sub bites
 {
     my ($column, $text, $arguments, %columns) = @_;
@@ -137,7 +136,8 @@ spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 bites('start_timeout', qr/did not start in time/, q{, method => 'rewind'}, node_start_command => 'true');
 
-# 3. pgpool: that of another test is attached to; here its absence is told.
+# 3. pgpool. Another test attaches nodes; here no pgpool is there, and the error says
+# so.
 my $port = free_port($new->address);
 spew("$dir/pcppass", "*:*:somebody:secret\n*:*:operator:secret\n", 0600);
 $new->set_row($old, node_id => 3, pcp_host => $new->address, pcp_port => $port, pcp_user => 'stranger', pcp_pass_file => "$dir/pcppass",
@@ -154,10 +154,10 @@ $new->set_row($old, map { $_ => undef } qw(node_id pcp_host pcp_port pcp_user pc
 $r = call('');
 ok($r->{ok}, 'without all that it follows') or diag($r->{err});
 
-# 4. Nothing was left out, and no wrong value can be written.
+# 4. Every column was tried, and no wrong value can be written.
 my @all = grep { !/^(?:host|port)$/ } split /\n/, $new->safe_psql(
     q{SELECT attname FROM pg_attribute WHERE attrelid = 'follow_primary_node'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 1});
-# 168_copy_in_place.t has that one.
+# 168_copy_in_place.t tries that one.
 is(join(' ', grep { !$shown{$_} && $_ ne 'copy_in_place' } @all), '', 'every column has shown its effect');
 
 my %refused = (

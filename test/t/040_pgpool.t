@@ -1,8 +1,7 @@
-# pgpool-II drives it, unattended: a primary is killed, pgpool promotes a
-# standby and its follow_primary_command, a psql one-liner, makes the sibling
-# follow and attaches it again; the crashed node comes back by one call. What
-# pgpool does to a node at which moment, and that its answers prove nothing, is
-# known of a real pgpool only.
+# pgpool-II drives the extension unattended. The primary is killed and pgpool promotes
+# a standby; its follow_primary_command, a psql one-liner, makes the sibling follow
+# and attaches it. One call brings the crashed node back. Only a real pgpool shows
+# what it does to a node at which moment, and that its answers prove nothing.
 
 use FollowPrimary::Test;
 
@@ -12,7 +11,7 @@ my @node = $cluster->nodes;
 my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1);
 $pgpool->start;
 
-# Until pgpool shows the nodes up; what the jobs did is told when it does not.
+# Waits until pgpool shows the nodes up; if it does not, tells what the jobs did.
 sub all_up
 {
     my ($primary, @ids) = @_;
@@ -21,7 +20,7 @@ sub all_up
         . $primary->safe_psql('SELECT * FROM follow_primary_step ORDER BY job_id, seq');
 }
 
-# A row written through pgpool is seen on the node.
+# A row that is written through pgpool arrives on the node.
 my $n = 0;
 sub follows_now
 {
@@ -50,15 +49,15 @@ is($node[1]->job('state, method, node_id, primary_host, primary_port', node => $
 ok($node[1]->poll_query_until("SELECT state FROM follow_primary_job WHERE node_host = '@{[ $node[0]->address ]}'",
     'skipped', 20), 'pgpool asked for the crashed node too, which was skipped');
 
-# 2. The crashed node, by one call.
+# 2. One call brings the crashed node back.
 my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
 ok($r->{ok}, 'the crashed node rejoins') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*attach: pgpool at 127\.0\.0\.1:\d+ shows node 0 up/, 'pgpool was found where the caller is');
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has all nodes up');
 follows_now(@node[ 1, 0 ], 'the crashed node');
 
-# 3. Wrong numbers, before anything is changed.  The node is killed for that:
-# whatever a call does to it would show.
+# 3. A wrong node id is refused before anything has changed. The node was killed, so
+# whatever a call did to it would show.
 $node[2]->kill9;
 $pgpool->wait_for_status(2 => 'down', 20);
 my $slots = $node[1]->slots;
@@ -83,8 +82,8 @@ is($r->{sqlstate}, '22023', "another node's id is refused");
 like($r->{message}, qr/pgpool's node 0 is \Q@{[ $node[0]->address . ':' . $node[0]->port ]}\E/, 'the message tells whose it is');
 $untouched->("another node's id");
 
-# 4. pgpool's control port does not let us in: the node is made to follow all
-# the same, and the error says what is missing.
+# 4. pgpool's control port does not let the job in: the node follows all the same, and
+# the error says what is missing.
 spew($cluster->dir . '/wrong_pcppass', "*:*:*:wrong\n", 0600);
 $r = $node[1]->try_sql("SET follow_primary.pcp_pass_file = '" . $cluster->dir . "/wrong_pcppass'; "
     . $node[1]->follow_sql($node[2], when_down => 'rejoin', node_id => 2));
@@ -96,8 +95,8 @@ is($node[1]->job('state, step, error_code', node => $node[2]), 'failed|attach|28
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:down', 'pgpool knows nothing of it');
 follows_now(@node[ 1, 2 ], 'the node itself');
 
-# 5. It does not answer at all, as when pgpool is not there; the next call does
-# just what is missing.
+# 5. The control port does not answer, as if pgpool were not there; the next call only
+# attaches the node.
 my $closed = free_port();
 $r = $node[1]->try_sql("SET follow_primary.pcp_port = $closed; SET follow_primary.verify_timeout = 3; "
     . $node[1]->follow_sql($node[2], node_id => 2));
@@ -127,7 +126,7 @@ SKIP:
     is($pgpool->nodes, '0:standby:up 1:standby:up 2:primary:up', 'pgpool has them all up under the new primary');
     follows_now(@node[ 2, 1 ], 'the former primary');
     follows_now(@node[ 2, 0 ], 'the sibling');
-    # It may have received more of what the former primary goes on to write.
+    # It may have received more of what the former primary went on to write.
     like($node[2]->job('state, method', node => $node[0]), qr/^succeeded\|(repoint|rewind)$/, 'the sibling was repointed, or rewound');
 }
 

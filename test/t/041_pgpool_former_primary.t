@@ -1,9 +1,8 @@
-# The former primary still runs when pgpool chooses another: by pcp_promote_node
-# without -s, which promotes nothing, by pcp_detach_node, and by a switchover;
-# all of it with detach_false_primary on, by which pgpool throws out whom it
-# takes for a false primary. It takes the last node that says it is a primary
-# for the right one, so a former primary that is attached a moment too early
-# gets the cluster back. Only a real pgpool does that.
+# The former primary still runs when pgpool chooses another one: by pcp_promote_node
+# without -s, which promotes nothing, by pcp_detach_node, and by a switchover.
+# detach_false_primary is on, so pgpool detaches every node that it takes for a false
+# primary. It believes the last node that says it is a primary: a former primary that
+# is attached too early gets the cluster back. Only a real pgpool does that.
 
 use FollowPrimary::Test;
 
@@ -22,8 +21,8 @@ sub jobs
 $node[0]->safe_psql('CREATE TABLE t (i int)');
 is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and two standbys, and so it is');
 
-# 1. Nothing is promoted: pgpool only believes so, and names a standby as the
-# new primary.
+# 1. Nobody is promoted, but pgpool believes so, and names a standby as the new
+# primary.
 my $size = length $pgpool->log_content;
 my $slots = $node[0]->slots;
 my $started = $node[0]->safe_psql('SELECT pg_postmaster_start_time()');

@@ -1,9 +1,8 @@
-# auto_failback = on: pgpool's health check attaches a standby that is down in
-# pgpool as soon as the primary streams to it, or did when pgpool looked last,
-# which may have been before the failover. It then races with our jobs for each
-# node, and a node that it has attached before the follow_primary_command gets
-# to it is never visited. Who wins is decided by pgpool's own processes.  So the
-# README says to use the line as it is.
+# With auto_failback = on, pgpool's health check attaches a standby as soon as the
+# primary streams to it, or did when pgpool looked last, which may have been before
+# the failover. So the health check races with the jobs, and pgpool never calls the
+# follow_primary_command for a node that is attached already. pgpool's own processes
+# decide who wins; therefore the README says to use its line as it is.
 
 use FollowPrimary::Test;
 
@@ -20,15 +19,15 @@ sub jobs
         FROM (SELECT DISTINCT ON (node_id) * FROM follow_primary_job ORDER BY node_id, id DESC) j});
 }
 
-# The name under which pgpool looks for a standby: a former primary has none yet.
+# pgpool looks for a standby by this name; a former primary has none yet.
 $node[0]->safe_psql("UPDATE follow_primary_node SET application_name = '@{[ $_->name ]}' WHERE host = '@{[ $_->address ]}'") for @node;
 $node[0]->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $node[0]->wait_for_catchup($_) for @node[ 1 .. 3 ];
 $pgpool->wait_for('pgpool has seen them stream', sub { return 3 == grep { ($_->{replication_state} // '') eq 'streaming' } @_ }, 60);
 is($pgpool->untruths($node[0]), '', 'pgpool shows a primary and three standbys, and so it is');
 
-# 1. The README's line returns at once, so every node is visited before pgpool has
-# ended its failover; only then the health check has its turn.
+# 1. The README's line returns at once, so pgpool calls it for every node before its
+# failover has ended; the health check has its turn only then.
 $node[1]->hold_step('attach');
 $node[0]->kill9;
 $pgpool->wait_for_primary(1, 30);
@@ -40,15 +39,15 @@ is(jobs($node[1]), '0 skip skipped, 2 repoint succeeded, 3 repoint succeeded', '
 is($node[1]->safe_psql(q{SELECT string_agg(detail, ', ' ORDER BY job_id) FROM follow_primary_step WHERE step = 'attach'}),
     "pgpool's node 2 is up already, pgpool's node 3 is up already", 'their jobs found them attached by the health check');
 
-# 2. The former primary, which it does not know as a standby.
+# 2. The former primary, which pgpool does not know as a standby.
 my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
 ok($r->{ok}, 'the crashed primary rejoins') or diag($r->{err});
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 
-# 3. A command that takes its time with one node: meanwhile the others can be
-# attached by what pgpool knew of them under the former primary, and are never
-# visited. Here it is done for the health check: if that is so early that the
-# command does not run yet, pgpool itself waits for the command to end.
+# 3. A command takes its time with one node. Meanwhile the health check can attach the
+# others by what pgpool knew of them under the former primary, and the command is
+# never called for them. Here the test attaches them. If it does so before the command
+# runs, pgpool itself waits for the command to end.
 my $go = $pgpool->dir . '/go';
 spew($pgpool->dir . '/wait', "#!/bin/sh\nfor i in \$(seq 600); do [ ! -e $go ] || break; sleep 0.1; done\n", 0700);
 my $setting = $pgpool->version >= 4.2 ? 'follow_primary_command' : 'follow_master_command';
@@ -60,7 +59,7 @@ wait_until('the command runs', sub { return $pgpool->log_content =~ m{execute co
 $pgpool->wait_for_primary(0, 30);
 for my $id (2, 3)
 {
-    # A request that meets the PCP process being restarted is lost.
+    # A request is lost while pgpool restarts its PCP process.
     $pgpool->wait_for("pgpool shows node $id up", sub {
         return 1 if grep { $_->{node_id} == $id && $_->{status} eq 'up' } @_;
         $pgpool->pcp('pcp_attach_node', '-n', $id);

@@ -1,8 +1,7 @@
-# What happens to pgpool, and to the new primary, while jobs run: pgpool is
-# restarted between survey and attach, its control process says nothing, and the
-# new primary dies in its turn. A job must neither give up too early nor wait
-# for ever, and what it leaves must be mended by the next call. How a real
-# pgpool comes back, and in which state, no stand-in would tell.
+# pgpool and the new primary fail while jobs run: pgpool is restarted between survey
+# and attach, its control process says nothing, and the new primary dies. A job gives
+# up neither too early nor too late, and the next call mends what it left. Only a real
+# pgpool shows how it comes back, and in which state.
 
 use FollowPrimary::Test;
 
@@ -42,7 +41,7 @@ is($node[1]->job('state, step, error_code', node => $node[0]), 'failed|attach|08
 is($node[0]->safe_psql('SELECT status, sender_host, slot_name FROM pg_stat_wal_receiver'),
     join('|', 'streaming', $node[1]->address, $node[0]->slot_name), 'the node follows');
 
-# The node is lost in that moment: its slot is its own by now.
+# The node is lost at that moment, when the slot that the job made is its own already.
 $node[0]->stop;
 $node[1]->safe_psql("SELECT pg_drop_replication_slot('@{[ $node[0]->slot_name ]}')");
 my $attaching = $node[1]->safe_psql('SET follow_primary.verify_timeout = 4; SET follow_primary.connect_timeout = 1; '
@@ -66,7 +65,7 @@ $node[1]->kill9;
 $node[0]->wait_held(1, 60);
 my $held = $node[0]->job('id', node => $node[2]);
 $node[0]->kill9;
-# It lets no client in then; its control port tells.
+# pgpool lets no client in then; its control port tells.
 wait_until('pgpool has no node left', sub {
     $pgpool->psql('SELECT 1');    # by which pgpool 4.1 notices
     my @info = map { ($pgpool->pcp('pcp_node_info', '-n', $_))[1] } 0 .. 2;

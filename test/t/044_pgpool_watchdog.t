@@ -1,7 +1,7 @@
-# Two pgpools watch each other and the servers, as on two machines: the leader
-# alone runs the follow_primary_command, both show its outcome, and when the
-# leader is lost while a job runs, the job finds the other one at the delegate
-# address. That there are two processes which must agree is the point.
+# Two pgpools watch each other and the servers, as on two machines. Only the leader
+# runs the follow_primary_command, and both show its outcome. When the leader is lost
+# while a job runs, the job finds the other one at the delegate address. The point is
+# that two real processes must agree.
 
 use FollowPrimary::Test;
 
@@ -31,7 +31,7 @@ $_->wait_ready for @pgpool;
 lead(@pgpool);
 is($_->untruths($node[0]), '', 'pgpool at ' . $_->address . ' shows a primary and two standbys, and so it is') for @pgpool;
 
-# 1. The primary is killed: both agree on it, one acts.
+# 1. The primary is killed: both pgpools agree on it, and one acts.
 $node[0]->kill9;
 $_->wait_for_primary(1, 60) for @pgpool;
 is($_->untruths($node[1], $node[0]), '', 'pgpool at ' . $_->address . ' shows the sibling up, and it follows') for @pgpool;
@@ -48,7 +48,7 @@ is($call->wait(60), 0, 'the job ends well') or diag($call->err);
 is($pgpool[1]->watchdog_state, 'LEADER', 'the other pgpool leads');
 is($pgpool[1]->untruths($node[1]), '', 'and has the former primary, which follows');
 
-# 3. The lost one comes back, knowing what it knew.
+# 3. The lost leader comes back, and knows what it knew.
 $pgpool[0]->start;
 lead(@pgpool[ 1, 0 ]);
 is($_->untruths($node[1]), '', 'pgpool at ' . $_->address . ' shows all nodes up, and so it is') for @pgpool;

@@ -1,8 +1,7 @@
-# The cluster that pgpool's own pgpool_setup builds, its follow_primary_command
-# replaced by ours: a stranger's configuration, with settings files, slots and a
-# PCP password of its making. All its nodes are "localhost", so that the slot
-# names made of the host are one and the same: with two jobs at once that must
-# be refused in time, and be cured by the node table.
+# pgpool's own pgpool_setup builds the cluster, and our follow_primary_command
+# replaces its own. So settings files, slots and PCP password are not made by our
+# library. All nodes are "localhost", so the default slot names are equal: of two jobs
+# at once the second is refused in time, and rows of the node table are the cure.
 
 use FollowPrimary::Test;
 
@@ -18,8 +17,8 @@ plan(skip_all => 'no ed, which pgpool_setup needs') if !grep { -x "$_/ed" } spli
 my ($examples) = grep { -e "$_/pgpool.conf.sample" || -e "$_/pgpool.conf.sample.gz" } '/usr/share/doc/pgpool2/examples', '/usr/share/pgpool2', '/etc/pgpool2';
 plan(skip_all => 'no pgpool.conf.sample, which pgpool_setup needs') if !defined $examples || !-e "$examples/pgpool.conf.sample";
 
-# What it needs: ssh without a password, ports in a row, a prefix with bin and
-# sbin. Its copies pass through /tmp, which is everybody's.
+# pgpool_setup needs ssh without a password, ports in a row, and a prefix with bin and
+# sbin. Its copies pass through /tmp, which every account shares.
 my $around = scratch_dir('around');
 my $host = FollowPrimary::Host->new(name => 'localhost', address => 'localhost',
     authorized_key => FollowPrimary::Host::make_ssh_key("$around/key"));
@@ -72,7 +71,7 @@ if ($pgpool->pool_node(0)->{hostname} =~ m{^/})
     exit 0;
 }
 
-# The extension, as the README has it; what differs from node to node is not there yet.
+# The extension, as the README has it, without rows of the node table yet.
 for my $node (@node)
 {
     append_text($node->pgdata . '/postgresql.conf', <<"END");
@@ -98,7 +97,7 @@ append_text("$dir/etc/pgpool.conf", join "\n", "@{[ $pgpool->version >= 4.2 ? 'f
 run_ok([ "$sbin/pgpool", '-f', "$dir/etc/pgpool.conf", 'reload' ]);
 wait_until('pgpool has read it', sub { return ($pgpool->psql('PGPOOL SHOW health_check_period2'))[1] =~ /^1$/m }, 60);
 
-# 1. Two jobs at once that have one slot name.
+# 1. Two jobs run at once, and their slots have the same name.
 ($code, $out, $err) = $pgpool->pcp('pcp_detach_node', '-n', 0);
 is($code, 0, 'the primary is detached') or diag($out, $err);
 $pgpool->wait_for_primary(1, 60);
@@ -112,7 +111,7 @@ ok($refused->running && $pgpool->pool_node($refused->id)->{status} eq 'down', 't
 my $plan = $node[1]->make_follow($refused, function => 'follow_primary_plan');
 like($plan->{out}, qr/^refuse\|the node's replication slot is in use by node localhost:/, 'the plan says so, too');
 
-# 2. A slot name each, in the node table, whose key has the port.
+# 2. Each node has a slot name in the node table, which tells nodes apart by port.
 $node[1]->safe_psql("INSERT INTO follow_primary_node (host, port, node_id, pgdata, slot_name, application_name)
     VALUES ('localhost', @{[ $_->port ]}, @{[ $_->id ]}, '@{[ $_->pgdata ]}', '@{[ $_->slot_name ]}', 'server@{[ $_->id ]}')") for @node;
 for my $id (0, 2)
@@ -124,7 +123,8 @@ is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 is($node[1]->slots, 'server0 server2',
     'no other slot is left on the primary');
 
-# 3. Unattended, the crashed node included: the command says rejoin.
+# 3. pgpool alone brings all nodes back, also the crashed one: the command says
+# rejoin.
 $node[1]->kill9;
 $pgpool->wait_for_primary(0, 60);
 is($pgpool->untruths($node[0]), '', 'all are up again, and follow the new primary') or diag($node[0]->safe_psql('TABLE follow_primary_job'));

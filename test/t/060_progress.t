@@ -1,8 +1,7 @@
-# What a job tells while it runs, to a caller who waits and to everybody else,
-# and what becomes of it when somebody ends the waiting, the job, its worker or
-# the whole primary. The copy is held at its start by SIGSTOP, so that "while it
-# runs" is no matter of luck; that the remote side ends with the job can be seen
-# in real processes only.
+# What a job tells while it runs, to a caller who waits and to everybody else; and
+# what happens when somebody ends the waiting, the job, its worker or the whole
+# primary. The test stops the copy by SIGSTOP at its start, so the job surely runs
+# meanwhile. Only real processes show that the remote side ends with the job.
 
 use File::Find ();
 use FollowPrimary::Test;
@@ -32,7 +31,7 @@ sub listing
     return join "\n", sort @lines;
 }
 
-# The copying processes on the node.
+# The processes on the node that copy.
 sub copying
 {
     my ($node) = @_;
@@ -40,12 +39,12 @@ sub copying
     return grep { $command{$_} =~ m{^\S*/pg_basebackup } } keys %command;
 }
 
-# Before PostgreSQL 13 only pg_basebackup tells how far it is, once a second.
+# Before PostgreSQL 13 only pg_basebackup tells how far the copy is, once a second.
 my $tells = pg_major() >= 13;
 my $copies = $tells ? 'bytes_done > 0 AND bytes_total > bytes_done' : "step = 'copy'";
 
-# Waits until the newest job of each node copies and shows how far it is; its
-# processes are stopped then. Returns them.
+# Waits until the newest job of each node copies and shows how far it is, and stops
+# its processes on the node then. Returns their ids.
 sub hold_copy
 {
     my @nodes = @_;
@@ -122,7 +121,7 @@ is(listing($sibling, 1), $sibling_before, 'none has come or gone on the running 
 is($new->safe_psql($tables), $rows, 'no job was recorded');
 is($new->slots, $slots, 'no slot was made');
 
-# 2. A caller who waits, and what others see.
+# 2. What a caller who waits sees, and what others see.
 my $caller = $new->psql_start($new->follow_sql($old, when_down => 'rejoin', method => 'basebackup'));
 my @held = hold_copy($old);
 my $id = $new->job('id');
@@ -157,7 +156,7 @@ like($r->{hint}, qr/follow_primary_wait\($id\).*follow_primary_cancel\($id\)/, '
 is($new->job('state, error_code'), 'failed|55006', "the second job's row says so");
 is($new->job('state', id => $id), 'running', 'the first goes on');
 
-# 4. Waiting, from outside.
+# 4. Another session waits for the job.
 is($new->safe_psql("SELECT follow_primary_wait($id, '0.2 s')"), 'running', 'follow_primary_wait ends with its timeout');
 $r = $new->try_sql('SELECT follow_primary_wait(987654)');
 is($r->{sqlstate}, '42704', 'it knows no job that is not there');
@@ -176,7 +175,7 @@ ok($new->poll_query_until("SELECT string_agg((backend_xmin IS NULL)::text, ' ' O
     WHERE query LIKE 'SELECT follow_primary_wait(%' AND state = 'active'", 'true false false', 10),
     'nor does one in follow_primary_wait, unless its query or transaction needs the snapshot');
 
-# 5. The waiting query is cancelled: the job is not.
+# 5. The waiting query is cancelled, and the job goes on.
 $new->safe_psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity
     WHERE query LIKE 'SELECT follow_primary(%' AND backend_type = 'client backend'");
 is($caller->wait(10), 3, 'the waiting call is cancelled');
@@ -203,7 +202,7 @@ chomp $now;
 is($now, $before, "the node's data is as it was");
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'a job that has ended cannot be cancelled');
 
-# 7. The waiting ends by a timeout, and the job with success all the same.
+# 7. The waiting ends by a timeout; the job succeeds all the same.
 $caller = $new->psql_start("SET statement_timeout = '4s'; "
     . $new->follow_sql($old, when_down => 'rejoin', method => 'basebackup'));
 @held = hold_copy($old);
@@ -215,7 +214,7 @@ state_is($id, 'succeeded', 'the job goes on to its end');
 ok($old->in_recovery, 'its node is a standby');
 is($new->safe_psql("SELECT state, percent FROM follow_primary_progress WHERE id = $id"), 'succeeded|100.0', 'at 100 percent');
 
-# 8. Its worker is terminated. The caller's transaction is rolled back before.
+# 8. The caller's transaction is rolled back, then the worker is terminated.
 $id = (split /\n/, $new->safe_psql('BEGIN; '
     . $new->follow_sql($old, method => 'basebackup', wait => 'false') . '; ROLLBACK'))[0];
 hold_copy($old);
@@ -227,7 +226,7 @@ nothing_runs('nothing of it is left on the node');
 ok($old->in_recovery, 'whose server goes on');
 is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE temporary"), 0, 'nor a slot on the primary');
 
-# 9. Its worker is killed, and the primary restarts by that.
+# 9. The worker is killed, so the primary restarts.
 $id = start($old);
 hold_copy($old);
 cmp_ok(scalar(() = remote_processes()), '>=', 4, 'there are processes on the node');
@@ -246,13 +245,13 @@ is($new->safe_psql("SELECT follow_primary_wait($id)"), 'interrupted', 'follow_pr
 is($new->safe_psql("SELECT follow_primary_cancel($id)"), 'f', 'there is nothing to cancel');
 nothing_runs('nothing of it is left on the node');
 
-# A call within a query that is one: neither leaves the other without a snapshot.
+# Two calls in one query: neither leaves the other without a snapshot.
 $new->safe_psql('CREATE FUNCTION nested(text) RETURNS text STABLE LANGUAGE plpgsql AS
     $$BEGIN RETURN follow_primary_wait(-1); EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END$$');
 is($new->safe_psql("SELECT nested(w), (SELECT count(*) FROM t) > 0 FROM follow_primary_wait($id) w"), '42704|t', 'a call within a call');
 is($new->safe_psql("SELECT nested(w) FROM follow_primary_wait($id) w"), '42704', 'and within a plain one');
 
-# 10. A worker that fails before it has a word to say.
+# 10. A worker fails before it can say anything.
 $r = $new->try_sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'postgres';\n" . $new->follow_sql($old), timeout => 20);
 $new->safe_psql("UPDATE pg_database SET datallowconn = true WHERE datname = 'postgres'", dbname => 'template1');
 is($r->{sqlstate}, '57P01', 'a worker that cannot start is an error, not a wait') or diag($r->{err});

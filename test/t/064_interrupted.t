@@ -1,8 +1,7 @@
-# A primary goes down at once, with its jobs, and their rows still say "running":
-# nobody is left who could write more. Where the library is preloaded that is
-# corrected as soon as there is a primary again, so that all standbys see it, and
-# no call is needed. Only real servers that are stopped, started and promoted show
-# whether a worker runs then.
+# A primary goes down with its jobs, and their rows still say "running", for nobody is
+# left to write more. Where the library is preloaded, a worker corrects the rows as
+# soon as there is a primary again, without a call, and all standbys see it. Only real
+# servers that are stopped, started and promoted show whether that worker runs.
 
 use FollowPrimary::Test;
 
@@ -20,7 +19,8 @@ INSERT INTO "Own Schema".follow_primary_job (node_host, node_port, requested_met
     VALUES ('elsewhere', 5432, 'auto', 'running', now());
 END
 
-# One whose schema's owner could have other tables in the place of ours by now.
+# In this database the schema's owner could have put other tables in the place of
+# ours.
 $primary->safe_psql($_) for 'CREATE ROLE owner LOGIN', 'CREATE DATABASE theirs OWNER owner';
 $primary->safe_psql(<<'END', dbname => 'theirs');
 CREATE SCHEMA theirs AUTHORIZATION owner;
@@ -38,7 +38,7 @@ sub start_held_job
     return $id;
 }
 
-# As the row says, and as the view shows.
+# What the row says, and what the view shows.
 sub state_sql
 {
     my ($id) = @_;
@@ -77,7 +77,7 @@ is($primary->safe_psql('SELECT state FROM theirs.follow_primary_progress', dbnam
 my $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
 
-# 2. Another is promoted instead.
+# 2. Another server is promoted instead.
 $id = start_held_job($primary);
 $primary->wait_for_catchup($standby);
 $primary->kill9;
@@ -89,7 +89,7 @@ no_sweeper_left($standby, $offset);
 $r = $standby->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
 
-# 3. There is no worker to be had: the log tells, and the server serves.
+# 3. No background worker is free: the log says so, and the server serves.
 $standby->set(max_worker_processes => 2);
 $offset = $standby->log_size;
 $standby->restart;

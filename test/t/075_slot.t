@@ -1,7 +1,7 @@
-# What becomes of the node's replication slot on the primary: made, reused,
-# made anew when it is of no use, left alone when it is another's, and dropped
-# after a failure only by the job that made it. Needs real slots: whether one
-# has lost its WAL only PostgreSQL can say.
+# What a job does with the node's replication slot on the primary: it makes the slot,
+# uses it again, makes it anew when it is of no use, or leaves it alone when it is
+# another node's. After a failure only the job that made the slot drops it. Only
+# PostgreSQL knows whether a real slot has lost its WAL.
 
 use FollowPrimary::Test;
 
@@ -29,7 +29,7 @@ $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'a node with a slot') or diag($r->{err});
 is($primary->step('slot'), "$slot, which was there", 'keeps it');
 
-# One that holds back no WAL.
+# A slot that holds back no WAL.
 free_slot();
 $primary->safe_psql("SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_physical_replication_slot('$slot')");
 $r = $primary->make_follow($node, when_down => 'rejoin');
@@ -56,13 +56,13 @@ SKIP:
     is($primary->step('slot'), "$slot, made", 'through one made anew');
 }
 
-# Others' slots.
+# Slots of other nodes.
 $r = $primary->make_follow($other, slot_name => $slot);
 is($r->{sqlstate}, '55006', "another node's slot is refused");
 like($r->{hint}, qr/slot_name of its own/, 'with a hint');
 is(slots(), "$slot physical true", 'and left alone');
 
-# The same while the node whose slot it is is down, and by hand, so that no job knows.
+# The same slot while its node is down; the test made it, so no job knows whose it is.
 $node->stop('fast');
 $other->set_standby(primary_slot_name => $slot);
 $other->wait_for_streaming($primary);
@@ -73,7 +73,8 @@ is($r->{sqlstate}, '55006', "the node's call is refused");
 like($r->{detail}, qr/"\Q@{[ $primary->safe_psql("SELECT application_name FROM pg_stat_replication WHERE pid = $sender") ]}\E" at 127\S+ streams through the slot/, 'and told who has it');
 is($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'who goes on');
 
-# A sender whose client is gone is ended: here it cannot answer any more.
+# The job ends a WAL sender whose client is gone: here the client cannot answer any
+# more.
 my @stopped = process_tree($other->pid);
 kill 'STOP', @stopped;
 $r = $primary->make_follow($node, when_down => 'rejoin');
@@ -84,7 +85,7 @@ kill 'CONT', @stopped;
 $other->set_standby(primary_slot_name => '');
 $other->wait_for_streaming($primary);
 
-# A job that fails: its own slot goes, one that was there stays.
+# A job that fails drops the slot that it made, and leaves one that was there.
 $primary->fail_steps('repoint', 'stop');
 my $before = slots();
 $r = $primary->make_follow($other, method => 'repoint');
@@ -96,8 +97,8 @@ $r = $primary->make_follow($other, method => 'repoint');
 ok(!$r->{ok}, 'a job fails whose slot was there');
 is(slots(), $before, 'the slot stays');
 
-# A worker that is killed, by which the primary restarts, cannot drop its slot; one
-# that is started afterwards does.
+# A worker that is killed cannot drop its slot; the primary restarts, and a later
+# worker drops it.
 my $others = $other->slot_name;
 my $has_slot = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$others'";
 $primary->fail_steps;

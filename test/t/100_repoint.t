@@ -1,8 +1,7 @@
-# Repoint: healthy standbys follow the new primary by new settings alone.
-# Proves on running servers what no table of facts can: that PostgreSQL takes
-# the settings without a restart, that no reader notices, that nothing is asked
-# of the primary, and that what fails is put back as it was. Before PostgreSQL 13
-# a restart it is, and no more.
+# Healthy standbys follow the new primary by new settings alone. Running servers show
+# what no table of facts can: PostgreSQL takes the settings without a restart (before
+# 13 with one), no reader notices, the primary has no extra work, and a repoint that
+# fails is taken back.
 
 use FollowPrimary::Test;
 
@@ -10,15 +9,15 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '3s', checkpoint_timeout => '1h' });
 my ($old, $new, $reader, $pinned) = $cluster->nodes;
 
-# A standby as a DBA may have it: settings by ALTER SYSTEM, which would win over
-# ours, and a connection string with keys of its own, hostaddr among them.
+# A standby as a DBA may have it: settings by ALTER SYSTEM, which would win over ours,
+# and a connection string with keys of its own, such as hostaddr.
 my $keys = 'user=repl sslmode=disable keepalives_idle=7 passfile=' . $cluster->passfile;
 $reader->safe_psql("ALTER SYSTEM SET work_mem = '5MB'");
 $reader->set_standby(primary_slot_name => $reader->slot_name, primary_conninfo =>
     "host=old.example hostaddr=@{[ $old->address ]} port=@{[ $old->port ]} application_name=the_reader $keys");
 my $reloads = reloads('primary_conninfo');
 
-# And one whose settings need a restart to follow a new timeline.
+# Another one needs a restart to follow a new timeline.
 $pinned->set_standby(recovery_target_timeline => 'current');
 
 run_ok([ $old->bin('pgbench'), '-i', '-q', '-s', '1', $old->connstr ]);
@@ -36,13 +35,7 @@ sub settings_files
     } 'postgresql.conf', 'postgresql.auto.conf', $node->standby_files;
 }
 
-sub steps
-{
-    return $new->safe_psql(q{SELECT string_agg(step, ' ' ORDER BY seq) FROM follow_primary_step
-        WHERE job_id = (SELECT max(id) FROM follow_primary_job)});
-}
-
-# The primary refuses the standbys: the job fails, and all is as it was.
+# The primary refuses the standbys: the job fails, and puts everything back.
 my $hba = slurp($new->pgdata . '/pg_hba.conf');
 spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
 $new->reload;
@@ -62,7 +55,7 @@ for my $node ($reader, $pinned)
 spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 
-# The same for good, while somebody reads.
+# Now the repoint succeeds, while somebody reads.
 my $plan = $new->plan_for($reader);
 my $how  = $reloads ? 'repoint' : 'stop configure start';
 like($plan, qr/^repoint\|.*\{lock,slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
@@ -77,7 +70,7 @@ my $r       = $new->make_follow($reader);
 ok($r->{ok}, 'the standby follows the new primary') or diag($r->{err});
 if ($reloads)
 {
-    # A client of pgbench that meets an error ends, and its connection with it.
+    # A client of pgbench ends at an error, and its connection with it.
     is($reader->safe_psql($pids), $clients, 'its readers are connected as before');
     ok($pgbench->running, 'and go on reading');
     unlike($pgbench->out . $pgbench->err, qr/error|abort|fatal/i, 'without an error');
@@ -85,7 +78,7 @@ if ($reloads)
 }
 is($reader->pid == $pid, $reloads, 'the postmaster is the same, unless PostgreSQL needs a restart');
 is($new->job('method || state'), 'repointsucceeded', 'the job says so');
-is(steps(), "survey plan lock slot $how verify clean", 'its steps are the cheap ones');
+is($new->steps, "survey plan lock slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
@@ -106,17 +99,17 @@ $reader->restart;
 $reader->wait_for_streaming($new);
 pass('the settings outlive a restart');
 
-# A timeline that only a start reads.
+# Only a start reads recovery_target_timeline.
 $plan = $new->plan_for($pinned);
 like($plan, qr/^repoint\|.*\{lock,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
 $r = $new->make_follow($pinned);
 ok($r->{ok}, 'which works') or diag($r->{err});
-unlike(steps(), qr/rewind|copy|checkpoint/, 'without a rewind');
+unlike($new->steps, qr/rewind|copy|checkpoint/, 'without a rewind');
 is($pinned->standby_setting('recovery_target_timeline'), 'latest', 'and for the next time it is right');
 $new->wait_for_catchup($pinned);
 is($pinned->safe_psql('SELECT i FROM t'), '1', 'rows arrive');
 
-# Again: nothing to do, and that is proven, at once.
+# A second call has nothing to do, and proves that at once.
 for my $node ($reader, $pinned)
 {
     my $name = $node->name;
@@ -125,13 +118,13 @@ for my $node ($reader, $pinned)
     $r     = $new->make_follow($node);
     ok($r->{ok}, "$name: a second call succeeds");
     is($new->job('method'), 'none', 'with nothing to do');
-    is(steps(), 'survey plan verify', 'but the proof');
+    is($new->steps, 'survey plan verify', 'but the proof');
     unlike($node->log_content($log), qr/SIGHUP/, 'its settings are not even reloaded');
     is($node->pid, $pid, 'nor is it restarted');
 }
 
-# While the job waits for its row, it looks at the node again and again. It must
-# not hold a snapshot meanwhile: the replay of what was vacuumed would wait for it.
+# While the job waits for its row, it looks at the node again and again. It must not
+# hold a snapshot meanwhile, or the replay of a VACUUM would wait for it.
 my $startup = $reader->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'");
 kill 'STOP', $startup;
 my $job = $new->safe_psql(q(SET follow_primary.verify_timeout = '60s'; ) . $new->follow_sql($reader, wait => 'false'));

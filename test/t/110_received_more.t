@@ -1,9 +1,9 @@
-# A standby that received WAL which the promoted one never had is no prefix of
-# the new primary, whether it has replayed that WAL or only stored it. The
-# second is the trap: its replay position looks harmless, pg_rewind looks at
-# what was replayed and sees nothing to do, and on its next start the server
-# would replay what lies in pg_wal, on the wrong timeline. Only real standbys,
-# real WAL files and a real pg_rewind show that this ends well.
+# A standby received WAL that the promoted one never had. So it is no prefix of the
+# new primary, whether it has replayed that WAL or only stored it. Stored WAL is a
+# trap: the replay position looks harmless, pg_rewind looks only at what was replayed
+# and sees nothing to do, and at its next start the server would replay what lies in
+# pg_wal, on the wrong timeline. Only real standbys, WAL files and a real pg_rewind
+# show the way out.
 
 use FollowPrimary::Test;
 
@@ -14,8 +14,8 @@ my ($old, $new, $replayed, $stored, $restarted) = $cluster->nodes;
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $replayed, $stored, $restarted;
 
-# A transaction that only has to commit: its record will be the first one that
-# the new primary does not get, and a delayed standby stops right before it.
+# A transaction that only has to commit: the new primary does not get its commit
+# record, and a delayed standby stops right before it.
 my $gate = $old->psql_start('SELECT pg_advisory_lock(1); SELECT pg_sleep(600)');
 $old->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted", '1');
 my $open = $old->psql_start('BEGIN; INSERT INTO t VALUES (1000); SELECT pg_advisory_lock(1); COMMIT');
@@ -23,9 +23,9 @@ $old->poll_query_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory
 $old->safe_psql('SELECT pg_switch_wal()');
 $old->wait_for_catchup($_) for $new, $replayed, $stored, $restarted;
 
-# The new primary-to-be is cut off; the others get more. One replays it, one is
-# paused before it, one is delayed by an hour, and restarted: what it received
-# before the restart, nobody there remembers but its WAL.
+# The server that will be promoted is cut off, and the others get more WAL. One
+# replays it, one is paused before it, one is delayed by an hour and restarted: only
+# its WAL still tells what it received before.
 $stored->safe_psql('SELECT pg_wal_replay_pause()');
 ok($stored->poll_query_until('SELECT pg_is_wal_replay_paused()'), 'one standby is paused');
 $restarted->set_standby(recovery_min_apply_delay => '1h');
@@ -66,7 +66,7 @@ for my $case ([ $replayed, 'replayed' ], [ $stored, 'received' ], [ $restarted, 
     $new->safe_psql("INSERT INTO t VALUES (3)");
     if ($node == $restarted)
     {
-        # The proof was made by what it received; now let it show the rows.
+        # The proof was what it received; now it may show the rows.
         is($node->standby_setting('recovery_min_apply_delay'), '1h', "$what: its delay is its own affair");
         like($new->step('verify'),
             qr/received.*recovery_min_apply_delay/, "$what: the proof says what it could not show");

@@ -1,9 +1,8 @@
-# Two standbys promoted separately at the same point are on the same timeline,
-# with equal history files, and accept each other's WAL: pg_rewind sees nothing
-# to do, replication "streams", and the data silently differs. The fork must be
-# seen from the WAL itself, whichever way the other node is met: as a primary,
-# as a standby that streams already, or down. Needs real WAL and a real WAL
-# sender that is taken in by it.
+# Two standbys that are promoted separately at the same point are on the same
+# timeline. Their history files are equal, and each accepts the other's WAL: pg_rewind
+# sees nothing to do, replication "streams", and the data silently differs. The job
+# must see the fork from the WAL itself, whether the other node runs as a primary,
+# streams as a standby, or is down. Only a real WAL sender is deceived like that.
 
 use FollowPrimary::Test;
 
@@ -48,13 +47,13 @@ sub follows
     return;
 }
 
-# One that runs as a primary.
+# The twin runs as a primary.
 like($new->plan_for($twin), qr/^basebackup\|.*promoted separately/, 'a primary: the plan says what it is');
 my $r = $new->make_follow($twin, method => 'rewind');
 is($r->{sqlstate}, '55000', 'a primary: a rewind is refused, even when it is asked for');
 like($r->{message}, qr/promoted separately to the same timeline/, 'a primary: with the reason');
 
-# One that somebody made a standby of the primary as it is.
+# Somebody made the twin a standby of the primary as it is.
 $twin->stop;
 $new->create_slot($twin->slot_name);
 $twin->follow($new, slot => 1);
@@ -67,12 +66,13 @@ $r = $new->make_follow($twin, method => 'repoint');
 is($r->{sqlstate}, '55000', 'a standby: a repoint is refused');
 follows($twin, 'a standby', 2);
 
-# A crashed one, whose control file is still that of timeline 1.
+# A crashed one, whose control file still has timeline 1.
 like($new->plan_for($crashed, when_down => 'rejoin'), qr/^basebackup\|/, 'down: the plan is a copy');
 follows($crashed, 'down', 1);
 
-# A standby of one whose timeline only has the same number: their histories show
-# the fork. It has less of it than this server.
+# A standby of the server that was promoted earlier. That server's timeline has the
+# same number, and the histories show the fork. The standby has less WAL of it than
+# this server.
 my $begin = (split ' ', history($early))[1];
 $new->safe_psql('CREATE TABLE more AS SELECT generate_series(1, 20000) AS i');
 is($new->safe_psql("SELECT pg_current_wal_flush_lsn() > '" . $follower->safe_psql('SELECT pg_last_wal_receive_lsn()') . "'"), 't',
@@ -80,11 +80,11 @@ is($new->safe_psql("SELECT pg_current_wal_flush_lsn() > '" . $follower->safe_psq
 like($new->plan_for($follower), qr/^basebackup\|.*began elsewhere/, 'a standby of one promoted earlier: the plan is a copy, too');
 $r = $new->make_follow($follower, method => 'rewind');
 is($r->{sqlstate}, '55000', 'a standby of one promoted earlier: a rewind is refused') or diag($r->{err});
-# Killed before its control file knows of that timeline.
+# It is killed before its control file knows of that timeline.
 $follower->kill9;
 follows($follower, 'a standby of one promoted earlier', 1, $begin);
 
-# That one itself.
+# The server that was promoted earlier.
 isnt($begin, $fork, 'promoted earlier: its timeline 2 begins elsewhere');
 like($new->plan_for($early), qr/^basebackup\|/, 'promoted earlier: pg_rewind looks at the number alone, so the plan is a copy');
 follows($early, 'promoted earlier', 1, $begin);

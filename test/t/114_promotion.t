@@ -1,8 +1,8 @@
-# The call comes at the very moment of promotion: the new primary takes writes,
-# but its checkpoint is far from its end, and its control file is that of the
-# old timeline. pg_rewind then answers "no rewind required", and the node that
-# is started over never streams. Shown with shared buffers full of dirty pages
-# and a checkpoint that PostgreSQL would spread over the better part of an hour.
+# The call comes at the moment of promotion: the new primary takes writes, but its
+# checkpoint goes on, and its control file still has the old timeline. pg_rewind would
+# answer "no rewind required", and the node would never stream. Shared buffers full of
+# dirty pages, and a checkpoint that PostgreSQL spreads over most of an hour, make
+# that moment last.
 
 use FollowPrimary::Test;
 
@@ -21,7 +21,7 @@ $old->safe_psql(q{INSERT INTO t VALUES (-1, 'stray')});
 my $on_old_timeline = 'SELECT timeline_id = 1 FROM pg_control_checkpoint()';
 $new->promote;
 
-# The sibling first: it needs no checkpoint, and must not wait for one.
+# The sibling comes first: it needs no checkpoint, and must not wait for one.
 my $log = $new->log_size;
 my $r   = $new->make_follow($sibling);
 ok($r->{ok}, 'the sibling is repointed while the checkpoint runs') or diag($r->{err});

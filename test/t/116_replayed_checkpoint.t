@@ -1,7 +1,7 @@
-# A healthy sibling has replayed checkpoints of the former primary without a
-# restartpoint of its own since. Its control file then has the next XID of the
-# newest checkpoint and the place of an older one. That is no fork: the sibling
-# is repointed. Only a real standby under load writes such a control file.
+# A healthy sibling has replayed checkpoints of the former primary, and made no
+# restartpoint since. Its control file then has the next XID of the newest checkpoint,
+# but the location of an older one. That is no fork, so the job repoints the sibling.
+# Only a real standby under load writes such a control file.
 
 use FollowPrimary::Test;
 
@@ -9,7 +9,8 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
 my ($old, $new, $sibling) = $cluster->nodes;
 my @checkpoint = map { $sibling->controldata($_) } 'Latest checkpoint location', "Latest checkpoint's NextXID";
 
-# More than its shared buffers hold: writing them out writes the control file.
+# More than the shared buffers hold: a server that writes them out updates its control
+# file.
 sub load
 {
     $old->safe_psql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 20000) g") for 1 .. 5;

@@ -1,8 +1,8 @@
-# A job knows a node as a standby, and somebody promotes it: while the job copies
-# for hours, just before its settings change or it is stopped, or when the job
-# was interrupted and has left its mark. The node may be the newer primary then,
-# with commits that nobody else has. Needs real promotions between two steps of
-# real jobs: nothing smaller has a control file that changes under the job.
+# A job knows a node as a standby, and somebody promotes it: while the job copies,
+# just before the job changes its settings or stops it, or after the job was
+# interrupted and left its mark. The node may then be the newer primary, with commits
+# that nobody else has. Only real promotions between two steps of real jobs change a
+# control file under a job.
 
 use FollowPrimary::Test;
 
@@ -34,8 +34,8 @@ for my $case ([ $repointed, 'repoint', $repoint ], [ $rewound, 'rewind', 'stop' 
     ok(!$node->in_recovery, "$method: and starts as a primary again");
 }
 
-# One that is killed, too, before the copy is there: a copy was asked for, and what was
-# committed is saved.
+# This one is killed, too, before the copy is there. A copy was asked for, so the job
+# makes it, and saves what was committed.
 $old->hold_step('stop');
 my $call = $old->psql_start($old->follow_sql($killed, method => 'basebackup', when_down => 'rejoin'));
 $old->wait_held(1, 60);
@@ -46,8 +46,8 @@ $old->release_step;
 is($call->wait(60), 0, 'promoted and killed: the copy that was asked for is made') or diag($call->err);
 is($old->job('state, method, lost_transactions, lost_wal_dir IS NOT NULL'), 'succeeded|basebackup|1|t', 'and what was committed is saved');
 
-# A job is interrupted before it could prove what it has brought, and takes no
-# mark away; its node becomes the primary, and is lost in its turn.
+# A job is interrupted before it has proven the node, so its mark stays. The node
+# becomes the primary, and is lost in its turn.
 my ($lost, $new) = ($copied, $repointed);
 $lost->stop;
 $old->hold_step('verify');
@@ -74,8 +74,8 @@ $r = $new->make_follow($lost, when_down => 'rejoin');
 ok($r->{ok}, 'it is asked back') or diag($r->{err});
 is($new->job('method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
 
-# Another job ends before it has moved anything, and the node's own data is used
-# again before the next call.
+# Another job ends before it has moved anything, and somebody uses the node's own data
+# before the next call.
 $lost->promote;
 $lost->safe_psql('INSERT INTO t SELECT 4');
 $lost->stop;

@@ -1,8 +1,8 @@
-# WAL that a node needs is gone from the new primary. A repoint would make a
-# standby that waits for ever, a rewind one that cannot start. Who still has the
-# WAL decides: the archive, if the node's restore_command really serves it; the
-# node itself; or nobody, and only then a copy is made. Needs real segments that
-# a real checkpoint removed.
+# The new primary no longer has WAL that a node needs. A repoint would make a standby
+# that waits for ever, and a rewind one that cannot start. The method depends on who
+# still has the WAL: the archive, if the node's restore_command really serves it; the
+# node itself; or nobody, and only then the job makes a copy. A real checkpoint has to
+# remove real segments.
 
 use FollowPrimary::Test;
 
@@ -19,8 +19,8 @@ sub segments
     return split /\n/, $node->safe_psql(q{SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY 1});
 }
 
-# Two siblings stop receiving, both with a restore_command, one of which serves
-# nothing; one sibling is down. Then much happens, and the primary dies.
+# Three siblings stop receiving; each has a restore_command that serves nothing.
+# Another one is down. Then the primary writes and recycles much WAL, and dies.
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $served, $unserved, $stopped, $cut;
 $stopped->stop;
@@ -46,7 +46,8 @@ my $behind = $served->safe_psql("SELECT pg_last_wal_replay_lsn()");
 ok($new->safe_psql("SELECT ('x' || right('$oldest', 8))::bit(32)::int > ('x' || right(pg_walfile_name('$behind'), 8))::bit(32)::int") eq 't',
     'the WAL that the siblings need next is gone from the primary');
 
-# Nobody serves it: a copy, and said why. Nothing is tried that would hang.
+# Nobody serves the WAL: the job makes a copy and says why. It tries nothing that
+# would hang.
 my $node = $unserved;
 like($new->plan_for($node), qr/^basebackup\|.*no longer on this server.*restore_command does not serve it/, 'an archive that does not serve it: the plan is a copy');
 my $r = $new->make_follow($node, method => 'repoint');
@@ -57,8 +58,8 @@ ok($r->{ok}, 'the copy is made') or diag($r->{err});
 is($new->job('method'), 'basebackup', 'and nothing else');
 has_rows_of($new, $node, 'copied');
 
-# The archive serves it, by a restore_command that the node is given with the
-# repoint: it goes on where it was. Before 14 that takes a restart.
+# The archive serves the WAL, by a restore_command that the repoint gives to the node,
+# which goes on where it was. Before 14 this takes a restart.
 $node = $served;
 my $pid = $node->pid;
 $new->set_row($node, restore_command => $cluster->restore_command);
@@ -66,7 +67,7 @@ my @before = glob $node->pgdata . '/*';
 like($new->plan_for($node), qr/^repoint\|/, 'an archive that serves it: the plan is a repoint');
 is_deeply([ glob $node->pgdata . '/*' ], \@before, 'trying the archive leaves nothing behind');
 
-# Not all of it, though.
+# The archive lacks a segment.
 my $next = $new->safe_psql("SELECT right(pg_walfile_name('$behind'), 16)");
 my $hole = sprintf '%s/00000001%08X%08X', $archive, hex(substr $next, 0, 8), hex(substr $next, 8) + 1;
 rename $hole, "$hole.away" or BAIL_OUT("rename $hole: $!");
@@ -78,7 +79,7 @@ is($new->job('method'), 'repoint', 'and nothing else');
 is($node->pid == $pid, $reloads, 'it was restarted only where PostgreSQL needs it');
 has_rows_of($new, $node, 'from the archive');
 
-# One that is down asks no otherwise: without its own restore_command, by ours.
+# A node that is down and has no restore_command of its own gets ours.
 $node = $stopped;
 like($new->plan_for($node, when_down => 'rejoin'), qr/^rewind\|/, 'down, with an archive: it is started over');
 $r = $new->make_follow($node, when_down => 'rejoin');
@@ -87,7 +88,7 @@ is($new->step('rewind'),
     'no rewind was required', 'and no data was touched');
 has_rows_of($new, $node, 'down');
 
-# Down, and nobody has it.
+# A node is down, and nobody has its WAL.
 $node = $cut;
 $node->stop;
 like($new->plan_for($node, when_down => 'rejoin'), qr/^basebackup\|.*no longer on this server/, 'down, and nobody has its WAL: the plan is a copy, and not a start');

@@ -1,8 +1,7 @@
-# Where a node's WAL ends, relative to the fork, decides what it needs: before
-# it or exactly at it nothing but a start, one record behind it a rewind. And
-# timelines: a node may be several behind, or on a higher one. The records that
-# matter are those that PostgreSQL itself writes at a shutdown and a promotion,
-# so real shutdowns and real promotions it is.
+# Where a node's WAL ends, relative to the fork, decides what it needs: only a start
+# if it ends before the fork or exactly at it, a rewind if it ends one record behind.
+# The node may also be several timelines behind, or on a higher one. PostgreSQL writes
+# the records that matter at shutdowns and promotions, so these are real.
 
 use FollowPrimary::Test;
 
@@ -11,14 +10,15 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1,
 my ($a, $b, $c, $d, $e) = $cluster->nodes;
 my $primary;
 
-# Makes it follow; returns "method, what pg_rewind said, lost transactions".
+# Makes the node follow; returns "method, what pg_rewind said, lost transactions, WAL
+# lost".
 sub follow
 {
     my ($node, $what, %arguments) = @_;
     my $r = $primary->make_follow($node, when_down => 'rejoin', %arguments);
     ok($r->{ok}, "$what: it follows") or diag($r->{err});
     has_rows_of($primary, $node, $what);
-    # A promotion to come may give its timeline's number to another one.
+    # A later promotion may use the number of that WAL's timeline again.
     is(join(' ', grep { my $wal = $node->pgdata . '/pg_wal/' . s{.*/}{}r; -e $wal && slurp($wal) eq slurp($_) }
         glob $node->pgdata . '.follow_primary/lost_wal-*/' . '?' x 24), '', "$what: no WAL that it lost is left in pg_wal");
     return $primary->safe_psql(q{SELECT concat_ws(', ', method, (SELECT detail FROM follow_primary_step WHERE job_id = id AND step = 'rewind'),
@@ -32,8 +32,8 @@ sub switchpoint
     return (split ' ', $line)[1];
 }
 
-# Exactly at the fork: a switchover. The standby gets the shutdown checkpoint,
-# and is promoted at its end.
+# Exactly at the fork, by a switchover: the standby gets the shutdown checkpoint and
+# is promoted at its end.
 $a->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $a->safe_psql(q{SELECT pg_create_physical_replication_slot('of_its_former_life', true)});
 $a->wait_for_catchup($_) for $b, $c, $d, $e;
@@ -49,7 +49,8 @@ is($a->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', 'at the fork
 is(follow($c, 'a sibling'), 'repoint', 'a sibling: repointed');
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed');
 
-# Before it: the former primary is stopped, others go on, and then a failover.
+# Before the fork: the former primary is stopped, the others go on, and then a
+# failover comes.
 $a->stop;
 $b->safe_psql('INSERT INTO t SELECT 2');
 $b->wait_for_catchup($_) for $c, $d;
@@ -61,9 +62,9 @@ $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $c, $
 is(follow($a, 'a few records before the fork'), 'rewind, no rewind was required, 0', 'a few records before the fork: only a start was needed');
 is(follow($b, 'at the next fork'), 'rewind, no rewind was required, 0', 'at the next fork: only a start was needed');
 
-# Behind it: by nothing but the record that a shutdown writes; and by more.
+# Behind the fork, only by the record that a shutdown writes; and by more.
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once more');
-# And no sooner than that: a server that writes nothing else meanwhile.
+# From here on the primary writes nothing by itself.
 $c->wait_until_quiet;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
@@ -79,13 +80,14 @@ is($c->controldata('Latest checkpoint location'), $fork, 'behind the fork: the f
 like($primary->plan_for($c, when_down => 'rejoin'), qr/^rewind\|.*after the fork at \Q$fork\E on timeline 3/, 'behind the fork: the plan knows');
 is(follow($c, 'one record behind the fork'), 'rewind, rewound, 0, WAL lost', 'one record behind the fork: rewound, though no row is lost');
 
-# Far behind: e was last heard of on timeline 1, three failovers ago.
+# Far behind: node e was last heard of on timeline 1, three failovers ago.
 is($e->controldata("Latest checkpoint's TimeLineID"), '1', 'three timelines behind: it is down on timeline 1');
 is(follow($e, 'three timelines behind'), 'rewind, no rewind was required, 0', 'three timelines behind: only a start was needed');
-# a was connected to c, and received its last record.
+# Node a was connected to c, and received its last record.
 is(follow($a, 'a standby with that record'), 'rewind, rewound, 0, WAL lost', 'a standby with that record, running: rewound');
 
-# Meanwhile b is lost on a timeline of its own, with rows; another failover.
+# Meanwhile b is lost on a timeline of its own, with rows; then comes another
+# failover.
 $d->safe_psql('INSERT INTO t SELECT 4');
 $d->wait_for_catchup($_) for $a, $c, $e;
 $d->stop;
@@ -94,7 +96,7 @@ is(follow($c, 'a sibling'), 'repoint', 'a sibling: repointed to timeline 5');
 is($primary->timeline, 5, 'which is the timeline now');
 is(follow($b, 'a stray primary'), 'rewind, rewound, 2, WAL lost', 'a stray primary on an older timeline with the same number: rewound');
 
-# On a higher timeline: it may be the newer primary, so nobody decides but the caller.
+# On a higher timeline: the node may be the newer primary, so only the caller decides.
 $c->promote;
 $c->safe_psql('INSERT INTO t SELECT 2000');
 like($primary->plan_for($c, when_down => 'rejoin'), qr/^refuse\|.*timeline 6, above this server's 5/, 'on a higher timeline, as a primary: refused');

@@ -1,8 +1,8 @@
-# Standbys of standbys. A standby with standbys of its own is repointed without
-# their noticing, and after a rewind it still has their slots; the slots that
-# pin WAL for nobody go. A standby whose upstream is another standby follows the
-# primary when it is told to, however well it streams where it is. WAL senders
-# of a standby change timelines in ways that only real ones show.
+# Standbys of standbys. A job repoints a standby that has standbys of its own, and
+# they do not notice; after a rewind it still has their slots, but none that pins WAL
+# for nobody. A standby of another standby follows the primary when it is told to,
+# even though it streams well. Only real WAL senders of a standby change timelines
+# like that.
 
 use FollowPrimary::Test;
 
@@ -14,8 +14,9 @@ $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $old->wait_for_catchup($_) for $new, $middle, $leaf;
 $leaf->stop;
 $middle->create_slot('leaf_of_middle');
-# It has slots of other nodes, too, as if it had been a primary once: by a node's
-# host, by a host that is longer than a slot's name may be, and by a row's slot_name.
+# The middle one has slots of other nodes, too, as if it had been a primary once:
+# named by a node's host, by a host that is longer than a slot's name may be, and by a
+# row's slot_name.
 my $long_host = 'a-long-name.' x 6 . 'example';
 $old->safe_psql("INSERT INTO follow_primary_node (host, slot_name) VALUES ('$long_host', NULL), ('away.example', 'by_its_row')");
 (my $long_slot = substr $long_host, 0, 63) =~ tr/a-z0-9/_/c;
@@ -25,7 +26,7 @@ $leaf->start;
 $leaf->wait_for_streaming($middle);
 has_rows_of($old, $leaf, 'the leaf streams from the middle one');
 
-# A failover; the middle one has received more, the leaf is away.
+# A failover. The middle one has received more, and the leaf is down.
 $leaf->stop;
 $middle->poll_query_until('SELECT count(*) FROM pg_replication_slots WHERE active', '0');
 $new->stop;
@@ -47,8 +48,8 @@ is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_mi
 $leaf->wait_for_streaming($middle);
 has_rows_of($new, $leaf, "the leaf streams from it again, and has the primary's rows");
 
-# The former primary comes back, and a second failover: now the middle one is
-# repointed while the leaf streams.
+# The former primary comes back, and a second failover follows: now the job repoints
+# the middle one while the leaf streams.
 $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'the former primary follows') or diag($r->{err});
 $new->wait_for_catchup($_) for $old, $middle, $leaf;
@@ -77,8 +78,9 @@ is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->addre
 is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
 has_rows_of($old, $leaf, 'new rows arrive');
 
-# It is the middle one's again, by a slot of the name that its slot on the
-# primary has, which somebody else uses meanwhile.
+# The leaf streams from the middle one again, through a slot there that has the same
+# name as the leaf's slot on the primary. Meanwhile somebody else uses the slot on the
+# primary.
 $leaf->stop;
 $middle->create_slot($slot);
 $leaf->follow($middle, slot => $slot);

@@ -1,7 +1,7 @@
-# Standbys that cannot show a new row at once: paused, delayed, or with
-# hot_standby off. What can be proven otherwise is proven, what cannot is said.
-# How a WAL receiver and a startup process behave in these states is nothing
-# that could be made up.
+# Some standbys cannot show a new row at once: they are paused or delayed, or
+# hot_standby is off. The job proves otherwise what it can, and says what it cannot.
+# Nobody could make up how a WAL receiver and a startup process behave in these
+# states.
 
 use FollowPrimary::Test;
 
@@ -33,7 +33,7 @@ $old->kill9;
 $new->promote;
 $new->safe_psql('INSERT INTO t SELECT 3');
 
-# Paused: it does not even look for another primary until it goes on.
+# A paused standby does not even look for another primary until it goes on.
 like($new->plan_for($paused), qr/^refuse\|recovery is paused/, 'paused: the plan is to refuse');
 my $r = $new->make_follow($paused);
 is($r->{sqlstate}, '55000', 'paused: the call says so');
@@ -50,15 +50,16 @@ ok($r->{ok}, 'paused while it follows: a second call succeeds') or diag($r->{err
 like(proof(), qr/^none\|.*has received what is written here.*recovery is paused/, 'proven by what it received, and said');
 $paused->safe_psql('SELECT pg_wal_replay_resume()');
 
-# Delayed, with nothing that waits.
+# A delayed standby; no WAL waits to be replayed.
 $r = $new->make_follow($delayed);
 ok($r->{ok}, 'delayed: it follows') or diag($r->{err});
 like(proof(), qr/^repoint\|.*has received what is written here.*recovery_min_apply_delay/, 'proven by what it received, and said');
 is($delayed->safe_psql('SELECT count(*) FROM t'), '2', 'it shows no new row: its delay is respected');
 is($delayed->standby_setting('recovery_min_apply_delay'), '1h', 'and as it was set');
 
-# Delayed, and a commit waits: PostgreSQL starts no WAL receiver before it is
-# replayed. That cannot be proven in time, and is not claimed.
+# A delayed standby, and a commit waits: PostgreSQL starts no WAL receiver before it
+# is replayed. The job cannot prove in time that the node follows, and does not claim
+# it.
 my $conf = slurp($late->recovery_file);
 $r = $new->make_follow($late);
 is($r->{sqlstate}, '55000', 'delayed, with WAL that waits: not proven in time');
@@ -70,7 +71,7 @@ $r = $new->make_follow($late);
 ok($r->{ok}, 'when that is over, it follows') or diag($r->{err});
 like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
 
-# hot_standby = off: nobody can ask it what it received.
+# With hot_standby = off nobody can ask the node what it received.
 like($new->plan_for($blind), qr/^rewind\|the node cannot be asked/, 'hot_standby off: no repoint without knowing');
 $r = $new->make_follow($blind);
 ok($r->{ok}, 'hot_standby off: it follows') or diag($r->{err});
@@ -89,8 +90,8 @@ for my $node ($paused, $delayed, $late, $blind)
     is($node->safe_psql('SELECT count(*), sum(i) FROM t'), '3|6', $node->name . " has the primary's rows in the end");
 }
 
-# A primary with more connections than a standby allows for: that one streams, and
-# has stopped to replay for good.
+# The primary allows more connections than a standby, so the standby streams, but has
+# stopped to replay for good.
 SKIP:
 {
     skip 'such a standby ends before PostgreSQL 14', 7 if pg_major() < 14;

@@ -1,6 +1,7 @@
-# What a rewind has to bring into line: databases, tablespaces and relations
-# made and dropped on both sides after the fork, files that grow while pg_rewind
-# copies them, a WAL directory behind a symbolic link. pg_rewind decides file by file, so there must be real files.
+# What a rewind brings into line: databases, tablespaces and relations that both sides
+# made and dropped after the fork, files that grow while pg_rewind copies them, and a
+# WAL directory behind a symbolic link. pg_rewind decides file by file, so the files
+# are real.
 
 use FollowPrimary::Test;
 
@@ -9,8 +10,8 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums 
     wal_log_hints => 'off', wal_keep_size => '512MB', max_wal_size => '2GB', 'follow_primary.verify_timeout' => '60s' });
 my ($old, $new) = $cluster->nodes;
 
-# Tablespaces of several servers on one machine: within their data directories.
-# Replay needs the setting too.
+# Several servers on one machine have tablespaces, so these are within the data
+# directories. Replay needs the setting, too.
 my $tablespaces = pg_major() >= 16;
 $cluster->set(allow_in_place_tablespaces => 'on') if $tablespaces;
 
@@ -29,7 +30,7 @@ $old->safe_psql('CHECKPOINT');
 $old->wait_for_catchup($new);
 $new->promote;
 
-# The node, which lives on as a primary.
+# The node goes on as a primary.
 $old->safe_psql($_) for 'CREATE DATABASE made_there', 'DROP DATABASE dropped_there', 'DROP TABLE dropped_there',
     'CREATE TABLE made_there AS SELECT generate_series(1, 5000) AS i', 'INSERT INTO common SELECT 1000', 'TRUNCATE truncated',
     'INSERT INTO grown SELECT generate_series(1000, 90000)', 'ALTER TABLE pgbench_accounts ADD COLUMN there int DEFAULT 1',
@@ -44,7 +45,7 @@ $new->safe_psql($_) for 'CREATE DATABASE made_here', 'DROP DATABASE dropped_here
     $tablespaces ? ("CREATE TABLESPACE made_here LOCATION ''", 'DROP TABLESPACE gone_here', 'INSERT INTO in_shared SELECT 2') : ();
 $new->safe_psql('CREATE TABLE made_here AS SELECT 1', dbname => 'kept');
 
-# While the job runs, everything grows.
+# Relations grow while the job runs.
 my $pgbench = FollowPrimary::Process->start([ $new->bin('pgbench'), '-n', '-c', '2', '-R', '300', '-T', '300', $new->connstr ]);
 my $grows = $new->psql_start('CREATE TABLE grows (filler text);
     DO $$ BEGIN FOR n IN 1 .. 100000 LOOP INSERT INTO grows SELECT repeat(md5(n::text), 60) FROM generate_series(1, 20); COMMIT; PERFORM pg_sleep(0.005); END LOOP; END $$');

@@ -1,7 +1,7 @@
-# pg_rewind reads the node's WAL from the last common checkpoint on. When the
-# node has recycled it, the archive must serve it, and when the archive has lost
-# it too, only a copy helps. Needs a diverged server that has really recycled
-# its segments, and pg_rewind's own way of fetching them.
+# pg_rewind reads the node's WAL from the last common checkpoint on. If the node has
+# recycled it, the archive must serve it; if the archive has lost it too, only a copy
+# helps. The diverged server has really recycled its segments, and pg_rewind fetches
+# them in its own way.
 
 use FollowPrimary::Test;
 
@@ -21,8 +21,8 @@ if ($major >= 13 && $major < 15)
 }
 $first->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 
-# $new is promoted while $old lives on apart, and recycles its WAL. Returns the
-# fork's segment of the timeline that they have in common.
+# Promotes $new; $old goes on apart, and recycles its WAL. Returns the fork's segment
+# on their common timeline.
 sub diverge
 {
     my ($old, $new, $timeline) = @_;
@@ -64,7 +64,7 @@ like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 's
     qr/ with at least 0 transactions, kept in .*; not all of it is on the node any more$/, 'nor is it all saved');
 ok(!-e $first->pgdata . '.follow_primary/rewind.conf', 'the configuration that pg_rewind was given is gone');
 
-# The other way round, but the archive has lost a segment.
+# The other way round, and the archive has lost a segment.
 my $segment = diverge($second, $first, 3);
 unlink "$archive/$segment";
 my $r = follows($first, $second, 'basebackup', 'with a hole in the archive');
@@ -77,7 +77,7 @@ sub saved
     return $primary->job('lost_wal_dir') . "/$segment";
 }
 
-# It has recycled the fork's WAL, and is killed long after its last checkpoint.
+# The node has recycled the fork's WAL, and is killed long after its last checkpoint.
 diverge($first, $second, 4);
 $first->safe_psql('INSERT INTO t SELECT 2000; SELECT pg_switch_wal()');
 $first->safe_psql('INSERT INTO t SELECT 3000');
@@ -88,7 +88,7 @@ ok($r->{ok}, 'a killed primary follows') or diag($r->{err});
 ok(-e saved($second, $segment), 'the last of what only it had is saved') or diag($r->{err});
 like((run_command([ $first->bin('pg_waldump'), saved($second, $segment) ]))[1], qr/desc: COMMIT/, 'with its last commit');
 
-# WAL from before the fork is everybody's, but nobody else archives it.
+# All servers have WAL from before the fork, but nobody else archives it.
 $second->set(archive_command => 'false');
 $second->reload;
 $segment = $second->safe_psql('INSERT INTO t SELECT 4; SELECT pg_walfile_name(pg_switch_wal())');

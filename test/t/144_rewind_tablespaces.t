@@ -1,8 +1,8 @@
-# A rewind with tablespaces in folders of their own, for each node another one.
-# The node keeps its folders. One that is new on the primary is to be at the
-# same place on the node: if that is somebody else's (on one machine it is the
-# primary's own), pg_rewind would write into it, so it is not started. Needs
-# real links and folders, for those are what pg_rewind follows.
+# A rewind of a node whose tablespaces are in other folders than the primary's. The
+# node keeps its folders. A new tablespace of the primary would be at the same place
+# on the node; if that place belongs to somebody else (here, on one machine, to the
+# primary), pg_rewind would write into it, so the job does not start it. pg_rewind
+# follows real links into real folders.
 
 use FollowPrimary::Test;
 

@@ -1,8 +1,8 @@
-# pg_rewind and pg_basebackup bring the primary's settings files along, and the
-# primary has been a standby itself: with what it was told then, by
-# myrecovery.conf and by ALTER SYSTEM, the node would follow the dead server, or
-# itself. None of it may win, and the node's own settings must survive. Which
-# file wins is the server's decision, so a server is asked.
+# pg_rewind and pg_basebackup bring the primary's settings files. The primary was a
+# standby once, so its myrecovery.conf and its ALTER SYSTEM would make the node follow
+# the dead server, or itself. None of these settings may win, and the node's own
+# settings must survive. The server decides which file wins, so the test asks a
+# server.
 
 use FollowPrimary::Test;
 
@@ -10,7 +10,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
     conf => { 'follow_primary.verify_timeout' => '20s' });
 my ($old, $new) = $cluster->nodes;
 
-# The standby's life before it became the primary.
+# What the primary was told when it was a standby.
 $new->safe_psql(q{ALTER SYSTEM SET maintenance_work_mem = '33MB'});
 $new->set_standby(
     primary_conninfo => sprintf('host=%s port=%d user=repl passfile=%s', $old->address, $old->port, $cluster->passfile),

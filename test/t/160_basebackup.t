@@ -1,8 +1,7 @@
-# A node gets a new copy: because its data directory is empty, or because the
-# caller says so, while it runs as a standby or as a former primary that went
-# its own way. What must survive is the node's own configuration and the WAL
-# that only it had, and what must not stop is its service: only real servers,
-# which read that configuration and answer meanwhile, can show it.
+# A node gets a new copy because its data directory is empty, or because the caller
+# asks for one while it runs as a standby or as a former primary. The node's own
+# configuration and the WAL that only it had survive, and its service goes on
+# meanwhile. Only real servers read that configuration and answer queries.
 
 use File::Path qw(remove_tree);
 use FollowPrimary::Test;
@@ -23,7 +22,7 @@ sub follows_now
 
 sub temporary_folders { my ($node) = @_; return join ' ', glob($node->pgdata . '.follow_primary/*') }
 
-# The node's own settings and authentication: marked, to be known again.
+# The node's own settings and authentication, with a word of the test in each.
 my %marked;
 sub mark_configuration
 {
@@ -64,23 +63,23 @@ $old->wait_for_catchup($_) for $new, $sibling;
 $old->kill9;
 $new->promote;
 
-# 1. The data directory of the killed primary was emptied, its configuration
-# with it: the copy brings the primary's, and with it the primary's port.
+# 1. Somebody emptied the data directory of the killed primary, configuration and all:
+# the copy brings the primary's, and with it the primary's port.
 remove_tree($old->pgdata, { keep_root => 1 });
 my $r = $new->make_follow($old, node_pgdata => $old->pgdata, when_down => 'rejoin');
 ok($r->{ok}, 'a node with an empty data directory follows after one call') or diag($r->{err});
 is($new->job('state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
 like($new->job('reason'), qr/is empty/, "the reason is in the job's row");
 is($new->job('bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
-# Before 13 there is no manifest to verify it by.
+# Before 13 there is no manifest by which a copy could be verified.
 like($new->step('copy'), $major >= 13 ? qr/^\d+ MB, verified$/ : qr/^\d+ MB, not verified$/, 'the copy was verified');
 follows_now($old, $new, 'the new copy');
 is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, 'it has its own port');
 ok((grep { $_ eq $old->address } split /,/, $old->safe_psql('SHOW listen_addresses')), 'and listens on its own address');
 is(temporary_folders($old), '', 'nothing is left beside the data');
 
-# 2. A running standby that streams through its slot: it serves reads until the
-# copy is there. The replaced data is kept, since that is asked for.
+# 2. A running standby that streams through its slot serves reads until the copy is
+# there. keep_old_data keeps the replaced data.
 $r = $new->make_follow($sibling);
 ok($r->{ok}, 'a sibling is repointed') or diag($r->{err});
 mark_configuration($sibling);
@@ -103,7 +102,7 @@ like($new->step('clean'), qr/\Q$kept\E$/, 'the kept folder is named');
 like($new->job('hint'), qr/^The replaced data is kept\. When nobody needs it any more, on node \S+: rm -r '\Q$kept\E'$/, "in the job's row, too");
 ok(-e "$kept/PG_VERSION", 'and is there');
 
-# 3. A former primary that goes on as one, with rows of its own.
+# 3. A former primary runs on, with rows of its own.
 $new->wait_for_catchup($_) for $old, $sibling;
 $new->kill9;
 $old->promote;

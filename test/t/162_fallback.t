@@ -1,6 +1,6 @@
-# When a rewind cannot work the node gets a copy, by itself and with the reason;
-# but a reason that no copy cures ends the job, and the data stays as it was.
-# What pg_rewind says, and when, is up to pg_rewind: a real one.
+# If a rewind cannot work, the job makes a copy by itself, and says why. If a copy
+# would not cure the cause, the job ends, and the data stays as it was. Only a real
+# pg_rewind decides what it says, and when.
 
 use Digest::MD5;
 use File::Find ();
@@ -17,7 +17,7 @@ sub contents
     return \%md5;
 }
 
-# A former primary that was killed, started again and written to.
+# A former primary was killed, started again and written to.
 sub diverge
 {
     my ($old, $new) = @_;
@@ -31,7 +31,7 @@ sub diverge
     return;
 }
 
-# 1. Neither checksums nor wal_log_hints: a rewind is not even tried.
+# 1. Without checksums and wal_log_hints no rewind is even tried.
 {
     my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums => 0,
         conf => { wal_log_hints => 'off' });
@@ -50,8 +50,8 @@ sub diverge
     $_->stop('immediate') for $old, $new;
 }
 
-# 2. The node has not the WAL any more that pg_rewind must read. Only pg_rewind
-# finds that out, with the server stopped.
+# 2. The node no longer has the WAL that pg_rewind must read. Only pg_rewind finds
+# that out, when the server is stopped.
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, slots => 0,
     auth => 'scram-sha-256', conf => { wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB' });
 my ($old, $new) = $cluster->nodes;
@@ -70,8 +70,8 @@ like($r->{message}, qr/at step rewind: the data cannot be rewound/, 'which is sa
 like($r->{detail}, qr/pg_wal/, "with pg_rewind's words");
 like($r->{hint}, qr/basebackup/, 'and what to do');
 
-# While the copy is made instead, somebody starts the node, which takes writes; it
-# may have ended again when the copy is there.
+# While the job makes the copy instead, somebody starts the node and writes to it. The
+# server may have ended again when the copy is there.
 $new->set(wal_keep_size => '1GB');
 $new->reload;
 for my $ends (0, 1)
@@ -97,8 +97,8 @@ is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE step IN ('rew
     AND job_id = (SELECT max(id) FROM follow_primary_job)"), 2, 'both attempts are in the steps');
 has_rows_of($new, $old, 'without the WAL that a rewind needs');
 
-# 3. What a copy would not cure: the rewind's role is not let in. The node is
-# stopped in good order, so that nothing but a job could change its files.
+# 3. A copy would not cure the cause: the rewind's role is not let in. The node is
+# shut down cleanly, so nothing but a job could change its files.
 ($old, $new) = ($new, $old);
 $old->kill9;
 $new->promote;
@@ -116,7 +116,8 @@ my $untouched = sub {
     return;
 };
 
-# the file is the node's, and both ask as the same role
+# The password file is the node's, and the connections of the rewind and of
+# replication both use it.
 my $passfile = $cluster->dir . '/rewinder.pgpass';
 spew($passfile, "*:*:*:rewinder:wrong\n*:*:*:repl:@{[ $cluster->{password}{repl} =~ s/([:\\])/\\$1/gr ]}\n", 0600);
 my $as_rewinder = "SET follow_primary.rewind_user = 'rewinder'; SET follow_primary.passfile = '$passfile'; ";
@@ -143,9 +144,9 @@ ok($r->{ok}, 'once it is let in the same call succeeds') or diag($r->{err});
 is($new->job('state, method'), 'succeeded|rewind', 'by a rewind');
 has_rows_of($new, $old, 'with a role that is let in');
 
-# 4. What is no reason: that the node crashed long after its last checkpoint. Crash
-# recovery, which comes before pg_rewind, would remove the WAL that this needs, where
-# neither a slot nor wal_keep_size holds it. The new primary has its own still.
+# 4. A node that crashed long after its last checkpoint needs no copy. Crash recovery
+# comes before pg_rewind, and would remove WAL that pg_rewind needs, if neither a slot
+# nor wal_keep_size holds it. The new primary still has its own.
 ($old, $new) = ($new, $old);
 $new->safe_psql(q{ALTER SYSTEM SET primary_slot_name = ''});
 $new->safe_psql(q{ALTER SYSTEM SET wal_keep_size = '1GB'});

@@ -1,7 +1,7 @@
-# A node's WAL folder and tablespaces are outside its data directory, and not
-# where the primary has its own. A copy goes beside each and takes its place by
-# renames; the links must lead to the new ones, and to nothing of the primary's.
-# On one machine, as here, a wrong path would hit the primary's own files.
+# A node's WAL folder and tablespaces are outside its data directory, and elsewhere
+# than the primary's. The job puts a copy beside each, and renames it into place; the
+# links must lead to the new folders, and to none of the primary's. On one machine, as
+# here, a wrong path would hit the primary's own files.
 
 use File::Path qw(remove_tree);
 use FollowPrimary::Test;
@@ -21,8 +21,8 @@ sub beside
         glob($node->host->dir . '/{wal,space}.follow_primary*');
 }
 
-# Nodes with a tablespace each in a place of its own; the third has its pg_wal
-# elsewhere, too.
+# Each node has its tablespace in another place; the third has its pg_wal elsewhere,
+# too.
 $_->stop for $new, $third;
 mkdir space($_, 'space'), 0700 for $old;
 $old->safe_psql("CREATE TABLESPACE space LOCATION '" . space($old, 'space') . "'");
@@ -53,7 +53,7 @@ has_rows_of($new, $third, 'it', 't', 'spaced');
 is(beside($third), '', 'nothing is left beside them');
 is(links($new), $links_of_new, "the primary's links are as they were");
 
-# 2. The replaced data is kept whole when that is asked for: it could be started.
+# 2. keep_old_data keeps the replaced data whole: a server could start from it.
 my $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($third, method => 'basebackup'));
 my $kept = $new->safe_psql("SELECT detail FROM follow_primary_step WHERE job_id = $id AND step = 'clean'");
 my @folders = (space($third, 'wal') . ".follow_primary_old-$id", space($third, 'space') . ".follow_primary_old-$id",
@@ -73,8 +73,8 @@ is($new->job('method'), 'rewind', 'so says the job');
 is(links($old), space($old, 'space'), 'its tablespace stays where it is');
 has_rows_of($new, $old, 'it', 't', 'spaced');
 
-# 4. Its data directory is emptied, but the place where the primary has the
-# tablespace is, on this machine, the primary's own: nobody may touch that.
+# 4. Its data directory is emptied. On this machine the place where the primary has
+# the tablespace is the primary's own, and nobody may touch it.
 $old->stop;
 my $slots = $new->slots;
 my @before = sort glob(space($new, 'space') . '/*/*/*');
@@ -86,7 +86,7 @@ is(join(' ', sort glob(space($new, 'space') . '/*/*/*')), "@before", 'nothing ha
 ok(!glob(space($new, 'space') . '.follow_primary*'), 'nor beside it');
 is($new->slots, $slots, 'the slots are those that were there');
 
-# On another machine the place would be free, as after this.
+# On another machine the place would be free; here it is free after this.
 $new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
 $new->safe_psql('DROP TABLESPACE space');
 $r = $new->make_follow($old, when_down => 'rejoin');

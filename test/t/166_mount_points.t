@@ -1,14 +1,14 @@
-# A data directory, a WAL directory and a tablespace that are mount points, and
-# a tablespace within the data directory: none of them can be renamed, so a copy
-# is made in them and changes places with what is there. Only the kernel tells
-# what cannot be renamed, and only a server whether all is in its place.
+# Data directory, WAL directory and tablespace are mount points, or the tablespace is
+# within the data directory. None of them can be renamed, so the job makes the copy
+# inside and exchanges the contents. Only the kernel tells what cannot be renamed, and
+# only a server whether all is in its place.
 
 use File::Path qw(remove_tree);
 use FollowPrimary::Test;
 use FollowPrimary::Mounts;
 
-# The WAL directory is a mount point in the data directory; the third one is
-# shared with others.
+# The WAL directory is a mount point in the data directory; the tablespace's file
+# system has files of others, too.
 my $dir = FollowPrimary::Mounts::enter(<<'END');
 fs='mount -t tmpfs -o mode=0700,size=300m tmpfs'
 mkdir data space
@@ -30,7 +30,7 @@ sub follows_now
 sub tablespace_link { my ($node) = @_; return (glob($node->pgdata . '/pg_tblspc/*'))[0] }
 sub device { return (stat $_[0])[0] }
 
-# Everything of ours in and beside the node's folders.
+# All files of ours in and beside the node's folders.
 sub litter
 {
     my ($node) = @_;
@@ -40,7 +40,7 @@ sub litter
         glob($node->pgdata . '.follow_primary/*');
 }
 
-# The primary with a tablespace; the standbys are laid out anew.
+# The primary gets a tablespace, and the standbys are made anew.
 $new->safe_psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
 mkdir $new->host->dir . '/space' or die;
 $new->safe_psql("CREATE TABLESPACE space LOCATION '" . $new->host->dir . "/space'");
@@ -94,8 +94,8 @@ isnt(device("$dir/data/pg_wal"), device("$dir/data"), 'the WAL on one of its own
 is((stat "$dir/$_/lost+found")[2] & 07777, 0, "lost+found of $_ is as it was") for qw(data space);
 is(slurp("$dir/space/theirs") . slurp("$dir/space/PG_9_1/theirs"), "theirs\ntheirs\n", "and so is what others have there");
 
-# 2. The replaced data is kept. It is whole, the job's row leads to it, and a
-# rewind, which would remove it, is not made.
+# 2. The replaced data is kept whole, and the job's row names it. A rewind would
+# remove it, so the job makes none.
 $id = $new->safe_psql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($mounted, method => 'basebackup'));
 my @kept = map { "$dir/$_/.follow_primary_old-$id" } 'data/pg_wal', 'space', 'data';
 is(join(' ', sort split /\n/, $new->step('clean') =~ s/^the replaced data is kept in //r), join(' ', sort @kept), 'the kept folders are named');
@@ -111,7 +111,7 @@ my $r = $new->make_follow($mounted, method => 'rewind', when_down => 'rejoin');
 is($r->{sqlstate}, '55000', 'a rewind is refused while kept data is in the data directory') or diag($r->{err});
 like($r->{detail}, qr/pg_rewind would remove .*\.follow_primary_old-$id/, 'the detail says why');
 is(join(' ', grep { -d } @kept), "@kept", 'and it is still there');
-# As the README has it.
+# As the README says.
 my $hint = $new->safe_psql("SELECT hint FROM follow_primary_job WHERE id = $id");
 like($hint, qr/^The replaced data is kept\..*: rm -r(?: '[^']+'){3}$/, "the job's row says how to remove it");
 run_ok([ 'sh', '-c', $hint =~ s/.*?: (?=rm )//r ]);
@@ -121,8 +121,9 @@ ok($r->{ok}, 'once it is removed the rewind succeeds') or diag($r->{err});
 follows_now($mounted, 'the rewound node');
 is(litter($mounted), '', 'and nothing is left');
 
-# 3. A tablespace in the data directory; the folder of both may not be written,
-# so nobody could rename the data directory, nor make anything beside it.
+# 3. A tablespace is in the data directory, and the account may not write in the
+# folder that has both: nobody can rename the data directory or make anything beside
+# it.
 my $beside = $nested->pgdata . '.follow_primary';
 run_ok([ 'sh', '-ec', 'mkdir "$1/closed"; mv "$1/data" "$1/closed/"; ln -sfn "$1/closed/data/space" "$1"/closed/data/pg_tblspc/*; chmod 0500 "$1/closed"',
     'sh', $nested->host->dir ]) if $nested->stop || 1;
@@ -144,7 +145,8 @@ is(readlink tablespace_link($nested), $nested->pgdata . '/space', 'which is wher
 is(litter($nested), $nested->pgdata . '.follow_primary/server.log', 'only the log of the start is left');
 chmod 0700, $nested->host->dir . '/closed';
 
-# 4. Emptied mount points are filled. Where the tablespace was is not known any more.
+# 4. The job fills emptied mount points. Nothing tells any more where the tablespace
+# was.
 $new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
 $new->wait_for_catchup($_) for $mounted, $nested;
 $new->safe_psql('DROP TABLESPACE space');

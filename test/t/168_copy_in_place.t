@@ -1,7 +1,7 @@
-# A disk with room for the node's data, and not for a copy as well. Nothing is
-# removed unless that is permitted; where it is, what cannot be had again is saved
-# before, and a job that fails then leaves a node that nobody can start, and that
-# the next call brings back. Only a file system that is full shows it.
+# The disk has room for the node's data, but not for a copy as well. The job removes
+# nothing unless that is permitted; if it is, it first saves what nobody else has. A
+# job that fails after that leaves a node that nobody can start, and the next call
+# brings it back. Only a file system that is really full shows it.
 
 use FollowPrimary::Test;
 use FollowPrimary::Mounts;
@@ -15,7 +15,7 @@ my ($old, $new) = $cluster->nodes;
 
 sub megabytes { my ($column, $path) = @_; return (split ' ', (split /\n/, run_ok([ 'df', '-Pm', $path ]))[1])[$column] }
 
-# Leaves so many MB.
+# Leaves so many MB free.
 sub leave_free
 {
     my ($mb) = @_;
@@ -61,7 +61,7 @@ sub untouched
     return;
 }
 
-# 1. It is not permitted.
+# 1. A copy in place is not permitted.
 leave_free(20);
 my $plan = $new->make_follow($old, method => 'basebackup', function => 'follow_primary_plan')->{out};
 like($plan, qr/^refuse\|there is no room for a copy beside the data: on the file system of "\Q$disk\E\/data" about \d+ MB are needed, (?:19|20) MB are free, \d+ MB are missing\. /,
@@ -72,7 +72,7 @@ is($r->{sqlstate}, '53100', 'the job says the same') or diag($r->{err});
 like($r->{hint}, qr/follow_primary\.copy_in_place, or copy_in_place in the node's row: then the old data is removed/, 'its hint too');
 untouched('not permitted');
 
-# 2. It is, but not with everything.
+# 2. It is permitted, but something else forbids it.
 $new->set_row($old, copy_in_place => 'true');
 $r = $new->try_sql("SET follow_primary.keep_old_data = 'always'; " . $new->follow_sql($old, method => 'basebackup'));
 is($r->{sqlstate}, '53100', 'what is to be kept makes no room') or diag($r->{err});
@@ -90,8 +90,8 @@ like($r->{hint}, qr/Even without its old data \d+ MB would be missing/, 'the hin
 untouched('too large');
 $new->safe_psql('DROP TABLE big; CHECKPOINT');
 
-# 3. A tablespace that the node lacks, at a place where it is not the node's to
-# remove: both servers are on one machine, and it is the primary's own.
+# 3. The node lacks a tablespace, and what is in its place is not the node's: both
+# servers are on one machine, and it is the primary's own.
 leave_free(20);
 my $extra = $new->host->dir . '/extra';
 mkdir $extra or die;
@@ -108,7 +108,7 @@ untouched('a tablespace in use');
 $new->safe_psql('DROP TABLE extra');
 $new->safe_psql('DROP TABLESPACE extra');
 
-# 4. A job that fails between the removal and the copy.
+# 4. A job fails between the removal and the copy.
 leave_free(20);
 $plan = $new->make_follow($old, method => 'basebackup', function => 'follow_primary_plan')->{out};
 like($plan, qr/^basebackup\|asked for; there is no room for both, so the old data is removed before its replacement is proven\|.*save_wal,clear,copy,swap/,
@@ -128,7 +128,7 @@ ok(!-e "$disk/data/base" && !glob("$disk/wal/0*") && !glob("$disk/space/*"), 'th
 ok(!$old->start(fail_ok => 1), 'nobody can start the node');
 $new->fail_steps;
 
-# 5. The next call, with no word of a copy in place.
+# 5. The next call goes on, though copy_in_place is off by now.
 $new->set_row($old, copy_in_place => undef);
 $r = $new->make_follow($old);
 ok($r->{ok}, 'the next call makes the copy') or diag($r->{err});
@@ -146,14 +146,14 @@ sub follows_now
 }
 follows_now('after the failure');
 
-# 6. All of it at once, for a running standby.
+# 6. A whole copy in place, of a running standby.
 leave_free(20);
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'a copy in place') or diag($r->{err});
 is($new->job('state'), 'succeeded', 'succeeds');
 follows_now('in place');
 
-# 7. Where there is room it is not done.
+# 7. Where there is room for both, nothing is removed first.
 unlink "$disk/ballast";
 $r = $new->try_sql('SET follow_primary.copy_in_place = on; ' . $new->follow_sql($old, method => 'basebackup'), timeout => 60);
 ok($r->{ok}, 'with room for both') or diag($r->{err});

@@ -1,9 +1,8 @@
-# A node that is down is left alone, as pgpool wants it, or started over as a
-# standby when the caller says so, whichever way it went down. What a killed, a
-# cleanly stopped and a crashed standby leave behind differs in the control
-# file, in the WAL and in what crash recovery has to do first, and a dead host
-# differs from a dead sshd only on a network: so real servers, killed for real. The
-# nodes' clocks show another time zone than the primary's.
+# By default a job leaves a node alone that is down, as pgpool wants it; if the caller
+# says so, it makes the node a standby, whichever way it went down. A killed, a
+# stopped and a crashed standby differ in the control file, in the WAL and in crash
+# recovery; a dead host differs from a dead sshd only on a network. So real servers
+# are really killed. The nodes' clocks show another time zone than the primary's.
 
 use FollowPrimary::Test;
 
@@ -26,7 +25,7 @@ $old->wait_for_catchup($_) for $new, $stopped, $crashed, $restarted;
 $old->kill9;
 $new->promote;
 
-# By default: told, and nothing else.
+# By default a job only says that the node is down.
 my $r = $new->make_follow($old);
 is($r->{code}, 0, 'a node that is down is no error by default') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down.*when_down => 'rejoin'/,
@@ -43,8 +42,7 @@ ok($r->{ok}, "when_down => 'rejoin' brings the killed primary back") or diag($r-
 is($new->job('state, method'), 'succeeded|rewind', 'by a rewind');
 follows_now($old, 'it');
 
-# A standby that was stopped, and one that crashed, both following the dead
-# primary when that happened.
+# A standby that is stopped, and one that crashes, while both follow the dead primary.
 $stopped->stop('fast');
 is($stopped->controldata('Database cluster state'), 'shut down in recovery', 'a standby is stopped');
 $r = $new->make_follow($stopped, when_down => 'rejoin');
@@ -57,16 +55,16 @@ $r = $new->make_follow($crashed, when_down => 'rejoin');
 ok($r->{ok}, 'the killed standby comes back') or diag($r->{err});
 follows_now($crashed, 'it');
 
-# One that was restarted when its primary was gone already: the last record of its
-# WAL, which is no commit, is where its data is consistent.
+# A standby that was restarted when its primary was gone already: its data is
+# consistent at the last record of its WAL, which is no commit.
 $restarted->restart;
 $restarted->kill9;
 $r = $new->make_follow($restarted, when_down => 'rejoin');
 ok($r->{ok}, 'a standby that was restarted without its primary, and killed, comes back') or diag($r->{err});
 follows_now($restarted, 'it');
 
-# A former primary that was shut down in good order: its last record, the
-# shutdown checkpoint, reached the standby that was promoted.
+# A former primary that was shut down cleanly: its last record, the shutdown
+# checkpoint, reached the standby that was promoted.
 $new->safe_psql('INSERT INTO t SELECT generate_series(1001, 1100)');
 $new->wait_for_catchup($_) for $old, $stopped, $crashed, $restarted;
 $new->stop('fast');
@@ -79,8 +77,8 @@ $r = $new->make_follow($stopped);
 ok($r->{ok}, 'its sibling follows') or diag($r->{err});
 follows_now($old, 'the former primary');
 
-# Nothing to be replayed: the last record is the shutdown checkpoint, and the
-# standby has made it its own.
+# A standby with nothing to replay: the last record is the shutdown checkpoint, and a
+# restartpoint has used it.
 $restarted->poll_query_until('SELECT pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()', 't') or die;
 $restarted->safe_psql('CHECKPOINT');
 $restarted->kill9;
@@ -98,7 +96,7 @@ is($r->{code}, 0, 'a dead host is skipped') or diag($r->{err});
 like($r->{err}, qr/NOTICE: .*node \S+ is skipped: the node is down/, 'with a NOTICE');
 is($new->job('state'), 'skipped', "its job's state is skipped");
 
-# It cannot be started over, and that is an error.
+# A dead host cannot rejoin: an error says so.
 $r = $new->make_follow($crashed, when_down => 'rejoin');
 is($r->{sqlstate}, '08001', 'a dead host cannot rejoin: 08001');
 like($r->{message}, qr/\Q@{[ $crashed->address ]}\E/, 'the message names the host');
@@ -112,7 +110,7 @@ is($r->{sqlstate}, '08001', 'a node whose sshd alone is gone is an error: 08001'
 isnt($r->{code}, 0, 'psql fails');
 ok($stopped->running, 'its server goes on');
 
-# The host is back: the same call does it.
+# The host is back, and the same call succeeds.
 $crashed->host->ssh_start;
 $r = $new->make_follow($crashed, when_down => 'rejoin');
 ok($r->{ok}, 'once the host is back it rejoins') or diag($r->{err});

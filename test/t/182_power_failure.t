@@ -1,15 +1,15 @@
-# A machine loses its power in the seconds in which a crashed standby recovers
-# before its rewind, or when pg_rewind has removed standby.signal. What is left must
-# be a standby still, or not start: a service manager may start it before anybody
-# looks, and a server that promotes itself is a split brain. Only a real recovery
-# and a real rewind, killed with all that runs them, show what they leave.
+# A machine loses its power while a crashed standby recovers before its rewind, or
+# when pg_rewind has removed standby.signal. The node must then be a standby still, or
+# not start: a service manager may start it before anybody looks, and a server that
+# promotes itself is a split brain. Only a real recovery and a real rewind, killed
+# with all that runs them, leave such data.
 
 use FollowPrimary::Test;
 
 plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' if pg_major() < 13;
 
-# Small buffers: pages are written all the time, so that the data is consistent
-# only where the WAL ends, and is long in recovery.
+# With small buffers pages are written all the time. So the data is consistent only
+# where the WAL ends, and recovery takes long.
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, conf => {
     shared_buffers => '256kB', checkpoint_timeout => '1h', max_wal_size => '4GB' });
 my ($primary, $node) = $cluster->nodes;
@@ -35,7 +35,7 @@ sub recovering
         && (eval { slurp("$work/recovery.log") } // '') =~ /redo starts/;
 }
 
-# Neither sshd nor the script nor the server has any more to say.
+# sshd, the script and the server end at one moment.
 sub lose_power
 {
     my $call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin'));
@@ -78,7 +78,7 @@ ok($node->in_recovery, 'a server that starts by itself is a standby');
 $node->wait_for_streaming($primary);
 follows_now('started by itself', 'none');
 
-# A former primary that somebody made a standby, but has not started yet.
+# Somebody made a former primary a standby, but has not started it yet.
 $node->promote;
 $node->safe_psql('INSERT INTO t SELECT generate_series(1000001, 1000100)');
 $node->kill9;
@@ -87,7 +87,7 @@ spew($node->pgdata . '/standby.signal', '');
 follows_now('a primary with standby.signal', 'rewind', method => 'rewind');
 cmp_ok($primary->job('lost_transactions'), '>=', 1, 'and what it had is counted');
 
-# pg_rewind has ended, and nothing after it.
+# pg_rewind has ended, and nothing came after it.
 my $real = bindir();
 my $bin = scratch_dir('bin');
 my $ended = "$bin/ended";
@@ -105,8 +105,8 @@ ok(!$node->start(fail_ok => 1), 'a server does not start by itself');
 like(slurp($node->host->dir . '/' . $node->name . '.start.log'), qr/FATAL: .*has invalid permissions/, 'for this reason');
 $node->host->ssh_start;
 $primary->set_row($node, node_bin_dir => undef);
-# Another primary began with it: what that one saved of its WAL may begin too late.
-# Nor does the next job of this one know any more.
+# Without the job's row the next job cannot know that this primary began the rewind:
+# what another primary saved of the node's WAL might begin too late.
 $primary->safe_psql('DELETE FROM follow_primary_job');
 $primary->hold_step('verify');
 $call = $primary->psql_start($primary->follow_sql($node, when_down => 'rejoin'));
@@ -124,7 +124,7 @@ run_ok([ 'rm', '-r', @kept ]);
 follows_now('after pg_rewind', 'none');
 is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were');
 
-# A copy is in place, and has not the node's configuration yet.
+# A copy is in place, without the node's configuration.
 $primary->hold_step('configure');
 $call = $primary->psql_start($primary->follow_sql($node, method => 'basebackup'));
 $primary->wait_held(1, 60);
@@ -136,7 +136,8 @@ ok(!$node->start(fail_ok => 1), 'nor does it by itself');
 follows_now('not configured yet', 'basebackup');
 is((stat $node->pgdata)[2] & 0777, 0700, 'its permissions are as they were, too');
 
-# The WAL that would make it consistent is gone. A standby waits for that for ever.
+# The WAL that would make the data consistent is gone. A standby would wait for it for
+# ever.
 crash();
 my ($end) = map { hex s{.*/}{}r } $node->controldata('Minimum recovery ending location');
 my @gone = grep { hex(substr $_, -8) >= $end >> 24 } glob $node->pgdata . '/pg_wal/????????????????????????';

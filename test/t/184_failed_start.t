@@ -1,7 +1,7 @@
 # The copy is in place, but the server does not start with the node's own
-# configuration. Until the new standby is proven, the old data must be there,
-# and whoever reads the error must see why the server did not start. Only a
-# server can fail so late: every file was readable before.
+# configuration. The old data must stay until the new standby is proven, and the error
+# must show why the server did not start. Only a server fails so late, for every file
+# was readable before.
 
 use FollowPrimary::Test;
 
@@ -18,7 +18,7 @@ $old->safe_psql('INSERT INTO t VALUES (7777)');
 
 for my $method (qw(basebackup rewind))
 {
-    # It takes effect at the next start, which will be ours.
+    # The setting takes effect at the next start, which the job makes.
     $old->set(shared_preload_libraries => 'no_such_library');
     $new->safe_psql('INSERT INTO t VALUES (0)');
     my $slots = $new->safe_psql('SELECT count(*) FROM pg_replication_slots');
@@ -44,11 +44,11 @@ for my $method (qw(basebackup rewind))
         is($where, 'shut down', 'the old data is there, whole');
         cmp_ok($old->commits_in($new->job('lost_wal_dir'), 1, $new->job('fork_lsn')), '>', 0, 'what only it had is saved as well');
 
-        # By hand, without a word to us: it must not come up as a primary.
+        # Somebody starts it by hand: it must not come up as a primary.
         ok(-e $old->pgdata . '/' . ($old->standby_files)[-1], 'whoever starts the new data starts a standby');
     }
 
-    # The same call again, before anything was done about it.
+    # The same call again, while the cause is still there.
     $r = $new->make_follow($old, when_down => 'rejoin');
     is($r->{sqlstate}, '55000', "$method: the same error as long as the cause is there") or diag($r->{err});
     like($r->{detail}, qr/no_such_library/, "$method: with the same words");
@@ -65,8 +65,8 @@ for my $method (qw(basebackup rewind))
         "$method: now the old data is gone");
 }
 
-# A job that ends while the standby is on its way down, before anything was
-# changed: it comes back.
+# A job ends while the standby stops, before anything was changed: the standby is
+# started again.
 my $checkpointer = $old->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
 kill 'STOP', $checkpointer;
 my $log = $old->log_size;

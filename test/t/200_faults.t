@@ -1,9 +1,8 @@
-# The most telling of the faults that `make test-faults` runs all of: a job is
-# stopped at a step, its worker, its primary, its SSH connection or its node
-# harmed there; the row must tell the truth, the node's data be old, new or
-# marked, and the same call once more must bring all in order. What a killed
-# process leaves on disk, in a slot and in a table cannot be shown by anything
-# smaller than the processes themselves.
+# The most telling faults of `make test-faults`. A job is held at a step, and its
+# worker, its primary, its SSH connection or its node is harmed. Then the job's row
+# tells the truth, the node's data is old, new or marked, and the same call once more
+# brings all in order. Only killed processes leave on disk, in a slot and in a table
+# what they leave.
 
 use FindBin;
 use lib "$FindBin::Bin/../faults";

@@ -1,9 +1,9 @@
-# Whatever script a job is in the middle of on the node: the worker holds no
-# transaction and no snapshot meanwhile, a cancel ends the job and all its
-# processes there, and the next call goes on. All of that also where no commit can
-# be confirmed, for synchronous_standby_names names only dead nodes. The steps are
-# not named here: the node's real shell holds the n-th script that a job sends, for
-# every n there is.
+# The test holds a job in the middle of each script that it sends to the node.
+# Meanwhile the worker has neither transaction nor snapshot; a cancel ends the job and
+# all its processes on the node, and the next call goes on. All of that also works
+# where no commit can be confirmed, for synchronous_standby_names names only dead
+# nodes. The test does not name the steps: the node's real shell holds the n-th
+# script, for every n there is.
 
 use FollowPrimary::Test;
 
@@ -12,7 +12,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
     sshd_conf => "ForceCommand { cat $dir/hold.sh; exec cat; } | exec /bin/sh -s follow_primary\n");
 my ($primary, $node) = $cluster->nodes;
 
-# What the session's shell reads first. A script is run by eval.
+# The session's shell reads this first. The wrapper runs each script by eval.
 spew("$dir/hold.sh", <<"END");
 hold()
 {
@@ -36,7 +36,7 @@ sub hold_at
 }
 hold_at(0);
 
-# What runs in the node's sessions, and what is left of it without them.
+# The processes of the node's sessions, also when their sshd has ended.
 sub remote_processes
 {
     my %command = our_commands(qr{^sleep 987654|^/bin/sh -s follow_primary $});
@@ -44,7 +44,7 @@ sub remote_processes
 }
 sub held_processes { return grep { /sleep/ } remote_processes() }
 
-# Nobody confirms anything from here on; the test's own sessions do not wait.
+# From here on nobody confirms a commit; the test's own sessions do not wait.
 $primary->safe_psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
 $primary->wait_for_catchup($node);
 $primary->safe_psql("ALTER ROLE postgres SET synchronous_commit = local");
@@ -63,7 +63,8 @@ for my $call (
         $node->kill9;
     } },
     { name => 'a copy', method => 'basebackup', before => sub {
-        # It has forgotten its former timeline: each call sends the same scripts.
+        # Its control file has no former timeline then, so each call sends the same
+        # scripts.
         $primary->safe_psql('CHECKPOINT');
         $primary->wait_for_catchup($node);
         $node->safe_psql('CHECKPOINT');
@@ -75,7 +76,7 @@ for my $call (
     for my $n (1 .. 30)
     {
         hold_at($n);
-        # A caller who would wait for a confirmation as anybody does.
+        # A caller who waits for a confirmation, as anybody does.
         my $id = $primary->safe_psql($primary->follow_sql($node, %$call, wait => 'false', when_down => 'rejoin'),
             user => 'caller', timeout => 20);
         my $row = sub { $primary->safe_psql("SELECT $_[0] FROM follow_primary_job WHERE id = $id") };

@@ -1,8 +1,7 @@
-# One job at a time has a node, also when two servers take themselves for the
-# primary: the lock is on the node. A job lets it go when it succeeds, fails or is
-# cancelled, or when its worker is killed, and notices when it is lost. Only real
-# servers and a real sshd show it: two primaries share a standby, a backend is
-# killed, a connection is closed.
+# Only one job at a time has a node, even when two servers both take themselves for
+# the primary: the lock is on the node. A job lets it go when it succeeds, fails or is
+# cancelled, or when its worker is killed, and notices when it is lost. Here two real
+# primaries share a standby, a backend is killed, and a connection is closed.
 
 use FollowPrimary::Test;
 use Time::HiRes qw(time);
@@ -19,7 +18,7 @@ ok(!$old->in_recovery && !$new->in_recovery, 'there are two primaries');
 
 sub lock_file { return $_[0]->pgdata . '.follow_primary.lock' }
 
-# All that a job might change on a node and on the server that it runs on.
+# What a job might change on a node, and on the server that runs the job.
 sub state_of
 {
     my ($server, $standby) = @_;
@@ -59,7 +58,7 @@ is($r->{sqlstate}, '55000', 'the second call is now refused by the plan') or dia
 like($r->{message}, qr/the node is on timeline 2, above this server's 1/, 'for its own reason');
 
 #
-# The second waits for the lock just when the first ends: what it saw is old.
+# The second job waits for the lock when the first ends, so its survey is old.
 #
 
 $new->hold_step('verify');
@@ -70,7 +69,7 @@ is($second->wait(60), 0, 'meanwhile a job for another node goes through') or dia
 $new->release_step;
 is($first->wait(60), 0, 'the first ends') or diag($first->err);
 
-# As another job that comes and goes between survey and lock.
+# Another job comes and goes between a job's survey and its lock.
 $old->hold_step('lock');
 $second = $old->psql_start($old->follow_sql($other, method => 'rewind'));
 $old->wait_held(1);
@@ -83,7 +82,7 @@ is($old->safe_psql("SELECT string_agg(step, ' ' ORDER BY seq) FROM follow_primar
 is($old->job('fork_lsn IS NOT NULL'), 't', 'for what the node is now: diverged');
 
 #
-# Ends that nobody planned
+# A job ends before its last step
 #
 
 sub lock_gone
@@ -129,7 +128,8 @@ for my $kind (qw(cancelled terminated killed lost))
     }
     else
     {
-        # Its holder on the node, which the file names, can clean up nothing.
+        # The lock's file names its holder on the node, which can clean up nothing
+        # when it is killed.
         my ($holder) = slurp(lock_file($other)) =~ /\n(\d+) /;
         kill 'KILL', $holder or die "kill: $!";
         $new->release_step;

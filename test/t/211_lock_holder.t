@@ -1,7 +1,7 @@
-# Who holds the lock on a node, and for how long: until nothing of its job goes on
-# there, however slowly that ends, and no longer. The last part tries the script
-# alone: many take the lock at once, in a folder that they may or may not write.
-# Only real processes hold real locks.
+# A job holds the lock on a node until nothing of the job goes on there, however
+# slowly that ends, and no longer. The last part tries the script alone: many
+# processes take the lock at once, in folders that they may write or not. Only real
+# processes hold real locks.
 
 use FindBin;
 use FollowPrimary::Test;
@@ -13,7 +13,7 @@ my ($first, $second, $r);
 sub lock_file { return $_[0]->pgdata . '.follow_primary.lock' }
 
 #
-# An end that takes its time
+# A job takes its time to end
 #
 
 my $key = FollowPrimary::Node::hold_key("'the end'");
@@ -43,7 +43,7 @@ is($first->wait(60), 0, 'the first has ended') or diag($first->err);
 $new->safe_psql('DROP TRIGGER hold_end ON follow_primary_job');
 
 #
-# A script that takes its time to end
+# A script takes its time to end
 #
 
 my $dir = scratch_dir('lock');
@@ -67,7 +67,7 @@ $new->set_row($node, node_bin_dir => undef);
 $r = $new->make_follow($node, method => 'basebackup');
 ok($r->{ok}, 'and then the next call goes through') or diag($r->{err});
 
-# Its holder on the node is ended, as the hint of a refusal says.
+# Somebody ends the lock's holder on the node, as the hint of a refusal says.
 $bin = bindir_with(scratch_dir('patient'), 'pg_basebackup', "echo \$\$ >'$dir/pid'; exec sleep 987654");
 $new->set_row($node, node_bin_dir => $bin);
 unlink "$dir/pid";
@@ -95,7 +95,7 @@ $new->set_row($node, node_bin_dir => undef);
 
 my $script = "$FindBin::Bin/../../src/remote/lock.sh";
 
-# What keeps it from being taken by two: many who take it and let it go.
+# Many processes take it and let it go.
 spew("$dir/take", <<'END');
 n=0
 while [ $n -lt 25 ]; do

@@ -1,7 +1,7 @@
-# The primary's host vanishes in the middle of a job, without a word to the node's
-# sshd, which goes on to wait for it: the job of its successor ends what was begun
-# on the node, takes the lock over, and says so. What is lost are the real packets
-# of one real connection.
+# The primary's host vanishes in the middle of a job, and the node's sshd waits for
+# it. The job of the successor ends what the first job began on the node, takes the
+# lock over, and says so. A packet filter loses the real packets of one real
+# connection.
 
 use FollowPrimary::Test;
 use FollowPrimary::Mounts;
@@ -23,7 +23,7 @@ wait_until('the copy is under way', sub { remote_sleep() });
 $primary->wait_for_catchup($successor);
 my ($who, $port) = slurp($lock) =~ /\A(Job 1 of the primary .*)\n\d+ \S+ (\d+) \S+ \d+\n\z/ or die "not expected in the lock file\n";
 
-# While the host is there, the lock is its job's.
+# While the host answers, its job keeps the lock.
 $successor->promote;
 $successor->set_row($node, node_bin_dir => undef);
 my $r = $successor->make_follow($node);

@@ -1,10 +1,9 @@
-# Whatever text a call, a row of follow_primary_node or a setting holds, it is
-# taken literally or refused: nothing of it is ever executed, on either side,
-# and what is refused is refused before anything has changed. Real shells, psql,
-# libpq and settings files stand between a value and its use, each with quotes
-# of its own; each value would make a file if any of them read it as code. The
-# arguments, columns and settings come from the catalog, so that a new one is
-# tried without being named here.
+# Any text in a call, in a row of follow_primary_node or in a setting is taken
+# literally or refused before anything has changed. Nobody ever executes a part of it,
+# on either side. Real shells, psql, libpq and settings files stand between a value
+# and its use, each with its own quotes; each value would make a file if one of them
+# read it as code. The test takes arguments, columns and settings from the catalog, so
+# it tries new ones, too.
 
 use FollowPrimary::Test;
 
@@ -28,7 +27,7 @@ my %value = (
 sub state_of_all { return $node->fingerprint . $primary->slots }
 
 #
-# 1. Each alone: as an argument, as a column, as a setting.
+# 1. Each value alone: as an argument, as a column, as a setting.
 #
 my @arguments = split /\n/, $primary->safe_psql("SELECT a FROM (SELECT unnest(proargnames[1:10]) a, unnest(proargtypes::oid[]) t
     FROM pg_proc WHERE proname = 'follow_primary_plan') x WHERE t = 'text'::regtype");
@@ -39,7 +38,7 @@ is(scalar(@arguments), 7, 'the text arguments') or diag("@arguments");
 cmp_ok(@columns,  '>=', 25, 'the text columns');
 cmp_ok(@settings, '>=', 25, 'the settings');
 
-# A path, where only a path is taken.
+# These take only a path.
 my %path = map { $_ => 1 } qw(node_pgdata pgdata config_file ssh_key_file ssh_known_hosts_file node_bin_dir passfile archive_dir
     pcp_pass_file recovery_file);
 my %column = map { $_ => 1 } split /\n/, $primary->safe_psql("SELECT attname FROM pg_attribute
@@ -58,13 +57,13 @@ for my $kind (sort keys %value)
             push @case, [ "$target, $kind", $what eq 'argument' ? "$plan, $name => $value)"
                 : $what eq 'column'
                 ? "UPDATE follow_primary_node SET $name = $value WHERE host = '$host'; $plan)"
-                # A column of that name leads to the same place.
+                # A setting with a column of that name is used in the same place.
                 : "PERFORM set_config('follow_primary.$name', $value, true)" . ($column{$name} ? '' : "; $plan)") ];
         }
     }
 }
 
-# One session for all of them, each in a subtransaction that is rolled back.
+# One session tries them all, each in a subtransaction that is rolled back.
 my $sql = "CREATE TEMP TABLE result (n int, sqlstate text, message text);\n"
     . "SET client_min_messages = error;\n";
 for my $n (0 .. $#case)
@@ -83,7 +82,7 @@ BEGIN
 END \$code\$;
 END
 }
-# Its open files, but for PostgreSQL's own.
+# The session's open files, but for PostgreSQL's own.
 my $fds = "\\! find /proc/\$PID/fd -type l -printf '%l\\n' | grep -Evc '^/(.*/data|dev)/'\n";
 $sql = "SELECT pg_backend_pid() AS pid \\gset\n\\setenv PID :pid\n"
     . "SELECT method FROM follow_primary_plan('$host', @{[ $node->port ]});\n$fds$sql$fds"
@@ -94,9 +93,9 @@ is($code, 0, 'all of them are tried') or diag($err);
 my (undef, $fds_before, $fds_after, @results) = split /\n/, $out;
 is(scalar(@results), scalar(@case), scalar(@case) . ' cases');
 
-# What says that the input is at fault, or names what it names; never an
-# internal error, and never one of a script that has lost its way. A newline
-# always is at fault.
+# These errors say that the input is at fault, or name what it names; there is no
+# internal error, and none of a script that has lost its way. A newline is always at
+# fault.
 my $clear = qr/^(?:ZZ000|22023|22026|23514|42501|28000|08001|58P01|55000|55006|42704|22021|28P01|0A000)$/;
 my @unclear;
 my %seen;
@@ -113,9 +112,9 @@ is(state_of_all(), $before, 'nothing is changed');
 is($fds_after, $fds_before, 'the session has as many open files as before');
 
 #
-# 2. All at once in jobs that use them: each value is where it belongs, to the
-# letter. A node that is down, for a standby keeps the user that it has. Canaries
-# have short names there: a shell of the node would make them in the account's home.
+# 2. Jobs use all values at once: each value comes to its place to the letter. The
+# node is down, for a running standby keeps its user. The canaries have short names
+# here: a shell of the node would make them in the account's home.
 #
 my $home_canary = (getpwuid $<)[7] . '/canary';
 ok(!-e $home_canary, "there is no $home_canary yet");
@@ -123,7 +122,7 @@ my $shell_word = sub { my ($text) = @_; $text =~ s/'/'\\''/g; return "'$text'" }
 my $sqlname = sub { my ($text) = @_; $text =~ s/"/""/g; return qq("$text") };
 for my $kind (grep { !/newline|kB/ } sort keys %value)
 {
-    # What names of PostgreSQL's own have room for.
+    # Names in PostgreSQL are short.
     (my $text = $value{$kind}) =~ s{\Q$canary\E}{canary}g;
     (my $percent = $text) =~ s/%/%%/g;
     my $archive = "$scratch/archive $text";
@@ -140,7 +139,7 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
         recovery_file       => "my $text.conf",
         archive_dir         => $archive);
 
-    # \ in a connection string's value is an escape.
+    # \ escapes in a connection string.
     $row{replication_options} = 'sslmode=prefer' if $kind eq 'operators';
     $primary->safe_psql('CREATE ROLE ' . $sqlname->($text) . ' LOGIN SUPERUSER');
     $primary->safe_psql('CREATE DATABASE ' . $sqlname->($text));
@@ -161,7 +160,7 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
     like($conninfo, qr/passfile='?\Q@{[ "$scratch\/pass $text" =~ s{([\\'])}{\\$1}gr ]}\E'? /, 'primary_conninfo has the password file');
     ok(-f $node->pgdata . "/my $text.conf", 'the settings are in the file of that name') if pg_major() >= 12;
 
-    # As PostgreSQL expands and runs it.
+    # What PostgreSQL makes of it, and runs.
     my %for = ('%' => '%', f => 'one', p => "$scratch/restored");
     (my $command = $restore) =~ s/%([%fp])/$for{$1}/g;
     my ($rc, undef, $why) = run_command([ 'sh', '-c', $command ]);

@@ -1,16 +1,16 @@
-# A data directory, WAL directory and tablespace whose names hold all that a
-# shell gives a meaning to go through every method: started, repointed, copied
-# and rewound, from a database with such a name. Only whole jobs show it: on its
-# way through the scripts a path meets pg_ctl, pg_rewind, pg_basebackup and
-# pg_verifybackup, some of which paste it into shell commands of their own.
+# The names of data directory, WAL directory and tablespace hold all characters that
+# mean something to a shell. Nodes with such names are started, repointed, copied and
+# rewound, from a database with such a name. Only whole jobs show it: on its way a
+# path meets pg_ctl, pg_rewind, pg_basebackup and pg_verifybackup, and some of them
+# paste it into shell commands.
 
 use File::Find ();
 use FollowPrimary::Test;
 
 my $canary = scratch_dir('hostile') . '/canary';
-# A name cannot have the slashes of the file's, so the environment has it.
+# A name cannot have the slashes of the canary's path, so a variable has it.
 $ENV{C} = $canary;
-# Short, for in a backup a tablespace's path may have 99 bytes.
+# It is short, for a tablespace's path in a backup may have 99 bytes.
 my $words = q("a'$(>$C)`>$C`;>$C|&{a,b}*?[!a]~#%p\\=<>) . "\xc3\xb6";
 # CREATE TABLESPACE refuses single quotes.
 (my $location = "space $words") =~ tr/'//d;
@@ -27,7 +27,7 @@ sql('CREATE EXTENSION follow_primary');
 mkdir $_, 0700 or die "$_: $!" for map { $_->host->dir . "/$location" } $primary;
 $primary->safe_psql('CREATE TABLESPACE space LOCATION ' . quote($primary->host->dir . "/$location"));
 sql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i; CREATE TABLE spaced TABLESPACE space AS SELECT generate_series(1, 1000) AS i');
-# CREATE DATABASE may be asked anything, but the tests' own psql may not.
+# The tests' own psql cannot ask for such a name, so it has a plain one until here.
 my $database = "x=y $words";
 (my $name = $database) =~ s/"/""/g;
 $primary->safe_psql("ALTER DATABASE hostile RENAME TO \"$name\"");
@@ -41,7 +41,7 @@ $primary->safe_psql("ALTER DATABASE hostile RENAME TO \"$name\"");
     };
 }
 
-# The standby, with its folders in places of those names.
+# The standby has its folders in places with those names.
 $node->stop;
 File::Path::remove_tree($node->pgdata);
 (my $from = $primary->host->dir . "/$location") =~ s/=/\\=/g;
@@ -75,8 +75,8 @@ follows('rewind', 'a backup that was never started is', when_down => 'rejoin');
 follows('repoint', 'it is repointed while it runs', method => 'repoint');
 follows('basebackup', 'it is copied', method => 'basebackup');
 
-# It goes its own way, with a timeline that nobody else hears of, and dies. The
-# WAL that a rewind begins with is in the archive only.
+# The node goes on alone, on a timeline that nobody else hears of, and dies. Only the
+# archive has the WAL with which a rewind begins.
 $node->set(archive_command => 'false');
 $node->reload;
 $node->promote;
@@ -89,7 +89,7 @@ follows('rewind', 'it is rewound, by WAL from an archive of such a name', method
 is($primary->job('lost_transactions', @hostile), 2, 'what it alone had is counted');
 is($node->commits_in($primary->job('lost_wal_dir', @hostile), 2, $primary->job('fork_lsn', @hostile)), 2, 'and saved, though none of it was archived');
 
-# Nothing is beside the data but that, the log and what was saved.
+# Only the log and what was saved are beside the data.
 my @beside;
 File::Find::find({ no_chdir => 1, wanted => sub { push @beside, $_ if /follow_primary/ } }, $dir);
 is(join("\n", grep { !m{/lost_wal-} } sort @beside), join("\n", map { $node->pgdata . ".follow_primary$_" } '', '.log'),

@@ -1,8 +1,8 @@
-# Random bytes come through unchanged: from the worker's quoting through every
-# shell that a node may have as sh to a script's arguments, and from a script's
-# output back to the worker. A list of awkward values shows only the mistakes
-# that somebody has thought of. The seed is printed; FOLLOW_PRIMARY_SEED repeats
-# a run, FOLLOW_PRIMARY_ROUNDS makes it longer.
+# Random bytes come through unchanged: from the worker's quoting through every shell
+# that a node may have as sh to a script's arguments, and from a script's output back
+# to the worker. A list of awkward values would show only the mistakes that somebody
+# has thought of. The test prints its seed; FOLLOW_PRIMARY_SEED repeats a run,
+# FOLLOW_PRIMARY_ROUNDS makes it longer.
 
 use FindBin;
 use IO::Handle;
@@ -18,7 +18,7 @@ note("FOLLOW_PRIMARY_SEED=$seed");
 my $cluster = FollowPrimary::Cluster->new(nodes => 1, ssh => 0);
 my ($server) = $cluster->nodes;
 
-# Of all bytes but NUL, half of the time of those that mean something.
+# Any bytes but NUL; half of them are such as mean something.
 my @telling = (split(//, q('"\\$`!;&|<>(){}[]*?~#%=,-^@: ) . "\n\t\r\a\b\e"), 'n', 'x', "\xff", "\xc3", "\\'", "'\\''", "\\n", "\n\n", '$(', "%s");
 sub random_text
 {
@@ -27,7 +27,8 @@ sub random_text
 }
 my @texts = ('', (map { chr } 1 .. 255), map { random_text() } 1 .. $count);
 
-# 1. To a script's arguments. A database without an encoding takes any bytes.
+# 1. On the way to a script's arguments. A database without an encoding takes any
+# bytes.
 $server->safe_psql("CREATE DATABASE bytes ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
 sub call
 {
@@ -42,7 +43,7 @@ sub call
 my @quoted = call('quote', 'text', 'text', q(convert_to(pg_temp.door(convert_from(v, 'SQL_ASCII')), 'SQL_ASCII')), @texts);
 is(scalar(@quoted), scalar(@texts), scalar(@texts) . ' texts are quoted');
 
-# As remote.c sends them, to a shell that reads its stdin.
+# Sent as remote.c does it, to a shell that reads its stdin.
 my $dir     = scratch_dir('shells');
 my $wrapper = slurp("$FindBin::Bin/../../src/remote/wrapper.sh");
 my $script  = q(for word; do printf '%s\0' "$word"; done);
@@ -67,7 +68,7 @@ for my $name (sort keys %shells)
     }
 }
 
-# As sshd does it: stdin stays open until the script has said that it ended.
+# Keeps stdin open until the script has said that it ended, as sshd does.
 sub run_held_open
 {
     my ($input, $env, @command) = @_;
@@ -98,8 +99,8 @@ sub first_difference
     return 'more than was sent';
 }
 
-# 2. Back again: what emit prints, the worker reads. A shell cannot hold the
-# newlines at the end of a command's output, so no value of a script ends so.
+# 2. On the way back the worker reads what emit prints. A shell strips the newlines at
+# the end of a command's output, so no value of a script ends in one.
 my @values = grep { !/\n\z/ } @texts[ 0 .. $count / 4 ];
 my $emitter = slurp("$FindBin::Bin/../../src/remote/lib.sh") . "\n" . q(for word; do emit key "$word"; printf '\0'; done);
 (my @words = @quoted[ grep { $texts[$_] !~ /\n\z/ } 0 .. $count / 4 ]);

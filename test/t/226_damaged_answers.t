@@ -1,8 +1,7 @@
-# What another machine answers may be damaged in any way: the outputs of the remote
-# scripts, history files, connection strings, pgpool. The server must never crash on
-# it, for that would take the whole cluster down; it must not fail by an internal
-# error, nor make anything up. Every parser gets damaged copies of what is really
-# said.
+# The answers of another machine may be damaged in any way: outputs of the remote
+# scripts, history files, connection strings, pgpool's packets. The server must not
+# crash on them, which would take the whole cluster down, nor fail by an internal
+# error, nor make anything up. Every parser gets damaged copies of real answers.
 
 use FindBin;
 use IO::Socket::INET;
@@ -15,15 +14,15 @@ my $dir = scratch_dir('damaged');
 watch($primary);
 
 #
-# 1. The answers of a survey: of a standby that runs, a primary, and a server
-# that is down, with records of its WAL in them.
+# 1. The answers of a survey: of a standby that runs, a primary, and a server that is
+# down, with records of their WAL.
 #
 sub marked { return map { "nonce begin\n$_\nnonce end 0\n" } @_ }
 my @answers = (survey_says($node), survey_says($primary), survey_says($node, "$dir/none"));
 $node->stop;
 push @answers, survey_says($node);
 my $history = "1\t0/1000000\tno recovery target specified\n\n2\t0/1800000\tbefore 2000-01-01 00:00:00+00\n";
-# Nodes that are on this server's timeline or beyond, as after a failover.
+# Nodes on this server's timeline or above it, as after a failover.
 for my $answer (@answers[ 0, 1, 3 ])
 {
     (my $later = $answer) =~ s/^wal_timeline=.*/wal_timeline=00000003/m;
@@ -48,8 +47,8 @@ try_all('connection strings',
     $conninfo, grep { !/\0/ } some_damaged(1000, $conninfo, 'postgresql://u:p@[::1]:5432,h2:1/db?sslmode=prefer&options=a%20b'));
 
 #
-# 3. The answers of save_wal.sh, verify.sh and space.sh: numbers that are not in
-# them are never made up, and what is not said is not taken for good news.
+# 3. The answers of save_wal.sh, verify.sh and space.sh: the server makes up no number
+# that is not in them, and takes nothing for good news that they do not say.
 #
 {
     my $numbers = sub { my ($text, @keys) = @_; return grep { defined } map { $text =~ /^$_=0*(\d+)$/m } @keys };
@@ -70,7 +69,8 @@ try_all('connection strings',
         space => {
             whole => [ [ join("\n", map { "free_$_=700000\nunfinished_$_=1000\ndevice_$_=65024\nused_$_=2000" } 0 .. 2), 6 * 1048576 - 709000 . ' bytes missing' ],
                 [ join("\n", map { "free_$_=4000000\ndevice_$_=$_" } 0 .. 2), '0 bytes missing' ],
-                # three file systems, of which only that of the tablespace, or only that of the WAL, is too small
+                # three file systems: only that of the tablespace, or only that of the
+                # WAL, is too small
                 [ "free_0=9000000\ndevice_0=1\nfree_1=9000000\ndevice_1=2\nfree_2=3000000\nunfinished_2=700\nused_2=20\ndevice_2=3", 3 * 1048576 - 3000720 . ' bytes missing' ],
                 [ "free_0=9000000\ndevice_0=1\nfree_1=2000000\nunfinished_1=3\nused_1=4000\ndevice_1=2\nfree_2=9000000\ndevice_2=3", 2 * 1048576 - 2004003 . ' bytes missing' ] ],
             said => sub { my ($text) = @_; return 3 == $numbers->($text, map { "free_$_" } 0 .. 2) && !grep { $text !~ /^device_$_=/m } 0 .. 2 },
@@ -91,9 +91,9 @@ try_all('connection strings',
 }
 
 #
-# Of the other scripts' answers the steps ask for a failure, a word, a number or a
-# text, by key. All that are asked for are tried, and so are all accessors: each has
-# what is in the answer for that key, or nothing.
+# The steps ask the other scripts' answers for a failure, a word, a number or a text,
+# by key. The test tries all keys that they ask for, and all accessors: each has what
+# the answer has for that key, or nothing.
 #
 {
     my $segment = '000000010000000000000003';
@@ -135,7 +135,7 @@ try_all('connection strings',
                     $expected = join '|', $status =~ /^\s*[-+]?0*([1-9]\d*)/ && (length $1 > 18 || $1 % 4294967296) ? ($reason // '') eq 'no_space' ? 'no_space' : 'failed' : 'ok',
                         $text eq 'yes' ? 'yes' : 'no', $text =~ /\A\d{1,18}\z/ ? $text + 0 : -2, $text;
                 }
-                # what psql shows, and how
+                # What psql shows, and how.
                 my $shown = $got->[2];
                 s/[^ -{}~]|\s+//g for $expected, $shown;
                 s/\?//g for $expected, $shown;
@@ -147,7 +147,7 @@ try_all('connection strings',
 }
 
 #
-# 4. pgpool's answers, from one that says them damaged.
+# 4. pgpool's answers, from a server that damages them.
 #
 {
     my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 50, Proto => 'tcp') or die;
@@ -164,14 +164,14 @@ try_all('connection strings',
         my $connection = 0;
         while (my $client = $listener->accept)
         {
-            # The first is answered as it should be, both questions of it.
+            # The first connection, which asks twice, gets whole answers.
             my @says = @dialogue[ 0, 1, $connection == 1 ? 3 : 2 ];
             if ($connection++ > 1)
             {
                 my $n = int rand @says;
                 $says[$n] = rand() < 0.2 ? $dialogue[4] : $says[$n];
                 $says[$n] = damaged($says[$n]);
-                # A length that fits, for what comes after it to be read.
+                # A length that fits, so that the rest is read.
                 substr($says[$n], 1, 4) = pack 'N', length($says[$n]) - 1 if rand() < 0.5 && length $says[$n] > 5;
             }
             my $select = '';

@@ -1,8 +1,8 @@
 # Programs and files of a node may say anything: pg_waldump, pg_controldata, psql,
 # history files, keys and known_hosts. The scripts must save all WAL that they cannot
-# count, and start nothing in a state that nobody knows; a session must not fail by
-# an internal error, nor grow. Real scripts and whole plans read damaged copies of
-# what is really said.
+# count, and start nothing in a state that nobody knows; a session must not fail by an
+# internal error, nor grow. Real scripts and whole plans read damaged copies of real
+# texts.
 
 use FindBin;
 use FollowPrimary::Damage;
@@ -27,9 +27,9 @@ run_ok([ 'sh', '-c', 'cp "$1"/global/pg_control "$2/global" && cp "$1"/pg_wal/00
 $node->start;
 
 #
-# 1. What save_wal.sh and rewind.sh read on the node: what pg_waldump and
-# pg_controldata say, and history files. Where there is WAL behind the fork, all
-# of it is saved, whether or not it can be counted.
+# 1. save_wal.sh and rewind.sh read what pg_waldump and pg_controldata say, and
+# history files. If there is WAL behind the fork, they save all of it, whether or not
+# they can count it.
 #
 {
     my $bin     = bindir();
@@ -42,7 +42,7 @@ $node->start;
         return { code => $code, out => $out, err => $err, saved => join ' ', sort map { s{.*/}{}r } glob "$data.follow_primary/lost_wal-7/0*[0-9A-F]" };
     };
 
-    # With files that were made for the future, and never written to.
+    # Some files were made for the future, and never written to.
     for my $file (map { sprintf "$dir/real/pg_wal/0000000100000000000000%02X", $_ } 16 .. 60)
     {
         spew($file, '');
@@ -52,7 +52,8 @@ $node->start;
     my @needed = split ' ', $whole->{saved};
     is(scalar(@needed), 2, "WAL before files that were made for the future is saved: @needed") or diag("$whole->{out}$whole->{err}");
 
-    # From here on programs say what is in files, of files with little in them.
+    # From here on the programs print the contents of files, and the data directory
+    # has little in it.
     my $control = run_ok([ "$bin/pg_controldata", "$dir/real" ]);
     my (undef, $dump, $end) = run_command([ "$bin/pg_waldump", '-p', "$dir/real/pg_wal", '-t', 1, '-s', $fork, '-e', sprintf('0/%X', 16777216 * (1 + hex substr $needed[-1], -8)), $needed[0], $needed[-1] ]);
     my $commits = () = $dump =~ /desc: COMMIT/g;
@@ -98,7 +99,7 @@ $node->start;
         my $right = $r->{code} == 0 && $has_all->($r->{saved})
             && ($counted ? defined $commits && $commits <= (() = slurp("$dir/tools/pg_waldump.out") =~ /COMMIT/g)
                          : $r->{out} !~ /^lost_(?:wal_bytes|transactions)=/m && $r->{err} =~ /\w/);
-        # nor may the shell itself have stumbled
+        # The shell itself did not stumble, either.
         $right &&= $r->{err} !~ /save_wal\.sh: |awk: /;
         push @wrong, "$what: exit code $r->{code}, saved: $r->{saved}\n$r->{out}$r->{err}of:\n$text" unless $right;
         return $counted ? 'counted' : 'all';
@@ -125,7 +126,7 @@ $node->start;
     is($tried->('pg_waldump fails', 'pg_waldump', 1, '', $dump, "pg_waldump: error: could not open directory\n", "${dump}pg_waldump: error: could not read file\n"), 'all', 'then, too');
     $tried->('pg_controldata says anything', 'pg_controldata', 0, '', some_damaged(40, $control));
 
-    # A node that went on to two more timelines, which are in the file.
+    # The history file of a node that went on to two more timelines.
     my $told = "1\t$behind\tno recovery target specified\n2\t$behind\tbefore 2000-01-01 00:00:00+00\n";
     $says->('pg_controldata', $control =~ s/(TimeLineID: +|timeline: +)\d+/${1}3/gr, 0);
     for my $text ($told, '', "1\n", "1\tFFFFFFFF/FFFFFFFF\n", "1\t99999999999999999999/0\n", some_damaged(40, $told))
@@ -138,7 +139,7 @@ $node->start;
     }
     is(scalar(@wrong), 0, 'histories') or diag($wrong[0]);
 
-    # A cluster in a state that nobody knows is not run as a primary.
+    # The script does not run a cluster as a primary whose state nobody knows.
     spew("$dir/tools/postgres", "#!/bin/sh\ntouch $dir/started\nexit 1\n", 0755);
     @wrong = ();
     for my $text ('', $control =~ s/shut down in/shut dxwn in/r, some_damaged(25, $control))
@@ -153,8 +154,8 @@ $node->start;
 }
 
 #
-# 2. known_hosts and key files, and programs on the node that say anything: by
-# whole plans, from one session, which must not grow by them.
+# 2. known_hosts, key files, and programs on the node that say anything. Whole plans
+# read them in one session, which must not grow.
 #
 my @known = some_damaged(60, slurp($cluster->known_hosts), "@ revoked\n" . slurp($cluster->known_hosts) . "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-rsa AAAA\n");
 my @keys = some_damaged(40, slurp($cluster->ssh_key));
@@ -178,7 +179,7 @@ my $plan = "SELECT method FROM follow_primary_plan('$host', @{[ $node->port ]})"
 my $grown = '\\! grep VmRSS /proc/$PID/status; find /proc/$PID/fd -type l -printf "%l\n" | grep -Evc "^/(.*/data|dev)/"';
 my $sql = "SELECT pg_backend_pid() AS pid \\gset\n\\setenv PID :pid\nSET client_min_messages = fatal;\n" . "$plan;\n" x 5;
 my @set = map { "BEGIN;\nUPDATE follow_primary_node SET $_ WHERE host = '$host';\n\\o /dev/null\n$plan;\n\\o\n\\echo state :SQLSTATE\nROLLBACK;\n" } @plans;
-# The first of each kind load what stays loaded.
+# The first of each kind make libraries load data that stays.
 $sql .= join('', @set) . "$grown\n" . join('', @set[ grep { $_ % 2 } 0 .. $#set ]) . "$grown\n";
 my ($code, $out, $err) = $primary->psql($sql, timeout => 600, keep_going => 1);
 my %states;

@@ -1,8 +1,8 @@
-# No password is seen: not in a process list or environment while jobs run, not
-# in a log, a message, a table or any other file of any host afterwards, but for
-# the files that are there to hold it, which nobody else can read. Passwords get
-# lost where nobody looks, so this looks everywhere: at every process, all the
-# time, and in every file, the servers' data and WAL included.
+# Nobody sees a password: not in a process list or environment while jobs run, and
+# afterwards not in a log, a message, a table or any file of any host, except the
+# files that are made for passwords, which nobody else can read. Passwords get lost
+# where nobody looks, so this test looks at every process all the time, and into every
+# file, data and WAL included.
 
 use File::Find ();
 use FollowPrimary::Test;
@@ -20,7 +20,7 @@ for my $role (qw(repl rewind))
 $old->wait_for_catchup($_) for $new, $sibling;
 $cluster->set('follow_primary.replication_user' => 'secret_repl', 'follow_primary.rewind_user' => 'secret_rewind');
 
-# As many have it: in the standby's settings.
+# The password is in the standby's settings, as in many clusters.
 my $conninfo = "host=@{[ $old->address ]} port=@{[ $old->port ]} user=secret_repl password=$secret{repl} application_name=node2";
 spew($sibling->recovery_file, slurp($sibling->recovery_file) =~ s/^primary_conninfo = '.*'$/primary_conninfo = '$conninfo'/mr);
 $sibling->restart;
@@ -33,7 +33,7 @@ $old->kill9;
 $pgpool->wait_for_primary(1, 60);
 $new->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 100000) AS i');
 
-# The sampler: every process of this account, again and again.
+# The sampler looks at every process of this account, again and again.
 my $seen = "$dir/seen";
 spew($seen, '');
 my $pattern = join '|', map { quotemeta } values %secret;
@@ -106,14 +106,14 @@ unlike($said, qr/$pattern/, 'nor any message');
 my $tables = join "\n", map { $new->safe_psql("SELECT t FROM follow_primary_$_ t") } qw(job step node);
 unlike($tables, qr/$pattern/, 'nor any table');
 
-# What is there to hold them: the test's own files, the nodes' settings.
+# The test's own files and the nodes' settings may hold passwords.
 $_->stop for $cluster->nodes;
 my (@told, @open);
 File::Find::find({ no_chdir => 1, wanted => sub {
     my $file = $_;
     return if !-f $file || -l $file || $file =~ m{/run/\d+\.in\z} || $file eq $seen;
     my $text = slurp($file);
-    # PostgreSQL's own word on a reload (the README says so).
+    # PostgreSQL itself logs this at a reload, as the README says.
     $text =~ s/^.*parameter "primary_conninfo" changed to.*\n//mg if $file =~ m{/node2\.log\z};
     return if $text !~ /$pattern/o;
     push @open, $file if (stat $file)[2] & 077 && $file ne "$dir/pcpwrong";

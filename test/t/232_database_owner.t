@@ -1,8 +1,8 @@
-# The owner of the database that the extension is in, who is no superuser, gets
-# no shell by it: a job asks the node, and this server, as a superuser, and the
-# owner chooses what names mean in that database. Only a whole job shows it, for
-# what would be hit is a session on the node in the middle of it. Nor do other
-# settings of the database keep a job from its work, nor locks.
+# A database's owner who is no superuser gets no shell by the extension. A job asks
+# the node and this server as a superuser, and the owner decides what names mean in
+# that database. Only a whole job shows it, for the victim would be a session on the
+# node in the middle of the job. Neither other settings of the database nor its
+# owner's locks keep a job from its work.
 
 use FollowPrimary::Test;
 
@@ -13,7 +13,7 @@ my $canary = scratch_dir('owner') . '/canary';
 $primary->safe_psql('CREATE ROLE owner LOGIN');
 $primary->safe_psql('CREATE DATABASE theirs OWNER owner');
 my @their = (dbname => 'theirs', user => 'owner');
-# In a schema of theirs they could put tables with triggers in the place of ours.
+# In a schema of their own they could put tables with triggers in the place of ours.
 $primary->safe_psql('CREATE SCHEMA theirs AUTHORIZATION owner; CREATE EXTENSION follow_primary SCHEMA theirs', dbname => 'theirs');
 for my $schema ('theirs', pg_major() >= 15 ? 'public' : ())
 {
@@ -31,7 +31,7 @@ $primary->safe_psql('DROP EXTENSION follow_primary; CREATE SCHEMA ours; CREATE E
 $primary->safe_psql(sprintf("INSERT INTO ours.follow_primary_node (host, port, ssh_port, rewind_database) VALUES ('%s', %d, %d, 'theirs')",
     $node->address, $node->port, $node->host->ssh_port), dbname => 'theirs');
 
-# What a superuser's session would do for them.
+# A superuser's session would do this for them.
 my @functions = split /\n/, $primary->safe_psql(q(SELECT p.proname || '|' || pg_get_function_arguments(p.oid) || '|' || p.prorettype::regtype
     FROM pg_proc p WHERE p.proname ~ '^pg_(is_in_recovery|is_wal_replay_paused|last_wal|current_wal|walfile_name|wal_lsn_diff|create_physical|drop_repl|control_)'
     AND NOT p.proretset AND p.pronargs < 3));
@@ -60,7 +60,7 @@ ok(unlink($canary), 'with a superuser who asks there it could');
 $primary->safe_psql('ALTER DATABASE theirs SET role = owner');
 $primary->wait_for_catchup($node);
 
-# Nor can anybody who may connect hold up a job by taking its locks.
+# Nobody who may connect can hold up a job by taking its locks.
 my $theirs = $primary->psql_start(sprintf(<<'END', $node->address, $node->port, $node->slot_name), @their);
 SELECT pg_advisory_lock(1718645615 + class, key) FROM generate_series(0, 2) AS class,
     (VALUES (1), (2), (3), (hashtext('%s:%d')), (hashtext('%s'))) AS keys (key);

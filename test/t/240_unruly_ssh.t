@@ -1,9 +1,9 @@
-# The way to the node misbehaves: nobody answers, or not as an SSH server does;
-# only one session is let in, or another command; a script floods its outputs,
-# is ended by a signal, or stands still, or its sshd does; the line is cut; a copy
-# arrives damaged. Each has an error that tells, in time; the node is left as it
-# was, nothing goes on there, and the next call succeeds. Stopped and killed are
-# real processes of a real sshd.
+# The way to the node misbehaves. Nobody answers, or not as an SSH server does; sshd
+# lets only one session in, or runs another command; a script floods its outputs, is
+# killed or stands still, or its sshd does; the line is cut; a copy arrives damaged.
+# Each has an error that tells the cause in time. The node is as it was, nothing goes
+# on there, and the next call succeeds. Real processes of a real sshd are stopped and
+# killed.
 
 use IO::Socket::INET;
 use FollowPrimary::Test;
@@ -16,7 +16,7 @@ my $host = $node->address;
 my $dir  = scratch_dir('unruly');
 my $bin  = bindir();
 
-# A folder of PostgreSQL's programs, one of which is a script.
+# A folder of PostgreSQL's programs; one of them is this script.
 my $folders = 0;
 sub stand_in
 {
@@ -37,8 +37,9 @@ sub state_of_node
     return $node->pid . $node->standby_setting('primary_conninfo') . join ' ', grep { !/\.log\z|\.lock\z/ } glob $node->pgdata . '*';
 }
 
-# A call that must fail so, and one that must not. %case: row, with (arguments),
-# meanwhile (a sub that runs beside it), seconds (20), sqlstate, message, detail, hint.
+# fails() makes a call that must fail, works() one that must succeed. %case: row, with
+# (arguments), meanwhile (a sub that runs beside the call), seconds (20), sqlstate,
+# message, detail, hint.
 my $expected_state = state_of_node();
 sub fails
 {
@@ -71,7 +72,7 @@ sub works
 works('a first call');
 
 #
-# Nobody, or nobody who speaks SSH
+# Nobody answers, or nobody who speaks SSH
 #
 {
     kill 'STOP', $sshd->ssh_pid;
@@ -120,7 +121,7 @@ sub sshd_with
 my $restore = sshd_with('MaxSessions 1');
 fails('only one session is let in', sqlstate => '08006', message => qr/could not open a channel/, hint => qr/MaxSessions/);
 $restore->();
-# As it looks, too, when the server takes its time to end the only one.
+# It looks the same when the server takes its time to end the only session.
 $restore = sshd_with('MaxSessions 0');
 fails('no session is let in', sqlstate => '08006', message => qr/could not open a channel/, hint => qr/MaxSessions/);
 $restore->();
@@ -163,7 +164,7 @@ fails('a script is killed', sqlstate => '08006', message => qr/outcome of the sc
     meanwhile => sub {
         wait_until('it runs', sub { remote_sleep() });
         spew("$dir/killed", '');
-        # Not the one that holds the lock.
+        # The session that holds the lock lives on.
         my %session = sessions_of_sshd();
         my ($sleep) = map { /^(\d+)/ } remote_sleep();
         kill 'KILL', grep { grep { $_ == $sleep } process_tree($_) } keys %session;
@@ -179,7 +180,7 @@ fails('the line is cut', sqlstate => '08006', message => qr/outcome of the scrip
     });
 works('the next call works', method => 'repoint');
 
-# A plan waits for the node without a snapshot.
+# A plan holds no snapshot while it waits for the node.
 row(node_bin_dir => $sleeping);
 my $plan = $primary->psql_start($primary->follow_sql($node, function => 'follow_primary_plan'));
 wait_until('a plan is in the middle of its look at the node', sub { remote_sleep() }, 20);
@@ -192,7 +193,7 @@ like($primary->safe_psql('SELECT reason, method FROM follow_primary_plan(' . quo
     qr/^the node .*\|\w+$/, 'what the query does with its result has one again');
 
 #
-# Damage, which before 13 no manifest shows
+# Damage; before 13 no manifest would show it
 #
 if (pg_major() >= 13)
 {
@@ -227,7 +228,7 @@ kill 'CONT', @stopped;
 ok(eval { wait_until('it ends', sub { !remote_processes() }, 10) }, 'until sshd goes on, which ends it all') or diag(remote_processes());
 works('the next call copies', method => 'basebackup');
 
-# Last, for it stops the node: a rewind.
+# The rewind comes last, for it stops the node.
 $node->promote;
 $node->safe_psql('CREATE TABLE stray (i int)');
 $node->kill9;

@@ -1,8 +1,8 @@
-# A name server that never answers does not hold a job longer than
-# follow_primary.connect_timeout, nor keep it from being cancelled; a name that
-# /etc/hosts knows works. libc has limits of its own for a lookup, of minutes with
-# some settings, and reads no file but /etc/resolv.conf: so the test gets a mount
-# and a network namespace of its own, with a name server that listens only.
+# A name server that never answers holds a job no longer than
+# follow_primary.connect_timeout, and the job can be cancelled meanwhile; a name in
+# /etc/hosts works. libc has limits of its own for a lookup, minutes with some
+# settings, and reads only /etc/resolv.conf. So the test has its own mount and network
+# namespaces, and a name server that only listens.
 
 use IO::Socket::INET;
 use Time::HiRes qw(time);
@@ -26,7 +26,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
 my ($primary, $node) = $cluster->nodes;
 my $connections = $primary->connstr;
 
-# Who calls, and a worker.
+# The caller looks the name up, and a worker does.
 for my $call ([ 'a plan', 'SELECT * FROM follow_primary_plan' ], [ 'a job', 'SELECT follow_primary' ])
 {
     my $start = time;
@@ -43,7 +43,7 @@ is($primary->safe_psql("SELECT follow_primary_cancel($job)"), 't', 'a job that w
 is($primary->safe_psql("SELECT follow_primary_wait($job, '10 s')"), 'cancelled', 'and ends');
 cmp_ok(time - $start, '<', 10, 'at once');
 
-# In one session, whose lookups may still be under way.
+# One session, whose earlier lookups may still be under way.
 my $r = $primary->try_sql("SET follow_primary.connect_timeout = 1;
     DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP BEGIN PERFORM follow_primary_plan('nobody' || i || '.example.com', when_down => 'rejoin');
         EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN NULL; END; END LOOP; END \$\$;

@@ -1,6 +1,6 @@
-# One SSH session carries a whole job: what comes to an idle one, what a script
-# leaves behind in it, and what its end does to a rewind that has not begun to
-# change anything. Only a real sshd asks and hangs up, and only real process
+# One SSH session carries a whole job. The test shows what sshd does to an idle
+# session, what a script leaves behind in it, and what its end does to a rewind that
+# has not changed anything yet. Only a real sshd hangs up, and only real process
 # groups are ended.
 
 use FollowPrimary::Test;
@@ -13,7 +13,7 @@ my $address = $old->address;
 
 sub start_job { my (%arguments) = @_; return $new->safe_psql($new->follow_sql($old, wait => 'false', when_down => 'rejoin', %arguments)) }
 
-# Of the session: its shell, and the one that watches for its end.
+# The session's shell, and the one that watches for its end.
 sub shells { return keys %{ { our_commands(qr/ -s follow_primary $/) } } }
 
 # 1. The primary's checkpoint takes longer than sshd waits for an answer.
@@ -32,7 +32,7 @@ ok($new->poll_query_until("SELECT state <> 'running' FROM follow_primary_job WHE
 is($new->job('state, method, error'), 'succeeded|rewind|', 'its SSH session is still there');
 unlike(slurp($old->host->dir . '/sshd.log'), qr/Timeout, client not responding/, 'for sshd had its answers');
 
-# 2. A start command that leaves the server in the process group of the session.
+# 2. A start command leaves the server in the process group of the session.
 $new->set_row($old, node_start_command => 'nohup ' . $old->bin('postgres') . ' -D %D >/dev/null 2>&1 &');
 $old->promote;
 $old->safe_psql('INSERT INTO t VALUES (1002)');
@@ -50,8 +50,8 @@ my $r = $new->make_follow($old);
 ok($r->{ok}, 'the next call finds it following') or diag($r->{err});
 is($new->job('method'), 'none', 'and only proves it');
 
-# 3. The job ends before pg_rewind has changed anything: not even a start is
-# forbidden.
+# 3. The job ends before pg_rewind has changed anything: a server may be started
+# again.
 my $bin = scratch_dir('bin');
 my $began = "$bin/began";
 bindir_with($bin, 'pg_rewind', ">'$began'\nexec sleep 100\n");

@@ -1,7 +1,7 @@
-# Tools that say nothing for longer than follow_primary.progress_timeout: a copy
-# of terabytes is verified for hours. While they work, the job goes on; when they
-# stand still, it ends. How much processor time a program uses only a real one
-# tells. The worker does not grow while it waits.
+# Some programs say nothing for longer than follow_primary.progress_timeout: a copy of
+# terabytes is verified for hours. The job goes on while they work, and ends when they
+# stand still. Only a real program uses processor time. The worker does not grow while
+# it waits.
 
 use FollowPrimary::Test;
 
@@ -11,7 +11,7 @@ my ($primary, @nodes) = $cluster->nodes;
 my %tool = (basebackup => 'pg_verifybackup', rewind => 'pg_rewind', saving => 'pg_waldump');
 $tool{basebackup} = 'pg_basebackup' if pg_major() < 13;
 
-# Lets one of PostgreSQL's programs do this first.
+# Makes one of PostgreSQL's programs do something else first.
 sub with_tool
 {
     my ($node, $tool, $first) = @_;
@@ -22,7 +22,7 @@ sub with_tool
 }
 my $works = 'end=$(($(date +%s) + 40)); while [ "$(date +%s)" -lt "$end" ]; do n=0; while [ "$n" -lt 20000 ]; do n=$((n + 1)); done; done';
 
-# Each of them has rows of its own, which are lost.
+# Each node has rows of its own, which it loses.
 $primary->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $primary->wait_for_catchup($_) for @nodes;
 for my $node (@nodes)
@@ -43,7 +43,7 @@ for my $case (@case)
     $job{ $node->name } = $primary->safe_psql($primary->follow_sql($node, method => $method, when_down => 'rejoin', wait => 'false'));
 }
 
-# The copy's worker, when its tool begins to work, and when that has been done.
+# The memory of the copy's worker when its tool begins to work, and when it ends.
 my @memory;
 my $worker;
 for my $moment (qw(begins ends))

@@ -1,9 +1,8 @@
-# The account on the node is somebody's own: its login shell is bash, dash, a
-# csh or fish, sshd and its start-up files are noisy on both outputs, they set
-# variables, a umask and a directory that scripts do not expect, and its locale
-# and the servers' messages are German. Whole jobs work in each: a real sshd
-# starts the real shell, which reads its real files. nss_wrapper gives the
-# account the shell, without root.
+# Somebody uses the account on the node: its login shell is bash, dash, a csh or fish;
+# sshd and the start-up files are noisy on both outputs, and set variables, a umask
+# and a directory that scripts do not expect; its locale and the servers' messages are
+# German. Whole jobs work in each: a real sshd starts the real shell, which reads its
+# real files. nss_wrapper gives the account the shell, without root.
 
 use FollowPrimary::Test;
 
@@ -26,7 +25,7 @@ append_text($node->host->dir . '/sshd_config', 'Banner ' . $node->host->dir . "/
 $node->host->ssh_stop;
 $node->host->ssh_start;
 
-# What start-up files say and set; each is noted when it is read.
+# What the start-up files say and set; each makes a file when it is read.
 my %set = (
     PGHOST => '192.0.2.1', PGHOSTADDR => '192.0.2.1', PGPORT => 1, PGUSER => 'nobody', PGDATABASE => 'nowhere', PGDATA => '/nowhere',
     PGOPTIONS => '-c nothing=1', PGSERVICE => 'none', PGAPPNAME => 'mine', CDPATH => "$home:/tmp", POSIXLY_CORRECT => 1,
@@ -70,7 +69,7 @@ for my $shell (qw(bash dash tcsh fish))
     is("@open", '', 'the umask of the account opens no file to others');
 }
 
-# A former primary, whose start fails first: German messages on the way.
+# A former primary, whose start fails first, with German messages.
 $node->promote;
 $node->safe_psql('INSERT INTO t SELECT generate_series(1, 100)');
 $node->kill9;

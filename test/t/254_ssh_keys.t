@@ -1,6 +1,6 @@
-# Which kinds of keys an SSH connection can do, for hosts and for users: what
-# the linked libssh2 can is done, what it cannot is refused with a hint that
-# says so. Needs a real sshd for each kind, since the two libraries negotiate.
+# Which kinds of keys the SSH connection takes, for hosts and for users. What the
+# linked libssh2 can do works; what it cannot do is refused, and the hint says so.
+# Each kind needs a real sshd, for the two libraries negotiate.
 
 use FollowPrimary::Test;
 
@@ -8,7 +8,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
 my ($primary, $node) = $cluster->nodes;
 my $host = $node->host;
 
-# RSA with SHA-2 signatures came with libssh2 1.11; OpenSSH 8.8 ended SHA-1.
+# libssh2 1.11 brought RSA with SHA-2 signatures; OpenSSH 8.8 ended those with SHA-1.
 my ($version, $only_rsa) = @{ libssh2() }{qw(version only_rsa)};
 my $rsa = $version >= 1.011 || FollowPrimary::Host::openssh_version() < 8.8;
 my %can = (ed25519 => !$only_rsa, ecdsa => !$only_rsa, rsa => $rsa);
@@ -26,7 +26,7 @@ sub host_key
     return;
 }
 
-# A new key that the host knows; returns what becomes of a call.
+# Makes a new key that the host knows; returns the result of a call that uses it.
 sub user_key
 {
     my ($name, %opt) = @_;

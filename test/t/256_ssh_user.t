@@ -1,7 +1,7 @@
-# SSH as a user of another name than that which the servers run as: the node's
-# row alone names it, its port and its key. Only a real sshd can tell who was
-# let in, and whose home "~" on the node is; only a whole job uses all of it.
-# nss_wrapper gives the test's account a second name there, without root.
+# The SSH user has another name than the servers' user: only the node's row has the
+# name, the port and the key. Only a real sshd tells who was let in, and whose home
+# "~" on the node is; only a whole job uses all of it. nss_wrapper gives the test's
+# account a second name, without root.
 
 use FollowPrimary::Test;
 
@@ -11,8 +11,8 @@ my ($old, $new) = $cluster->nodes;
 my $os_user = getpwuid $<;
 my $user = 'dba';
 
-# The user's home. The passwords are neither where the cluster has them nor
-# where the server's own user would look.
+# The user's home. The passwords are neither where the cluster has them nor where the
+# servers' own user would look.
 my $home = scratch_dir("home of $user");
 mkdir "$home/.ssh", 0700 or die;
 my $key = scratch_dir('keys') . '/of the node';
@@ -28,8 +28,8 @@ $old->safe_psql('INSERT INTO t VALUES (7777)');
 isnt($old->host->ssh_port, 22, 'sshd has a port of its own');
 $new->set_row($old, ssh_key_file => $key, passfile => '~/.pgpass of the node');
 
-# Without the row's user it is the setting's; both are names that this sshd does
-# not let in, one of them no account at all.
+# Without the row's user the setting's counts. This sshd lets in neither name, and one
+# of them is no account at all.
 my $pid = $old->pid;
 for my $wrong ([ undef, $os_user, 'the name that the servers run as' ], [ 'nobody_there', 'nobody_there', 'a name that the node does not know' ])
 {
@@ -43,7 +43,7 @@ for my $wrong ([ undef, $os_user, 'the name that the servers run as' ], [ 'nobod
 }
 is($old->pid, $pid, 'the node has run all the time');
 
-# The right one, through a whole job.
+# The right name carries a whole job.
 my $log = length $old->host->ssh_log;
 $new->set_row($old, ssh_user => $user);
 my $r = $new->make_follow($old);
@@ -55,13 +55,13 @@ is(join(' ', keys %accepted), $user, 'every session was that user\'s');
 like($old->safe_psql('SHOW primary_conninfo'), qr{passfile='\Q$home\E/\.pgpass of the node'}, 'its home is what ~ in passfile is');
 has_rows_of($new, $old, 'rewound');
 
-# And a copy, whose pg_basebackup takes the password from the same file.
+# The node also gets a copy, whose pg_basebackup takes the password from the same file.
 $r = $new->make_follow($old, method => 'basebackup');
 ok($r->{ok}, 'it gets a copy, too') or diag($r->{err});
 
-# With no password file named, libpq looks for its own in that home; before 15
-# it asks the account, not the environment. (The standby's WAL receiver keeps
-# what it has in primary_conninfo.)
+# Without a password file in the row, libpq looks for its own in that home; before 15
+# it asks the account, not the environment. (The standby's WAL receiver keeps what it
+# has in primary_conninfo.)
 SKIP:
 {
     skip('libpq does not ask HOME', 2) if pg_major() < 15;

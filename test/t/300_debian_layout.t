@@ -1,9 +1,9 @@
 # Debian's layout, made by its own pg_createcluster: the configuration is in
-# /etc/postgresql, the data directory has none, and servers are started by
-# pg_ctlcluster or by pg_ctl with the right configuration file. Every method,
-# on running, stopped and crashed servers. Where pg_rewind, crash recovery and a
-# start look for their configuration, only they know. PG_CLUSTER_CONF_ROOT puts
-# a folder of ours in the place of /etc/postgresql.
+# /etc/postgresql, the data directory has none, and pg_ctlcluster starts the servers,
+# or pg_ctl with the right configuration file. Every method works on running, stopped
+# and crashed servers. Only pg_rewind, crash recovery and a start know where they look
+# for their configuration. PG_CLUSTER_CONF_ROOT puts a folder of ours in the place of
+# /etc/postgresql.
 
 use File::Path qw(remove_tree);
 use FollowPrimary::Test;
@@ -21,7 +21,7 @@ my ($old, $new, $sibling) = $cluster->nodes;
 my $version = pg_major();
 
 
-# All files below /etc, and what is in them but for the line that is ours.
+# All files below /etc with their contents, but for the line that is ours.
 sub etc
 {
     my ($node) = @_;
@@ -33,7 +33,7 @@ sub etc
     } sort split /\n/, $files;
 }
 
-# A file in the data directory, which the configuration elsewhere names.
+# The configuration in /etc includes a file in the data directory.
 for my $node ($cluster->nodes)
 {
     mkdir $node->pgdata . '/mine' or die "mkdir: $!";
@@ -62,7 +62,7 @@ sub follows
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $old->wait_for_catchup($_) for $new, $sibling;
 my $pid = $sibling->pid;
-# Or the sibling may receive more of it than the one that is promoted.
+# Else the sibling may receive more of it than the server that is promoted.
 $old->kill9;
 $new->promote;
 my $r = $new->make_follow($sibling);
@@ -71,8 +71,8 @@ is($sibling->pid, $pid, 'it was not restarted');
 follows($sibling, 'repoint', 'sibling');
 $old->start;
 
-# 2. A crashed primary, by pg_ctl. Crash recovery, pg_rewind and the start need
-# the settings in /etc; and the WAL of the fork is in the archive alone.
+# 2. A crashed primary, by pg_ctl. Crash recovery, pg_rewind and the start need the
+# settings in /etc; only the archive has the WAL of the fork.
 my $segment = $old->safe_psql('SELECT pg_walfile_name(pg_current_wal_lsn())');
 if ($version < 15)
 {
@@ -92,7 +92,7 @@ $r = $new->make_follow($old, when_down => 'rejoin');
 ok($r->{ok}, 'the crashed primary follows') or diag($r->{err});
 follows($old, 'rewind', 'crashed primary');
 
-# 3. By pg_ctlcluster, as a DBA of Debian has it.
+# 3. By pg_ctlcluster, as DBAs of Debian use it.
 my $name = $old->name;
 $new->set_row($old, node_start_command => "pg_ctlcluster $version $name start",
     node_stop_command   => "pg_ctlcluster $version $name stop -m fast",
@@ -108,8 +108,8 @@ for my $method ('basebackup', 'rewind')
     like(run_ok([ 'pg_ctlcluster', $version, $name, 'status' ]), qr/server is running/, "$method: pg_ctlcluster knows it");
 }
 
-# 4. It does not start; then all data is gone, and with it every hint to where
-# the configuration is, but that it names the data directory.
+# 4. The node does not start. Then all data is gone, and only a setting in the
+# configuration still says which data directory it belongs to.
 append_text($old->config_dir . '/postgresql.conf', "shared_preload_libraries = 'no_such_library'\n");
 $r = $new->make_follow($old, method => 'basebackup');
 is($r->{sqlstate}, '55000', 'a server that pg_ctlcluster cannot start is an error') or diag($r->{err});

@@ -1,9 +1,9 @@
-# Servers that a service manager runs, as systemd does: it is the parent of the
-# postmaster, and refuses to start what it believes to run, or to stop what it
-# does not. A postmaster that a job started past it would be out of its care:
-# unseen by the next "systemctl stop", killed by nobody at shutdown. So after
-# every job, those that fail and undo what they did among them, the postmaster
-# must be the manager's child. Only processes show whose children they are.
+# A service manager runs the servers, as systemd does: it is the postmaster's parent.
+# It refuses to start what it believes to run, and to stop what it does not believe to
+# run. A postmaster that a job starts past it is out of its care: the next "systemctl
+# stop" does not see it, and nobody ends it at shutdown. So after every job, also one
+# that fails and undoes its work, the postmaster is the manager's child. Only
+# processes have parents.
 
 use FollowPrimary::Test;
 
@@ -12,7 +12,7 @@ my $program = $INC{'FollowPrimary/Test.pm'} =~ s{[^/]*/[^/]*\z}{service-manager}
 $program = run_ok([ 'readlink', '-f', $program ], cwd => POSIX::getcwd());
 chomp $program;
 
-# %D must stand any name of a data directory.
+# %D must take any name of a data directory.
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
     node => sub { my ($host) = @_; return (pgdata => $host->dir . q{/the server's "data" & $HOME}) },
     conf => { autovacuum => 'off', bgwriter_delay => '10ms', checkpoint_timeout => '1h', 'follow_primary.verify_timeout' => '2s' });
@@ -57,18 +57,18 @@ sub follows
 }
 
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
-# What the former primary logs by itself after the fork the sibling would receive,
-# and need a rewind.
+# The sibling would receive what the former primary logs by itself after the fork, and
+# would need a rewind.
 $old->wait_until_quiet;
 $old->wait_for_catchup($_) for $new, $sibling;
 $new->promote;
 asked();
 
-# What a command is told after its own words.
+# What a command is told after the words of the setting.
 sub told { my ($node, $verb) = @_; return join('|', $verb, unit($node), $node->pgdata, $node->port, '100%') . "\n" }
 
-# 1. A repoint that the primary refuses, by a reload and by a restart: both are
-# taken back through the manager.
+# 1. The primary refuses a repoint by reload, and one by restart: the job takes both
+# back through the manager.
 my $hba = slurp($new->pgdata . '/pg_hba.conf');
 spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
 $new->reload;
@@ -90,7 +90,7 @@ is($sibling->standby_setting('recovery_target_timeline'), 'current', 'with the f
 spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 
-# 2. The same for good.
+# 2. Now the repoint succeeds.
 $r = $new->make_follow($sibling);
 ok($r->{ok}, 'the sibling follows') or diag($r->{err});
 follows($sibling, 'repoint', 'restart');
@@ -108,8 +108,7 @@ $r = $new->make_follow($sibling, method => 'basebackup');
 ok($r->{ok}, 'the sibling gets a copy') or diag($r->{err});
 follows($sibling, 'basebackup', 'copy');
 
-# 5. A rewind that fails before it changes anything: what was stopped is
-# started again.
+# 5. A rewind fails before it changes anything: the job starts the standby again.
 my $bin = scratch_dir('bin');
 bindir_with($bin, 'pg_rewind', "echo 'pg_rewind: error: no such luck' >&2\nexit 1\n");
 $new->set_row($sibling, node_bin_dir => $bin);
@@ -121,9 +120,8 @@ is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'the standby is
 in_care($sibling, 'after a rewind that failed');
 $new->set_row($sibling, node_bin_dir => undef);
 
-# 6. A crashed server, which the manager has seen fail; and a start that fails,
-# which is known by what
-# the server logged, or else by what the manager says.
+# 6. A crashed server, which the manager has seen fail. Its start fails, too: what the
+# server logged tells why, or else what the manager says.
 $new->safe_psql("UPDATE follow_primary_node SET node_start_command = replace(node_start_command, '--no-block', '') WHERE host = '@{[ $old->address ]}'");
 for my $fault ([ unix_socket_directories => '/nonexistent', qr/FATAL: .*could not create lock file/ ],
     [ shared_preload_libraries => 'no_such_library', qr/failed with exit code 1/ ])
@@ -154,8 +152,8 @@ for my $fault ([ unix_socket_directories => '/nonexistent', qr/FATAL: .*could no
     in_care($old, $name);
 }
 
-# 7. A server that somebody started past the manager: the job cannot stop it by
-# the manager, and says so; it starts no second one.
+# 7. Somebody started a server past the manager: the job cannot stop it by the
+# manager, and says so; it starts no second one.
 ask('stop', unit($old));
 $old->start;
 my $pid = $old->pid;

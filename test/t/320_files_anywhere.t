@@ -1,9 +1,9 @@
-# Everything where a DBA may have put it: a folder of configuration that names
-# the data directory, pg_hba.conf and pg_ident.conf in there, an include_dir, a
-# data directory that is a symbolic link, WAL elsewhere, a tablespace in the
-# folder of another; a group that may read the data; small and large segments of
-# WAL, with checksums and without. By whole jobs: which file is the one that
-# counts, and who may read it, only the server and PostgreSQL's tools decide.
+# Files are wherever a DBA may put them: a folder of configuration that names the data
+# directory, with pg_hba.conf, pg_ident.conf and an include_dir; a data directory that
+# is a symbolic link; WAL elsewhere; one tablespace inside another's folder. A group
+# may read the data; WAL segments are small or large; there are checksums or none.
+# Only the server and PostgreSQL's tools decide which file counts and who may read it,
+# so whole jobs show it.
 
 use File::Path qw(remove_tree);
 use FollowPrimary::Test;
@@ -22,7 +22,7 @@ sub follows
     return;
 }
 
-# 1. All of it at once, with segments of 1 MB.
+# 1. All at once, with segments of 1 MB.
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums => 0,
     initdb => [ '-g', '--wal-segsize=1', '-X', scratch_dir('first') . '/wal' ],
     conf   => { 'follow_primary.verify_timeout' => '20s', max_wal_size => '32MB', min_wal_size => '2MB' },
@@ -35,7 +35,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, checksums 
     });
 my ($first, $second) = $cluster->nodes;
 
-# The second has its WAL and its tablespaces in places of its own.
+# The second node has its WAL and its tablespaces in other places.
 sub space { my ($node, $name) = @_; return $node->host->dir . ($name eq 'outer' ? '/outer' : '/outer/inner') }
 $second->stop;
 remove_tree(real($second->pgdata), { keep_root => 1 });
@@ -48,7 +48,7 @@ for my $name ('outer', 'inner')
 $first->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $second->init_standby_from($first, slot => 1, basebackup => [ '--waldir', $second->host->dir . '/wal',
     '-T', space($first, 'outer') . '=' . space($second, 'outer'), '-T', space($first, 'inner') . '=' . space($second, 'outer') . '.inner' ]);
-# pg_basebackup could make the one in the other only in the right order.
+# pg_basebackup could make one inside the other only in the right order.
 rename space($second, 'outer') . '.inner', space($second, 'inner') or die;
 for my $link (grep { readlink($_) =~ /\.inner\z/ } glob($second->pgdata . '/pg_tblspc/*'))
 {
@@ -106,7 +106,7 @@ follows($second, $first, 'rewind', 'rewind', when_down => 'rejoin');
 as_it_was($first, 'rewind');
 is(real($first->pgdata . '/pg_wal'), scratch_dir() . '/first/wal', 'rewind: the WAL is in its place');
 
-# Nothing but its row tells where the configuration of a server is that is down.
+# When a server is down, only its row tells where its configuration is.
 $first->stop;
 unlink $first->pgdata . '/postmaster.opts';
 my $r = $second->make_follow($first, when_down => 'rejoin');
@@ -123,7 +123,7 @@ $second->set_row($first, config_file => $first->config_dir . '/postgresql.conf')
 follows($second, $first, 'rewind', 'config_file', when_down => 'rejoin');
 as_it_was($first, 'config_file');
 
-# A postgresql.conf that is not ours to write: enough if it ends in the line.
+# postgresql.conf cannot be written; it is enough if it ends in the line.
 my $conf = $first->config_dir . '/postgresql.conf';
 append_text($conf, "# the end\n");
 chmod 0400, $conf;

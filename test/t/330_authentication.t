@@ -1,9 +1,8 @@
-# A cluster as strict as it gets: TLS with sslmode=verify-full and passwords
-# everywhere, also by the Unix socket, a superuser of another name, a rewind
-# role with the rights of the README and no other, host names in any case,
-# several servers on one host, IPv6, hashed known_hosts. Each connection of a
-# job, of psql, pg_rewind, pg_basebackup and the WAL receiver, must come to
-# terms with all of it, and only real ones do.
+# A cluster as strict as can be: TLS with sslmode=verify-full, passwords everywhere,
+# even on the Unix socket, a superuser of another name, a rewind role with only the
+# README's rights, host names in any case, several servers on one host, IPv6, and
+# hashed known_hosts. Each connection of a job passes all that: psql's, pg_rewind's,
+# pg_basebackup's and the WAL receiver's. Only real connections do.
 
 use FollowPrimary::Test;
 use IO::Socket::IP;

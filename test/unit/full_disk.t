@@ -1,6 +1,6 @@
-# A postgresql.conf in a directory that is not the SSH user's to write, as
-# /etc/postgresql, can only be changed in place: on a full disk it must stay what it
-# was, whole. Only a file system that is full does what a full one does.
+# The SSH user may not write in the directory of postgresql.conf, as in
+# /etc/postgresql, so configure.sh changes the file in place. On a full disk the file
+# must stay whole, as it was. Only a file system that is really full behaves like one.
 
 use FollowPrimary::Test;
 use FollowPrimary::Mounts;

@@ -75,7 +75,7 @@ sub new
     $self->write_known_hosts;
 
     my ($primary, @standbys) = $self->nodes;
-    # The copies begin before their slots: they need the WAL kept until they are made.
+    # The copies begin before their slots are made, and need the WAL until then.
     my %conf   = %{ $opt{conf} // {} };
     my %thrift = map { exists $conf{$_} ? ($_ => delete $conf{$_}) : () } qw(wal_keep_size);
     $primary->init(conf => $self->_settings(%conf),
@@ -177,7 +177,7 @@ sub write_known_hosts
     return;
 }
 
-# The node that takes writes, of those that answer; dies when there is not one.
+# The only node that answers and takes writes; dies when there is not exactly one.
 sub primary
 {
     my ($self) = @_;
@@ -201,7 +201,7 @@ sub set
     return;
 }
 
-# A step does not begin while somebody has its lock.
+# Makes a trigger by which a step does not begin while somebody has its lock.
 sub make_steps_holdable
 {
     my ($self) = @_;
@@ -228,7 +228,8 @@ sub extension_installed
     return -e "$sharedir/extension/follow_primary.control";
 }
 
-# On the first node, with a row for each node; the standbys have it on return.
+# On the first node, with a row for each node; when it returns the standbys have it,
+# too.
 sub create_extension
 {
     my ($self) = @_;

@@ -149,8 +149,8 @@ sub ssh_start
     return;
 }
 
-# sshd takes them from the account, which only root can change: nss_wrapper
-# tells it of another one. Undef without that library.
+# sshd takes shell and home from the account, which only root can change: nss_wrapper
+# tells it of others. Undef without that library.
 sub login_shell
 {
     my ($self, $shell, $home) = @_;
@@ -207,7 +207,7 @@ sub ssh_stop
     return;
 }
 
-# At once: the listener and its sessions, with all that they run.
+# Kills at once the listener and its sessions, with all that they run.
 sub ssh_kill
 {
     my ($self) = @_;
@@ -216,8 +216,8 @@ sub ssh_kill
     return;
 }
 
-# Ends the sessions' own processes, not the commands that they run: what a
-# broken line leaves behind is the remote command's affair.
+# Ends the sessions' own processes, not the commands that they run: these have to
+# notice a broken line themselves.
 sub ssh_cut
 {
     my ($self) = @_;

@@ -38,7 +38,7 @@ sub bindir
     return $bindir;
 }
 
-# Makes the folder $dir one of PostgreSQL's programs, of which $tool is this script.
+# Fills the folder $dir with PostgreSQL's programs, but makes $tool this script.
 sub bindir_with
 {
     my ($dir, $tool, $script) = @_;
@@ -195,7 +195,7 @@ sub init_standby_from
     return;
 }
 
-# The two halves of it, so that a cluster can copy to all its nodes at once.
+# Its two halves, so that a cluster can copy to all its nodes at once.
 sub start_copy_from
 {
     my ($self, $primary, %opt) = @_;
@@ -224,8 +224,8 @@ sub finish_copy_from
     return;
 }
 
-# Lays the configuration files of a folder into the node's own, if that is not
-# the data directory.
+# Copies the configuration files of a folder into the node's own, if that is not the
+# data directory.
 sub _place_config
 {
     my ($self, $from) = @_;
@@ -241,7 +241,7 @@ sub _place_config
     return;
 }
 
-# What pg_createcluster makes: configuration below PG_CLUSTER_CONF_ROOT, which
+# Lets pg_createcluster make it: configuration below PG_CLUSTER_CONF_ROOT, which
 # stands for /etc/postgresql, data elsewhere.
 sub debian_create
 {
@@ -252,9 +252,8 @@ sub debian_create
     return;
 }
 
-# Writes what makes it a standby of $primary, as pgpool's procedure does: into
-# myrecovery.conf, which postgresql.conf includes in its last line; before 12
-# into recovery.conf.
+# Makes it a standby of $primary as pgpool's procedure does: by myrecovery.conf, which
+# postgresql.conf includes in its last line; before 12 by recovery.conf.
 sub follow
 {
     my ($self, $primary, %opt) = @_;
@@ -278,17 +277,17 @@ sub follow
     return;
 }
 
-# The file with the settings of a standby, and all that make it one, by name.
+# The file that has a standby's settings, and the names of all files that make one.
 sub recovery_file { my ($self) = @_; return $self->pgdata . '/' . ($self->standby_files)[0] }
 sub standby_files { return pg_major() < 12 ? ('recovery.conf') : ('myrecovery.conf', 'standby.signal') }
 
-# Since when a reload is enough for a standby's settings; for others never.
+# The version since which a reload is enough for a setting of a standby.
 my %reloads_since = (recovery_min_apply_delay => 13, primary_conninfo => 13, primary_slot_name => 13, restore_command => 14);
 
 sub reloads { my ($setting) = @_; return pg_major() >= ($reloads_since{$setting} // 99) }
 
-# Settings of a standby, by ALTER SYSTEM, before 12 in recovery.conf; undef
-# resets. The second puts them in force, by a reload or, where the version needs
+# Writes settings of a standby, by ALTER SYSTEM, before 12 into recovery.conf; undef
+# resets. set_standby also puts them in force, by a reload or, where the version needs
 # it, a restart.
 sub write_standby
 {
@@ -317,7 +316,7 @@ sub set_standby
     return (grep { !reloads($_) } keys %settings) ? $self->restart : $self->reload;
 }
 
-# One of them as it is in force.
+# Such a setting as it is in force.
 sub standby_setting
 {
     my ($self, $name) = @_;
@@ -333,7 +332,7 @@ sub _slot_option
     return !$opt{slot} ? undef : $opt{slot} eq '1' ? $self->slot_name : $opt{slot};
 }
 
-# What differs from node to node.
+# The settings that differ from node to node.
 sub _own_settings
 {
     my ($self) = @_;
@@ -417,7 +416,7 @@ sub _pg_ctl
     my $plain = $dir !~ /["\$`\\]/;
     if ($self->config_dir ne $dir && $arguments[-1] eq 'start')
     {
-        # As Debian does it, or by the folder in whose settings data_directory is.
+        # As Debian does it, or by the folder whose settings name data_directory.
         if ($self->{debian}) { unshift @arguments, '-o', "-c config_file='@{[ $self->config_dir ]}/postgresql.conf'" }
         else { $dir = $self->config_dir }
     }
@@ -436,8 +435,8 @@ sub start
     die "$self->{name} does not start\n$out$err" . $self->log_tail(20);
 }
 
-# For test/memory/run: what valgrind has to say of each process goes into a file
-# in the folder that FOLLOW_PRIMARY_VALGRIND names.
+# For test/memory/run: valgrind writes what it finds in each process into a file in
+# the folder that FOLLOW_PRIMARY_VALGRIND names.
 sub _start_in_valgrind
 {
     my ($self) = @_;
@@ -471,7 +470,7 @@ sub reload
     return;
 }
 
-# Returns when it takes writes, which is before its checkpoint has ended.
+# Returns when the server takes writes, which is before its checkpoint has ended.
 sub promote
 {
     my ($self) = @_;
@@ -715,8 +714,8 @@ sub quote
     return $value =~ s/\\/\\\\/g ? "E'$value'" : "'$value'";
 }
 
-# What a call that is refused must not change, as text: the node's files, its
-# process, and the settings in force by which it follows.
+# The node's files, its process, and the settings in force by which it follows, as
+# text: a call that is refused must not change them.
 sub fingerprint
 {
     my ($self) = @_;
@@ -757,7 +756,7 @@ sub lsn
 
 sub in_recovery { return $_[0]->safe_psql('SELECT pg_is_in_recovery()') eq 't' }
 
-# Of a primary: the one that it writes; of a standby: the one that it receives.
+# The timeline that a primary writes, or that a standby receives.
 sub timeline
 {
     my ($self) = @_;
@@ -779,14 +778,14 @@ sub wait_for_catchup
     return;
 }
 
-# Until it writes no WAL by itself any more: the background writer logs the running
-# transactions every 15 seconds, but not twice without another record in between.
-# Needs autovacuum = off, and checkpoints that do not come.
+# Waits until it writes no WAL by itself any more: the background writer logs the
+# running transactions every 15 seconds, but not twice without another record in
+# between. Needs autovacuum = off, and a long checkpoint_timeout.
 sub wait_until_quiet
 {
     my ($self) = @_;
-    # Whoever reads a row first may log its page; and what was written without a
-    # transaction id is flushed by the next commit.
+    # After a VACUUM no reader logs a page for a hint bit. The message's commit flushes
+    # what was written without a transaction id.
     my $timeline = $self->timeline;
     $self->safe_psql('VACUUM');
     my $begin = $self->lsn('flush');
@@ -820,7 +819,7 @@ sub controldata
     return $value{$field} // die "pg_controldata has no \"$field\"";
 }
 
-# Dies when a page of the stopped server has not the checksum that it should.
+# Dies when a page of the stopped server has a wrong checksum.
 sub check_pages
 {
     my ($self) = @_;

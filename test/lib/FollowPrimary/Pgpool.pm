@@ -365,7 +365,7 @@ sub kill9
     return;
 }
 
-# Through pgpool itself.
+# psql through pgpool itself.
 sub psql
 {
     my ($self, $sql, %opt) = @_;
@@ -407,10 +407,10 @@ sub nodes
     return join ' ', map { "$_->{node_id}:$_->{role}:$_->{status}" } @nodes;
 }
 
-# What pgpool shows and is not so, and which node does not follow $primary: a
-# line each, '' when there is none within a minute.  Every node but those that
-# are named as dead must be up in pgpool, and stream the primary's timeline
-# through its own active slot; no job is left that runs.
+# What pgpool shows wrongly, and which node does not follow $primary: a line each, ''
+# if there is none within a minute. Every node but those that are named as dead must
+# be up in pgpool, and stream the primary's timeline through its own active slot; no
+# job runs any more.
 sub untruths
 {
     my ($self, $primary, @dead) = @_;
