@@ -52,6 +52,7 @@
  *		ssh_session.c	what these share; ssh_types.h, what others need to know
  *		net.c			TCP connections, and waiting
  *	hints.h			hints that several errors share
+ *	version.h		the library's version
  *	compat.h		all that differs between PostgreSQL versions
  */
 #include "postgres.h"
