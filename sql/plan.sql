@@ -39,6 +39,7 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (23, 'the slot is a logical one', 'p.slot=yes p.slot_logical=yes'),
     (24, 'the slot is of another node', 'p.slot=yes p.slot_active=yes p.slot_user=yes'),
     (25, 'somebody else streams through the slot', 'p.slot=yes p.slot_active=yes'),
+    (41, 'the node''s own dead WAL sender has the slot', 'p.slot=yes p.slot_active=yes p.slot_of_node=yes'),
     (26, 'no slot is free', 'p.free_slots=0'),
     (27, 'none is free, the node has one', 'p.free_slots=0 p.slot=yes'),
     (28, 'no WAL sender is free', 'p.free_senders=0'),

@@ -172,7 +172,7 @@ start_jobs(List *jobs, int *running)
 
 		if (job->ended || job->worker)
 			continue;
-		if (!is_room_for_one_more(*running) || (job->worker = worker_start(job->request)) == NULL)
+		if (!is_room_for_one_more(*running) || (job->worker = worker_start(job->request, true)) == NULL)
 			return true;
 		(*running)++;
 	}

@@ -50,7 +50,9 @@ typedef struct Job
 	bool		wal_lost;		/* it has some */
 	bool		slot_made;		/* by this job, so it goes if the job fails */
 	void		(*undo) (struct Job *job);	/* puts back what a failed job
-											 * changed; NULL: nothing to */
+											 * changed, and says so in undone;
+											 * NULL: nothing to */
+	char	   *undone;			/* what the undo did, as a sentence, or NULL */
 	int64		bytes_done;
 	int64		bytes_total;
 	TimestampTz progress_written;
@@ -60,6 +62,7 @@ typedef struct Job
 	const char *step;			/* NULL between steps */
 	char	   *detail;
 
+	bool		waited_for;		/* by its caller, who hears of it */
 	void		(*notice) (const char *text);	/* to a waiting caller; may be
 												 * NULL */
 } Job;

@@ -74,6 +74,7 @@ typedef struct PcpSession
 	TimestampTz deadline;		/* of this attempt */
 	pgsocket	sock;
 	char	   *lost;			/* why the attempt came to nothing, else NULL */
+	bool		refused;		/* ... which is that nobody listens there */
 } PcpSession;
 
 /* The digest of password and user, before the salt. */
@@ -394,6 +395,7 @@ pcp_connect(PcpSession *session)
 
 	if (sock == PGINVALID_SOCKET && failure == NET_UNKNOWN_HOST)
 		pcp_raise_unreached(target, session->lost);
+	session->refused = sock == PGINVALID_SOCKET && failure == NET_REFUSED;
 	return sock;
 }
 
@@ -587,6 +589,8 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 	PcpSecret	secret;
 	const char *code;
 	int			position = 0;
+	TimestampTz refused_deadline = target->refused_timeout_ms > 0 ?
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target->refused_timeout_ms) : DT_NOEND;
 
 	/* In pgpool, -1 stands for every node. */
 	if (node_id != NULL && *node_id < 0)
@@ -601,15 +605,22 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 	{
 		TimestampTz attempt_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 																   target->connect_timeout_ms);
-		PcpSession	session = {target, Min(attempt_deadline, deadline), PGINVALID_SOCKET, NULL};
+		PcpSession	session = {
+			.target = target,
+			.deadline = Min(attempt_deadline, deadline),
+			.sock = PGINVALID_SOCKET
+		};
 
 		session.sock = pcp_connect(&session);
 		if (session.sock != PGINVALID_SOCKET &&
 			pcp_attempt(&session, &secret, request, answer, node_id, message))
 			break;
 
-		if (!net_wait(PGINVALID_SOCKET, 0, deadline, PCP_RETRY_MS))
+		if ((session.refused && GetCurrentTimestamp() >= refused_deadline) ||
+			!net_wait(PGINVALID_SOCKET, 0, deadline, PCP_RETRY_MS))
 			pcp_raise_unreached(target, session.lost);
+		if (target->on_retry)
+			target->on_retry(target->arg, session.lost);
 		MemoryContextReset(context);
 	}
 

@@ -15,6 +15,12 @@ typedef struct PcpTarget
 	const char *user;
 	const char *pass_file;		/* a leading ~/ is this user's home */
 	int			connect_timeout_ms; /* for one connection and its answer */
+	int			refused_timeout_ms; /* how long a port that refuses connections
+									 * is tried again; 0 = until the deadline */
+	void		(*on_retry) (void *arg, const char *cause); /* before each new
+															 * attempt; may be
+															 * NULL */
+	void	   *arg;
 } PcpTarget;
 
 /* pgpool's backend states (pool.h of pgpool-II, BACKEND_STATUS). */
@@ -35,7 +41,8 @@ typedef struct PcpNodeInfo
 
 /*
  * Each call makes a connection of its own and ends it.  A pgpool that cannot be
- * reached, or does not answer, is tried again until the absolute deadline.
+ * reached, or does not answer, is tried again until the absolute deadline; one
+ * whose port refuses connections, until refused_timeout_ms have passed.
  *
  * Raise ERROR, nothing left open:
  *   08001 no connection, or no answer, before the deadline

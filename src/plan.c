@@ -57,6 +57,14 @@ choose(JobPlan *plan, Method method, char *reason)
 	plan->reason = reason;
 }
 
+bool
+plan_slot_is_held(const PrimaryFacts *primary, const NodeFacts *node)
+{
+	/* Of a standby that could not be asked it is not known. */
+	return primary->slot_active && !node->uses_slot &&
+		(node->state != NODE_STANDBY || node->sql);
+}
+
 /* Is this the right server, and one that may be touched? */
 bool
 plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
@@ -116,11 +124,11 @@ plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 		refuse(plan, ERRCODE_OBJECT_IN_USE,
 			   psprintf("the node's replication slot is in use by node %s", primary->slot_user),
 			   OWN_SLOT_HINT);
-	else if (primary->slot_active && node->state != NODE_DOWN && !node->uses_slot &&
-			 (node->sql || node->state == NODE_PRIMARY))
+	else if (plan_slot_is_held(primary, node) && node->state != NODE_DOWN && !primary->slot_of_node)
 		refuse(plan, ERRCODE_OBJECT_IN_USE,
-			   "the node's replication slot is in use by another server",
-			   "Give this node a slot_name of its own, or end the other's replication.");
+			   psprintf("the node's replication slot is in use by another server: %s", primary->slot_client),
+			   psprintf("Give this node a slot_name of its own. If that is a dead connection, or the other server is not to use this slot, on this server: SELECT pg_terminate_backend(%d).",
+						primary->slot_pid));
 	else if (node->state == NODE_PRIMARY && node->timeline > primary->timeline)
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 			   psprintf("the node runs as a primary on timeline %u, above this server's %u: it may be the newer primary",

@@ -44,6 +44,10 @@ typedef struct PrimaryFacts
 	bool		slot_logical;
 	char	   *slot_user;		/* another node that a job gave the slot to, as
 								 * host:port, or NULL */
+	char	   *slot_client;	/* who streams through the slot, for people */
+	int			slot_pid;		/* its WAL sender */
+	bool		slot_of_node;	/* it has the node's address and the name that
+								 * the node uses */
 	int			free_slots;
 	int			free_wal_senders;
 } PrimaryFacts;
@@ -134,6 +138,7 @@ typedef struct NodeFacts
 									 * it for this server */
 	char	   *conninfo;		/* primary_conninfo in force */
 	char	   *application_name;	/* in it, or NULL */
+	char	   *sender_name;	/* what its WAL sender has for that */
 	bool		conninfo_reloadable;	/* 13 and later */
 	bool		target_timeline_latest;
 	bool		replay_paused;
@@ -211,6 +216,9 @@ extern bool plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, Job
 /* Why pg_rewind would be impossible on the node as it is, as a phrase, or NULL.  Pure, too. */
 extern char *plan_rewind_objection(const PrimaryFacts *primary, const NodeFacts *node,
 								   const JobPlan *plan);
+
+/* Does somebody stream through the node's slot, who is not the node as it is now? */
+extern bool plan_slot_is_held(const PrimaryFacts *primary, const NodeFacts *node);
 
 extern const char *method_name(Method method);
 

@@ -19,7 +19,7 @@ static const char *const session_settings[][2] = {
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
+	{"lock_timeout", PROCESS_LOCK_TIMEOUT},
 	/*
 	 * No commit may wait for the standby that is being made, nor for the disk
 	 * but where it matters: see sql_write().

@@ -19,6 +19,12 @@ extern BackgroundWorker process_of(const char *function);
 #define PROCESS_RESTART_S	60
 
 /*
+ * How long a statement of such a process waits for a lock.  Whoever locks a table
+ * of the extension must not keep a node down, nor a server from shutting down.
+ */
+#define PROCESS_LOCK_TIMEOUT	"5s"
+
+/*
  * Connects the process to a database, as the bootstrap superuser, with settings of
  * its own whatever the configuration says.  It can use the functions of sql.h then,
  * and those of the server that need a resource owner, though it has no transaction

@@ -35,6 +35,50 @@ node_name(const Job *job)
 	return psprintf("%s:%d", job->request->node_host, job->request->node_port);
 }
 
+void
+job_error_context(void *arg)
+{
+	const Job  *job = (const Job *) arg;
+
+	if (job->step)
+		errcontext("follow_primary job " INT64_FORMAT ", node %s:%d, step %s",
+				   job->id, job->request->node_host, job->request->node_port, job->step);
+	else
+		errcontext("follow_primary job " INT64_FORMAT ", node %s:%d",
+				   job->id, job->request->node_host, job->request->node_port);
+}
+
+void
+job_log_begin(const Job *job)
+{
+	ereport(LOG,
+			(errmsg("follow_primary job " INT64_FORMAT " for node %s: begun, method %s, slot \"%s\"",
+					job->id, node_name(job), requested_method_name(job->request->method),
+					job->request->slot_name),
+			 errhidecontext(true)));
+}
+
+void
+job_log_end(const Job *job, const char *state, const ErrorData *error)
+{
+	if (error)
+		ereport(LOG,
+				(errmsg("follow_primary job " INT64_FORMAT " for node %s: %s%s%s: %s",
+						job->id, node_name(job), state, job->step ? " at step " : "",
+						job->step ? job->step : "", error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 error->hint ? errhint("%s", error->hint) : 0,
+				 errhidecontext(true)));
+	else
+		ereport(LOG,
+				(errmsg("follow_primary job " INT64_FORMAT " for node %s: %s%s%s: %s",
+						job->id, node_name(job), state,
+						job->plan.method == METHOD_SKIP ? "" : " by ",
+						job->plan.method == METHOD_SKIP ? "" : method_name(job->plan.method),
+						job->plan.reason),
+				 errhidecontext(true)));
+}
+
 /* Takes a lock of job.h until this worker ends; false if another has it. */
 static bool
 take_lock(uint32 class, uint32 key)
@@ -69,6 +113,65 @@ random_uuid(void)
 					b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
+/* Whoever has locked a table of the record, so that a row of it cannot be written. */
+pg_noreturn static void
+fail_for_lock(const Job *job)
+{
+	const char *tables[] = {
+		psprintf("%s.follow_primary_job", job->request->schema),
+		psprintf("%s.follow_primary_step", job->request->schema)
+	};
+	SqlResult  *locks = sql_run("SELECT l.relation::regclass, l.mode, coalesce(l.pid::text, ''), coalesce(a.usename, ''), "
+								"coalesce(a.application_name, ''), coalesce(a.state, ''), coalesce(p.gid, '') FROM pg_locks l "
+								"LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
+								"LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND split_part(l.virtualtransaction, '/', 2) = p.transaction::text "
+								"WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+								"AND l.relation IN ($1::regclass, $2::regclass) AND l.pid IS DISTINCT FROM pg_backend_pid() "
+								"AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
+								"ORDER BY l.granted DESC LIMIT 1",
+								lengthof(tables), tables);
+	bool		found = locks->nrows > 0;
+	bool		prepared = found && sql_value(locks, 0, 2)[0] == '\0';
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("the record of the job cannot be written: somebody holds a lock on it"),
+			 !found ? 0 : prepared ?
+			 errdetail("The prepared transaction \"%s\" has a lock (%s) on table %s.",
+					   sql_value(locks, 0, 6), sql_value(locks, 0, 1), sql_value(locks, 0, 0)) :
+			 errdetail("Process %s (user \"%s\", application \"%s\", %s) has a lock (%s) on table %s.",
+					   sql_value(locks, 0, 2), sql_value(locks, 0, 3), sql_value(locks, 0, 4),
+					   sql_value(locks, 0, 5), sql_value(locks, 0, 1), sql_value(locks, 0, 0)),
+			 !found ? errhint("%s", CALL_AGAIN) : prepared ?
+			 errhint("On this server: ROLLBACK PREPARED or COMMIT PREPARED '%s'. Then call follow_primary() again.",
+					 sql_value(locks, 0, 6)) :
+			 errhint("On this server: SELECT pg_terminate_backend(%s); " THEN_CALL_AGAIN,
+					 sql_value(locks, 0, 2))));
+}
+
+/*
+ * Writes a row of the record.  Waits no longer for a lock than the process may:
+ * raises 55P03 then, with who has it.
+ */
+static void
+record_write(const Job *job, const char *statement, int nargs, const char *const *args, bool durably)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		sql_write(statement, nargs, args, durably);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		(void) sql_recover(context);
+		fail_for_lock(job);
+	}
+	PG_END_TRY();
+}
+
 void
 job_record(Job *job)
 {
@@ -91,13 +194,13 @@ job_record(Job *job)
 	/* The lock comes first: who sees the row sees the lock, too. */
 	job->id = strtoll(args[lengthof(args) - 1], NULL, 10);
 	(void) take_lock(JOB_LOCK_CLASS, job->id % 2147483648);
-	sql_write(psprintf("INSERT INTO %s.follow_primary_job (token, node_host, node_port, node_pgdata, node_id, "
-					   "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
-					   "OVERRIDING SYSTEM VALUE "
-					   "VALUES ($1::uuid, $2, $3::int, $4, $5::int, $6, $7::int, $8, $9, 'running', clock_timestamp(), $10::int, "
-					   SQL_TIMELINE ", $11::bigint)",
-					   request->schema),
-			  lengthof(args), args, true);
+	record_write(job, psprintf("INSERT INTO %s.follow_primary_job (token, node_host, node_port, node_pgdata, node_id, "
+							   "primary_host, primary_port, slot_name, requested_method, state, started_at, worker_pid, timeline, id) "
+							   "OVERRIDING SYSTEM VALUE "
+							   "VALUES ($1::uuid, $2, $3::int, $4, $5::int, $6, $7::int, $8, $9, 'running', clock_timestamp(), $10::int, "
+							   SQL_TIMELINE ", $11::bigint)",
+							   request->schema),
+				 lengthof(args), args, true);
 }
 
 void
@@ -199,11 +302,11 @@ job_record_plan(Job *job)
 	};
 
 	if (job->id != 0)
-		sql_write(psprintf("UPDATE %s.follow_primary_job SET method = $2, reason = $3, timeline = $4::bigint, "
-						   "fork_lsn = $5::pg_lsn, node_pgdata = coalesce($6, node_pgdata), "
-						   "primary_host = coalesce($7, primary_host) WHERE id = $1::bigint",
-						   job->request->schema),
-				  lengthof(args), args, false);
+		record_write(job, psprintf("UPDATE %s.follow_primary_job SET method = $2, reason = $3, timeline = $4::bigint, "
+								   "fork_lsn = $5::pg_lsn, node_pgdata = coalesce($6, node_pgdata), "
+								   "primary_host = coalesce($7, primary_host) WHERE id = $1::bigint",
+								   job->request->schema),
+					 lengthof(args), args, false);
 }
 
 void
@@ -217,11 +320,11 @@ job_begin_step(Job *job, const char *step, bool durably)
 	job->detail = NULL;
 	if (job->id == 0)
 		return;
-	sql_write(psprintf("WITH step AS (INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at) "
-					   "VALUES ($1::bigint, $2::int, $3, 'running', clock_timestamp())) "
-					   "UPDATE %s.follow_primary_job SET step = $3 WHERE id = $1::bigint",
-					   job->request->schema, job->request->schema),
-			  lengthof(args), args, durably);
+	record_write(job, psprintf("WITH step AS (INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at) "
+							   "VALUES ($1::bigint, $2::int, $3, 'running', clock_timestamp())) "
+							   "UPDATE %s.follow_primary_job SET step = $3 WHERE id = $1::bigint",
+							   job->request->schema, job->request->schema),
+				 lengthof(args), args, durably);
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("follow_primary job " INT64_FORMAT ": %s:%d: %s",
 									job->id, job->request->node_host,
@@ -237,10 +340,10 @@ end_step(Job *job, const char *state, const char *detail)
 	};
 
 	if (job->id != 0)
-		sql_write(psprintf("UPDATE %s.follow_primary_step SET state = $3, finished_at = clock_timestamp(), detail = $4 "
-						   "WHERE job_id = $1::bigint AND seq = $2::int",
-						   job->request->schema),
-				  lengthof(args), args, false);
+		record_write(job, psprintf("UPDATE %s.follow_primary_step SET state = $3, finished_at = clock_timestamp(), detail = $4 "
+								   "WHERE job_id = $1::bigint AND seq = $2::int",
+								   job->request->schema),
+					 lengthof(args), args, false);
 }
 
 void
@@ -288,13 +391,23 @@ job_detail(Job *job, const char *fmt,...)
 }
 
 void
+job_record_streaming(Job *job)
+{
+	const char *args[] = {TEXT_INT64(job->id), TEXT_INT64(job->seq)};
+
+	record_write(job, psprintf("UPDATE %s.follow_primary_step SET state = 'streaming' "
+							   "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
+				 lengthof(args), args, true);
+}
+
+void
 job_record_slot_made(Job *job)
 {
 	const char *args[] = {TEXT_INT64(job->id)};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET slot_made = true WHERE id = $1::bigint",
-					   job->request->schema),
-			  lengthof(args), args, true);
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET slot_made = true WHERE id = $1::bigint",
+							   job->request->schema),
+				 lengthof(args), args, true);
 }
 
 void
@@ -307,6 +420,26 @@ job_notice(Job *job, const char *fmt,...)
 	va_start(args, fmt);
 	job->notice(format(fmt, args));
 	va_end(args);
+}
+
+bool
+job_is_silent(JobWait *wait)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (wait->since == 0)
+		wait->since = wait->told = now;
+	return TimestampDifferenceExceeds(wait->told, now, JOB_TELL_MS);
+}
+
+void
+job_tell_waiting(Job *job, JobWait *wait, const char *missing)
+{
+	if (!job_is_silent(wait))
+		return;
+	wait->told = GetCurrentTimestamp();
+	job_notice(job, "%s: %d s so far: %s", job->step,
+			   (int) ((wait->told - wait->since) / USECS_PER_SEC), missing);
 }
 
 void
@@ -333,9 +466,20 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 			TEXT_INT64(job->id), TEXT_INT64(bytes_done), TEXT_INT64(bytes_total)
 		};
 
-		sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
-						   "WHERE id = $1::bigint", job->request->schema),
-				  lengthof(args), args, false);
+		/* That somebody has locked the table is no reason to end a copy. */
+		PG_TRY();
+		{
+			sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "
+							   "WHERE id = $1::bigint", job->request->schema),
+					  lengthof(args), args, false);
+		}
+		PG_CATCH();
+		{
+			if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+				PG_RE_THROW();
+			(void) sql_recover(scratch);
+		}
+		PG_END_TRY();
 	}
 	job_notice(job, "%s: %d%% of %d MB", job->step,
 			   bytes_total > 0 ? (int) (100 * bytes_done / bytes_total) : 0,
@@ -350,10 +494,10 @@ job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
 {
 	const char *args[] = {TEXT_INT64(job->id), bytes, transactions, dir};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
-					   "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
-					   job->request->schema),
-			  lengthof(args), args, true);
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
+							   "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
+							   job->request->schema),
+				 lengthof(args), args, true);
 }
 
 void
@@ -361,9 +505,9 @@ job_record_hint(Job *job, const char *hint)
 {
 	const char *args[] = {TEXT_INT64(job->id), hint};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET hint = $2 WHERE id = $1::bigint",
-					   job->request->schema),
-			  lengthof(args), args, false);
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET hint = $2 WHERE id = $1::bigint",
+							   job->request->schema),
+				 lengthof(args), args, false);
 }
 
 void
@@ -371,9 +515,9 @@ job_finish(Job *job, const char *state)
 {
 	const char *args[] = {TEXT_INT64(job->id), state};
 
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
-					   "WHERE id = $1::bigint", job->request->schema),
-			  lengthof(args), args, true);
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
+							   "WHERE id = $1::bigint", job->request->schema),
+				 lengthof(args), args, true);
 }
 
 void
@@ -389,8 +533,8 @@ job_fail(Job *job, const char *state, const ErrorData *error)
 	if (job->step)
 		end_step(job, state, text);
 	job->step = NULL;
-	sql_write(psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
-					   "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
-					   job->request->schema),
-			  lengthof(args), args, true);
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
+							   "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
+							   job->request->schema),
+				 lengthof(args), args, true);
 }

@@ -10,6 +10,13 @@
 /* "host:port" of the node, for messages. */
 extern char *node_name(const Job *job);
 
+/* An error context callback: job, node and step; arg is the job. */
+extern void job_error_context(void *arg);
+
+/* One line in the server log for a job's begin, and one for its end; error may be NULL. */
+extern void job_log_begin(const Job *job);
+extern void job_log_end(const Job *job, const char *state, const ErrorData *error);
+
 /* Inserts the job's row, and takes the lock that says that the job is alive. */
 extern void job_record(Job *job);
 
@@ -42,11 +49,30 @@ extern void job_end_step(Job *job);
 /* What the running step found or did; shown when it ends. */
 extern void job_detail(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
 
+/* Writes durably that the node streams, which the node is to show. */
+extern void job_record_streaming(Job *job);
+
 /* Writes durably that the job is about to make its slot, for the sweep after a crash. */
 extern void job_record_slot_made(Job *job);
 
 /* A line to a caller who waits. */
 extern void job_notice(Job *job, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* For what a step waits for. Zero it before the first call of job_tell_waiting(). */
+typedef struct JobWait
+{
+	TimestampTz since;
+	TimestampTz told;
+} JobWait;
+
+/* How often a waiting caller hears what is still missing. */
+#define JOB_TELL_MS		5000
+
+/* Tells a waiting caller what is missing, if it has been silent for JOB_TELL_MS. */
+extern void job_tell_waiting(Job *job, JobWait *wait, const char *missing);
+
+/* Is it time for that? */
+extern bool job_is_silent(JobWait *wait);
 
 /* How far a copy is. Written at most once a second. */
 extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);

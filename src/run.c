@@ -168,22 +168,42 @@ run_job(Job *job)
 	job_notice(job, "node %s follows this server", node_name(job));
 }
 
-void
-run_clean_up(Job *job)
+/* A cancel request does not end the undo, but bounds it: see ssh_hurry_when_cancelled(). */
+static void
+undo(Job *job, bool in_hurry)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	QueryCancelPending = false;
+	if (job->undo == NULL)
+		return;
+	if (job->ssh == NULL || !ssh_is_alive(job->ssh))
+	{
+		job->undone = "What the job has changed on the node is not put back, for the connection is lost.";
+		return;
+	}
+	QueryCancelPending = in_hurry;
+	HOLD_CANCEL_INTERRUPTS();
+	ssh_hurry_when_cancelled(job->ssh);
 	PG_TRY();
 	{
-		if (job->undo && job->ssh && ssh_is_alive(job->ssh))
-			job->undo(job);
+		job->undo(job);
 	}
 	PG_CATCH();
 	{
-		(void) sql_recover(context);
+		ErrorData  *error = sql_recover(context);
+
+		job->undone = psprintf("What the job has changed on the node could not be put back: %s%s%s",
+							   error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
 	}
 	PG_END_TRY();
+	RESUME_CANCEL_INTERRUPTS();
+}
+
+void
+run_clean_up(Job *job, bool in_hurry)
+{
+	undo(job, in_hurry);
+	QueryCancelPending = false;
 	ssh_disconnect(job->ssh);
 	job->ssh = NULL;
 	primary_drop_made_slot(job);

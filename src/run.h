@@ -16,7 +16,11 @@ extern void plan_job(Job *job, RequestedMethod requested, bool rejoin_when_down)
 /* Runs a job from its row to its end. Raises what ends it otherwise. */
 extern void run_job(Job *job);
 
-/* Puts back what can be put back, after an error and before it is recorded. Never raises. */
-extern void run_clean_up(Job *job);
+/*
+ * Puts back what can be put back, after an error and before it is recorded; job->undone
+ * says what that was.  In a hurry, as when this server shuts down, it takes no longer
+ * than a few seconds; a signal that comes meanwhile is a hurry, too.  Never raises.
+ */
+extern void run_clean_up(Job *job, bool in_hurry);
 
 #endif							/* FOLLOW_PRIMARY_RUN_H */

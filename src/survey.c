@@ -29,6 +29,7 @@
 #include "wal.h"
 
 #define SURVEY_TIMEOUT_MS	60000
+#define RESOLVE_TIMEOUT_MS	2000
 
 /* This server's history, as the backend reads it. */
 static void
@@ -72,6 +73,53 @@ survey_primary(Job *job)
 	facts->oldest_wal = wal_oldest(facts->flush_lsn);
 }
 
+/* Is the address, as text, one of the host's? */
+static bool
+is_address_of(const char *host, const char *address)
+{
+	struct addrinfo *all = NULL;
+	char		text[NI_MAXHOST];
+	bool		found = false;
+
+	if (net_resolve(host, 0, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESOLVE_TIMEOUT_MS), &all) != 0)
+		return false;
+	for (struct addrinfo *a = all; a && !found; a = a->ai_next)
+		found = getnameinfo(a->ai_addr, a->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST) == 0 &&
+			strcmp(text, address) == 0;
+	freeaddrinfo(all);
+	return found;
+}
+
+/*
+ * Who streams through the node's slot?  After a line was cut the node's own WAL
+ * sender may live on for as long as wal_sender_timeout says.
+ */
+static void
+find_slot_client(Job *job)
+{
+	PrimaryFacts *facts = &job->primary;
+	const NodeFacts *node = &job->node;
+	const char *slot[] = {job->request->slot_name};
+	SqlResult  *row = sql_run("SELECT s.active_pid, coalesce(r.application_name, ''), coalesce(host(r.client_addr), '') "
+							  "FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid "
+							  "WHERE s.slot_name = $1 AND s.active", lengthof(slot), slot);
+	const char *name;
+	const char *address;
+
+	if (row->nrows == 0)
+	{
+		facts->slot_active = false; /* it has just ended */
+		return;
+	}
+	name = sql_value(row, 0, 1);
+	address = sql_value(row, 0, 2);
+	facts->slot_pid = atoi(sql_value(row, 0, 0));
+	facts->slot_client = psprintf("\"%s\" at %s, process %d here", name,
+								  address[0] ? address : "this host", facts->slot_pid);
+	facts->slot_of_node = node->sender_name && strcmp(name, node->sender_name) == 0 &&
+		address[0] && is_address_of(job->request->node_host, address);
+}
+
 /*
  * The rest about this server.  It is asked after the node: by then this server
  * has flushed all that the node had received from it, and a connection that was
@@ -109,6 +157,7 @@ survey_primary_again(Job *job)
 			psprintf("%d", job->request->node_port)
 		};
 
+		find_slot_client(job);
 		facts->slot_user = sql_scalar(psprintf("SELECT other FROM (SELECT node_host || ':' || node_port AS other, "
 											   "lower(node_host) = lower($2) AND node_port = $3::int AS this "
 											   "FROM %s.follow_primary_job WHERE slot_name = $1 AND state = 'succeeded' "
@@ -324,6 +373,9 @@ read_running(Job *job, const RemoteReply *reply)
 	value = remote_get(reply, "set.primary_conninfo");
 	node->conninfo = value ? pstrdup(value) : NULL;
 	node->application_name = conninfo_value(node->conninfo, "application_name");
+	value = remote_get(reply, "set.cluster_name");
+	node->sender_name = node->application_name ? node->application_name :
+		pstrdup(value && value[0] ? value : "walreceiver");	/* as libpqrcv_connect() has it */
 	value = remote_get(reply, "set.recovery_target_timeline");
 	node->target_timeline_latest = value && strcmp(value, "latest") == 0;
 	value = remote_get(reply, "set.recovery_min_apply_delay");

@@ -8,6 +8,7 @@
 
 #include "compat.h"
 #include "methods.h"
+#include "process.h"
 #include "record.h"
 #include "sql.h"
 #include "ssh/net.h"
@@ -78,7 +79,7 @@ sweep(const char *schema)
 		error = sql_recover(context);
 	}
 	PG_END_TRY();
-	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", PROCESS_LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
 	if (error && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 		ReThrowError(error);
 }

@@ -170,6 +170,9 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	primary.slot_exists = YES("p.slot", "no");
 	primary.slot_active = YES("p.slot_active", "no");
 	primary.slot_user = YES("p.slot_user", "no") ? "other:5432" : NULL;
+	primary.slot_client = "\"other\" at 10.0.0.9, process 4711 here";
+	primary.slot_pid = 4711;
+	primary.slot_of_node = YES("p.slot_of_node", "no");
 	primary.slot_logical = YES("p.slot_logical", "no");
 	primary.free_slots = INT("p.free_slots", "5");
 	primary.free_wal_senders = INT("p.free_senders", "5");

@@ -70,6 +70,7 @@ typedef struct Segment
 {
 	Outcome		outcome;
 	bool		taken;			/* a worker has begun with it */
+	bool		waited_for;		/* the caller waits for the job's end */
 	Size		request_len;
 	Size		queue_offset;
 	char		request[FLEXIBLE_ARRAY_MEMBER];
@@ -101,7 +102,7 @@ struct JobWorker
 };
 
 JobWorker *
-worker_start(const Request *request)
+worker_start(const Request *request, bool wait)
 {
 	StringInfoData buf;
 	Segment    *segment;
@@ -119,6 +120,7 @@ worker_start(const Request *request)
 	job->seg = dsm_create(size + QUEUE_SIZE, 0);
 	segment = dsm_segment_address(job->seg);
 	memset(segment, 0, sizeof(Segment));
+	segment->waited_for = wait;
 	segment->request_len = buf.len;
 	segment->queue_offset = size;
 	memcpy(segment->request, buf.data, buf.len);
@@ -248,7 +250,7 @@ worker_forget(JobWorker *job)
 int64
 worker_run(const Request *request, bool wait)
 {
-	JobWorker  *job = worker_start(request);
+	JobWorker  *job = worker_start(request, wait);
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *error = NULL;
 	int64		job_id;
@@ -377,7 +379,9 @@ record_failure(Job *job, const char *state, const ErrorData *error)
 		}
 		PG_CATCH();
 		{
-			(void) sql_recover(context);
+			/* Another signal is no reason to give up, a lock is: it would be the same again. */
+			if (sql_recover(context)->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+				tries = RECORD_TRIES;
 		}
 		PG_END_TRY();
 	}
@@ -412,6 +416,7 @@ follow_primary_worker_main(Datum main_arg)
 	Job		   *job;
 	MemoryContext context;
 	shm_mq	   *mq;
+	ErrorContextCallback error_context;
 
 	pqsignal(SIGTERM, handle_terminate);
 	pqsignal(SIGINT, StatementCancelHandler);
@@ -446,13 +451,20 @@ follow_primary_worker_main(Datum main_arg)
 	job = palloc0(sizeof(Job));
 	job->context = context;
 	job->request = request_receive(&buf);
+	job->waited_for = segment->waited_for;
 	job->notice = send_notice;
+	error_context.callback = job_error_context;
+	error_context.arg = job;
+	error_context.previous = error_context_stack;
+	error_context_stack = &error_context;
 
 	PG_TRY();
 	{
 		job_record(job);
 		send_message(MESSAGE_JOB_ID, psprintf(INT64_FORMAT, job->id));
+		job_log_begin(job);
 		run_job(job);
+		job_log_end(job, job->plan.method == METHOD_SKIP ? "skipped" : "succeeded", NULL);
 		tell_outcome(&segment->outcome, job, NULL);
 	}
 	PG_CATCH();
@@ -477,8 +489,13 @@ follow_primary_worker_main(Datum main_arg)
 		}
 		if (error->hint == NULL)
 			error->hint = CALL_AGAIN;
+
+		/* The node comes first: to write all this down may take its time. */
+		run_clean_up(job, terminated);
+		if (job->undone)
+			error->detail = error->detail ? psprintf("%s\n%s", error->detail, job->undone) : job->undone;
 		tell_outcome(&segment->outcome, job, error);
-		run_clean_up(job);
+		job_log_end(job, state, error);
 		if (job->id != 0)
 			record_failure(job, state, error);
 	}

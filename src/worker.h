@@ -17,11 +17,12 @@ extern int64 worker_run(const Request *request, bool wait);
 
 /*
  * The same in parts, for a caller who starts several.  worker_start() returns NULL
- * where no worker slot is free.  The request must live as long as the JobWorker.
+ * where no worker slot is free.  The job is told whether somebody waits for its
+ * end.  The request must live as long as the JobWorker.
  */
 typedef struct JobWorker JobWorker;
 
-extern JobWorker *worker_start(const Request *request);
+extern JobWorker *worker_start(const Request *request, bool wait);
 
 /*
  * Passes on what the worker has said as NOTICEs, after a prefix, and returns

@@ -339,7 +339,7 @@ FROM (
     WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
                    'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num', 'max_connections',
                    'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction',
-                   'shared_preload_libraries', 'recovery_target', 'recovery_target_name', 'recovery_target_time',
+                   'shared_preload_libraries', 'cluster_name', 'recovery_target', 'recovery_target_name', 'recovery_target_time',
                    'recovery_target_xid', 'recovery_target_lsn', 'promote_trigger_file')) s
 WHERE v IS NOT NULL;
 SQL

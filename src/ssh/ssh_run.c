@@ -153,6 +153,25 @@ run_abandon(SshRun *run)
 	}
 }
 
+void
+ssh_hurry_when_cancelled(SshSession *session)
+{
+	session->may_hurry = true;
+}
+
+/* Moves the deadline nearer where there is a hurry. */
+static void
+run_hurry(SshRun *run)
+{
+	SshSession *session = run->session;
+
+	if (!session->may_hurry || !QueryCancelPending)
+		return;
+	if (session->hurry_deadline == 0)
+		session->hurry_deadline = ssh_after(SSH_HURRY_MS);
+	run->deadline = Min(run->deadline, session->hurry_deadline);
+}
+
 /*
  * Is there a shell that waits for work, and lives?  What processes that a script
  * left behind may have said since is nobody's.
@@ -604,6 +623,7 @@ run_check_limits(SshRun *run)
 	const SshCommand *command = run->command;
 	TimestampTz now = GetCurrentTimestamp();
 
+	run_hurry(run);
 	if (run->arrived)
 		run->last_progress = now;
 
@@ -689,6 +709,7 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 	run->result = result;
 	run->context = CurrentMemoryContext;
 	run->deadline = command->timeout_ms > 0 ? ssh_after(command->timeout_ms) : DT_NOEND;
+	run_hurry(run);
 	initStringInfo(&run->line);
 
 	PG_TRY();

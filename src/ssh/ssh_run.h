@@ -109,6 +109,16 @@ extern bool ssh_is_holding(const SshSession *session);
  */
 extern void ssh_serve(SshSession *session);
 
+/*
+ * From now on the caller holds cancel requests (HOLD_CANCEL_INTERRUPTS()) while
+ * scripts run.  A request that is pending, or comes, does not end them, but they
+ * are given SSH_HURRY_MS from then on, all together; after that they end as those
+ * whose time limit has passed.
+ */
+extern void ssh_hurry_when_cancelled(SshSession *session);
+
+#define SSH_HURRY_MS	5000
+
 /* Is the session still usable? */
 extern bool ssh_is_alive(const SshSession *session);
 

@@ -46,6 +46,8 @@ struct SshSession
 								 * cannot be taken up again */
 	bool		unfinished;		/* a script was given up, and may go on for
 								 * seconds */
+	bool		may_hurry;		/* see ssh_hurry_when_cancelled() */
+	TimestampTz hurry_deadline; /* 0 = no hurry yet */
 	LIBSSH2_CHANNEL *shell;		/* of a shell that waits for work, or NULL */
 	LIBSSH2_CHANNEL *held;		/* the held script's, or NULL */
 	char		local_address[NI_MAXHOST];

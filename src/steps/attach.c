@@ -23,22 +23,31 @@
 /* Long enough for a pgpool that is there. */
 #define CHECK_MS	300
 
+/*
+ * pgpool's control process restarts about a second after a failover.  Who waits for
+ * a call by hand is not kept longer than this where nobody listens: pcp_host may be
+ * that caller's own machine.  pgpool itself does not wait for the call.
+ */
+#define REFUSED_MS	5000
+
 static void
 set_target(const Job *job, PcpTarget *target)
 {
 	const Settings *settings = job->request->settings;
 
+	memset(target, 0, sizeof(*target));
 	target->host = settings->pcp_host[0] ? settings->pcp_host : job->request->client_host;
 	target->port = settings->pcp_port;
 	target->user = settings->pcp_user;
 	target->pass_file = settings->pcp_pass_file;
 	target->connect_timeout_ms = settings->connect_timeout * 1000;
+	target->refused_timeout_ms = job->waited_for ? REFUSED_MS : 0;
 	if (target->host == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("it is not known where pgpool is, to attach node %d", job->request->node_id),
 				 errdetail("The caller is not connected by TCP, and follow_primary.pcp_host is not set."),
-				 errhint("Set follow_primary.pcp_host, or leave node_id out, in the call and in the node's row.")));
+				 errhint("Set follow_primary.pcp_host, or pass attach => false.")));
 }
 
 /* A name that every machine has for itself. */
@@ -154,9 +163,29 @@ attach_check_node_id(Job *job)
 	PG_END_TRY();
 }
 
+/* A job that waits for pgpool. */
+typedef struct Waiting
+{
+	Job		   *job;
+	JobWait		wait;
+} Waiting;
+
+static void
+tell_retry(void *arg, const char *cause)
+{
+	Waiting    *waiting = (Waiting *) arg;
+	const Settings *settings = waiting->job->request->settings;
+
+	ssh_serve(waiting->job->ssh);
+	job_tell_waiting(waiting->job, &waiting->wait,
+					 psprintf("pgpool at port %d of %s: %s", settings->pcp_port,
+							  settings->pcp_host[0] ? settings->pcp_host : waiting->job->request->client_host,
+							  cause));
+}
+
 /* Returns when pgpool shows the node up. */
 static void
-attach(Job *job, const PcpTarget *target)
+attach(Job *job, const PcpTarget *target, JobWait *wait)
 {
 	PcpNodeInfo info;
 	int			node_id = job->request->node_id;
@@ -184,6 +213,7 @@ attach(Job *job, const PcpTarget *target)
 							   info.status),
 					 errhint("See pgpool's log.")));
 		ssh_serve(job->ssh);
+		job_tell_waiting(job, wait, psprintf("pgpool shows node %d with status %d", node_id, info.status));
 		net_pause(POLL_MS);
 	}
 	job_detail(job, "pgpool at %s:%d shows node %d up", target->host, target->port, node_id);
@@ -194,11 +224,15 @@ attach_node(Job *job)
 {
 	PcpTarget	target;
 	MemoryContext context = CurrentMemoryContext;
+	Waiting		waiting = {.job = job};
 
 	set_target(job, &target);
+	target.on_retry = tell_retry;
+	target.arg = &waiting;
+	(void) job_is_silent(&waiting.wait);
 	PG_TRY();
 	{
-		attach(job, &target);
+		attach(job, &target, &waiting.wait);
 	}
 	PG_CATCH();
 	{
@@ -207,7 +241,7 @@ attach_node(Job *job)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		error->hint = psprintf("%s%sThe node follows this server; calling follow_primary() again only attaches it to pgpool.",
+		error->hint = psprintf("%s%sThe node follows this server; calling follow_primary() again only attaches it to pgpool, and attach => false leaves pgpool alone.",
 							   error->hint ? error->hint : "", error->hint ? " " : "");
 		ReThrowError(error);
 	}

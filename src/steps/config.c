@@ -166,6 +166,7 @@ undo_restart(Job *job)
 	(void) node_stop(job);
 	run_repoint(job, ARGUMENTS("restore", job->node.pgdata, job->request->settings->node_bin_dir));
 	node_undo_stop(job);
+	job->undone = "The former settings are put back, and the node's server was started again.";
 }
 
 /* Puts the settings back that a repoint replaced, and reloads. */
@@ -176,6 +177,7 @@ undo_repoint(Job *job)
 
 	run_repoint(job, ARGUMENTS("undo", job->node.pgdata, settings->node_bin_dir,
 							   step_expand_command(job, settings->node_reload_command)));
+	job->undone = "The former settings are put back.";
 }
 
 StepResult

@@ -165,6 +165,7 @@ void
 node_undo_stop(Job *job)
 {
 	start(job);
+	job->undone = "The node's server was started again.";
 }
 
 /* How people remove the replaced data that is kept: paths, one a line. */

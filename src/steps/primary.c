@@ -87,38 +87,58 @@ primary_checkpoint(Job *job)
 			 errhint("Call follow_primary() again when the checkpoint of the promotion has ended.")));
 }
 
-/*
- * The node is down, so its slot is held by a sender whose client is gone, or by
- * another client.  A standby answers to the step's row, which has just been
- * flushed here.  pg_receivewal reports every ten seconds only, and counts as
- * gone.  Raises 55006 where another client answers; else ends the sender.
- */
+/* Ends a WAL sender, and waits until it has let the slot go. */
 static void
-free_slot_of_node(const char *slot)
+end_sender(const char *slot, const char *pid)
 {
+	const char *args[] = {slot, pid};
+
+	for (int waited = 0; waited < SLOT_RELEASE_MS; waited += SLOT_POLL_MS)
+	{
+		if (sql_run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+					"WHERE slot_name = $1 AND active_pid = $2::int", lengthof(args), args)->nrows == 0)
+			return;
+		net_pause(SLOT_POLL_MS);
+	}
+}
+
+/*
+ * The node does not stream through its slot, as far as it says itself, so that is
+ * held by a sender whose client is gone, or by another client.  A standby answers
+ * to the step's row, which has just been flushed here.  pg_receivewal reports every
+ * ten seconds only, and counts as gone.  Raises 55006 where another client answers;
+ * else ends the sender, whose process it returns, or NULL if it ended by itself.
+ */
+static const char *
+free_slot_of_node(const Job *job)
+{
+	const char *slot = job->request->slot_name;
 	const char *args[] = {slot, sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL)};
+	const char *pid = NULL;
 
 	for (int waited = 0; waited < SLOT_ANSWER_MS; waited += SLOT_POLL_MS)
 	{
 		SqlResult  *client = sql_run("SELECT r.write_lsn >= $2::pg_lsn, r.application_name, "
-									 "coalesce(host(r.client_addr), 'this host') "
+									 "coalesce(host(r.client_addr), 'this host'), r.pid "
 									 "FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid "
 									 "WHERE s.slot_name = $1", lengthof(args), args);
 
 		if (client->nrows == 0)
-			return;
+			return NULL;
+		pid = sql_value(client, 0, 3);
 		if (sql_value(client, 0, 0) && strcmp(sql_value(client, 0, 0), "t") == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("the node's replication slot \"%s\" is in use by another server", slot),
-					 errdetail("The node is down, but \"%s\" at %s streams through the slot.",
-							   sql_value(client, 0, 1), sql_value(client, 0, 2)),
-					 errhint("Give this node a slot_name of its own, or end the other's replication. "
-							 "If it is the node, which has been started meanwhile, call follow_primary() again.")));
+					 errdetail("The node %s, but \"%s\" at %s, process %s here, streams through the slot.",
+							   job->node.state == NODE_DOWN ? "is down" : "does not stream from this server",
+							   sql_value(client, 0, 1), sql_value(client, 0, 2), pid),
+					 errhint("Give this node a slot_name of its own, or end the other's replication, on this server: SELECT pg_terminate_backend(%s). "
+							 "If it is the node, which has come back meanwhile, call follow_primary() again.", pid)));
 		net_pause(SLOT_POLL_MS);
 	}
-	sql_run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
-			"WHERE slot_name = $1 AND active", 1, args);
+	end_sender(slot, pid);
+	return pid;
 }
 
 StepResult
@@ -134,9 +154,10 @@ primary_ensure_slot(Job *job)
 	}
 	if (facts->slot_exists)
 	{
-		if (facts->slot_active && job->node.state == NODE_DOWN)
-			free_slot_of_node(slot[0]);
-		job_detail(job, "%s, which was there", slot[0]);
+		const char *ended = plan_slot_is_held(facts, &job->node) ? free_slot_of_node(job) : NULL;
+
+		job_detail(job, "%s, which was there%s", slot[0],
+				   ended ? psprintf("; its WAL sender of a connection that is lost, process %s, was ended", ended) : "");
 		return STEP_DONE;
 	}
 	/* Recorded before: a job that dies in between would leave the slot behind. */

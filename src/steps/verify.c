@@ -146,14 +146,7 @@ typedef struct Proof
 static void
 write_row(Proof *proof)
 {
-	const Job  *job = proof->job;
-	const char *row[] = {
-		psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq)
-	};
-
-	sql_write(psprintf("UPDATE %s.follow_primary_step SET state = 'streaming' "
-					   "WHERE job_id = $1::bigint AND seq = $2::int", job->request->schema),
-			  lengthof(row), row, true);
+	job_record_streaming(proof->job);
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 

@@ -70,7 +70,7 @@ my $sender = $primary->safe_psql("SELECT active_pid FROM pg_replication_slots WH
 isnt($sender, '', "another server uses the slot of a node that is down");
 $r = $primary->make_follow($node, when_down => 'rejoin');
 is($r->{sqlstate}, '55006', "the node's call is refused");
-like($r->{detail}, qr/"\Q@{[ $primary->safe_psql("SELECT application_name FROM pg_stat_replication WHERE pid = $sender") ]}\E" at 127\S+ streams through the slot/, 'and told who has it');
+like($r->{detail}, qr/"\Q@{[ $primary->safe_psql("SELECT application_name FROM pg_stat_replication WHERE pid = $sender") ]}\E" at 127\S+, process $sender here, streams through the slot/, 'and told who has it');
 is($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'who goes on');
 
 # The job ends a WAL sender whose client is gone: here the client cannot answer any
@@ -79,7 +79,7 @@ my @stopped = process_tree($other->pid);
 kill 'STOP', @stopped;
 $r = $primary->make_follow($node, when_down => 'rejoin');
 ok($r->{ok}, 'a slot whose client does not answer is taken') or diag($r->{err});
-is($primary->step('slot'), "$slot, which was there", 'as it is');
+is($primary->step('slot'), "$slot, which was there; its WAL sender of a connection that is lost, process $sender, was ended", 'as it is, and that is told');
 isnt($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'its sender is another now');
 kill 'CONT', @stopped;
 $other->set_standby(primary_slot_name => '');

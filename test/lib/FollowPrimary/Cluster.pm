@@ -209,7 +209,7 @@ sub make_steps_holdable
     my $key = FollowPrimary::Node::hold_key('NEW.step');
 
     $primary->safe_psql(<<"END");
-CREATE FUNCTION hold_step() RETURNS trigger LANGUAGE plpgsql AS \$\$
+CREATE FUNCTION hold_step() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS \$\$
 BEGIN
     PERFORM pg_catalog.pg_advisory_lock_shared($key);
     PERFORM pg_catalog.pg_advisory_unlock_shared($key);

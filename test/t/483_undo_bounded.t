@@ -1,0 +1,83 @@
+# An undo, and the record of a failure, hold up neither the primary's own shutdown
+# nor the node's return: a fast shutdown in the midst of a job takes seconds, and a
+# lock on the record, by whoever, is no reason for a node to stay down. Takes real
+# locks and real shutdowns.
+
+use FollowPrimary::Test;
+
+my $cluster = FollowPrimary::Cluster->new(nodes => 5, extension => 1, hold => 1, conf => {
+    'follow_primary.verify_timeout' => '8s' });
+my ($old, $new, $stopping, $starting, $locked) = $cluster->nodes;
+
+$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+$old->wait_for_catchup($_) for $new, $stopping, $starting, $locked;
+$_->set_standby(recovery_target_timeline => 'current') for $stopping, $starting, $locked;    # they need a restart
+$_->wait_for_streaming($old) for $stopping, $starting, $locked;
+$old->stop;
+$new->promote;
+
+sub job
+{
+    my ($columns) = @_;
+    return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
+}
+
+# Locks on the record while a node is stopped.
+for my $table ('follow_primary_step', 'follow_primary_job')
+{
+    $new->hold_step('configure');
+    my $waiting = $new->psql_start($new->follow_sql($locked), keep_going => 1);
+    $new->wait_held(1);
+    ok(!$locked->running, "$table: the node is stopped");
+    my $lock = $new->psql_start("SET application_name = 'locker'; BEGIN; LOCK TABLE $table IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)");
+    # It waits for the held job's own lock: not before that is let go.
+    $new->poll_query_until("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = '$table' AND l.mode = 'AccessExclusiveLock'", 1) or die;
+    my $started = time;
+    $new->release_step;
+    wait_until("$table: the node is up again", sub { $locked->running }, 40);
+    cmp_ok(time - $started, '<', 25, "$table: a lock on the record does not keep the node down");
+    ok(defined $waiting->wait(40), "$table: the call ends while the lock is held");
+    like($waiting->err, qr/ERROR:.*lock/s, "$table: by an error that tells of the lock");
+    like($waiting->err, qr/pg_terminate_backend\(\d+\)|locker/, "$table: and of who has it") or diag($waiting->err);
+    $lock->stop(signal => 'INT');
+    $new->safe_psql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'locker'});
+    ok($new->poll_query_until(q{SELECT count(*) FROM follow_primary_job WHERE state = 'running'}, 0, 60), "$table: when the lock is gone the record is put right");
+    like(job('state'), qr/failed|interrupted/, "$table: it says that the job has not succeeded");
+    is($locked->safe_psql('SELECT pg_is_in_recovery(), i FROM t'), 't|1', "$table: the node serves as before");
+}
+
+# The primary is shut down while the node's stop hangs.
+$cluster->set('follow_primary.stop_timeout' => '60s', 'follow_primary.start_timeout' => '60s');
+my $receiver = $stopping->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
+kill 'STOP', $receiver;
+my $id = $new->safe_psql($new->follow_sql($stopping, wait => 'false'));
+$new->poll_query_until("SELECT step FROM follow_primary_job WHERE id = $id", 'stop') or die;
+my $postmaster = $stopping->pid;
+wait_until('the node is told to stop', sub { slurp($stopping->pgdata . '/postmaster.pid') =~ /stopping/ });
+my $started = time;
+$new->stop('fast');
+cmp_ok(time - $started, '<', 15, "a node's stop that hangs does not hold up the primary's fast shutdown");
+kill 'CONT', $receiver;
+$new->start;
+ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", 'interrupted', 30), 'the job is recorded as interrupted');
+
+# The same while it starts, by a command that takes its time.
+wait_until('the node has stopped', sub { !$stopping->running || slurp($stopping->pgdata . '/postmaster.pid') !~ /stopping/ }, 30);
+$new->safe_psql("UPDATE follow_primary_node SET node_start_command = 'sleep 50' WHERE host = '@{[ $starting->address ]}'");
+$id = $new->safe_psql($new->follow_sql($starting, wait => 'false'));
+$new->poll_query_until("SELECT step FROM follow_primary_job WHERE id = $id", 'start') or die;
+$started = time;
+$new->stop('fast');
+cmp_ok(time - $started, '<', 15, "nor does a node's start");
+$new->start;
+ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", 'interrupted', 30), 'that job is recorded, too');
+
+# What became of the nodes is for the next call.
+$new->safe_psql("UPDATE follow_primary_node SET node_start_command = NULL");
+for my $node ($stopping, $starting, $locked)
+{
+    my $r = $new->make_follow($node);
+    ok($r->{ok}, $node->name . ': the next call makes it follow') or diag($r->{err});
+}
+
+done_testing();
