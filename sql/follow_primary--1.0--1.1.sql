@@ -247,3 +247,121 @@ REVOKE ALL ON FUNCTION
 REVOKE ALL ON TABLE @extschema@.follow_primary_readiness, @extschema@.follow_primary_slot FROM PUBLIC;
 GRANT SELECT ON @extschema@.follow_primary_readiness, @extschema@.follow_primary_slot TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.follow_primary_self() TO pg_monitor;
+
+/*
+ * The cluster at a glance. The slots are those that jobs use; what streams without
+ * one is known by its application_name. As for follow_primary_progress, every
+ * operator and function meets exactly the types that it is defined for.
+ */
+CREATE VIEW @extschema@.follow_primary_cluster AS
+WITH self AS (
+    SELECT s.host, s.port, r.standby,
+           CASE WHEN r.standby THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())
+                ELSE pg_catalog.pg_current_wal_lsn() END AS lsn
+    FROM @extschema@.follow_primary_self() s, (SELECT pg_catalog.pg_is_in_recovery() AS standby) r
+), receiver AS (
+    SELECT status, sender_host, sender_port FROM pg_catalog.pg_stat_wal_receiver
+), slot AS (
+    SELECT s.slot_name::text AS name, s.active_pid, s.restart_lsn,
+           CASE WHEN coalesce(pg_catalog.to_jsonb(s) ->> 'wal_status', '') = 'lost' THEN 'lost'
+                WHEN s.active THEN 'active'
+                WHEN s.restart_lsn IS NULL THEN 'unreserved'
+                ELSE 'inactive' END AS state
+    FROM pg_catalog.pg_replication_slots s
+    WHERE s.slot_type = 'physical'
+), given AS (
+    -- what the last job gave the node
+    SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) node_host AS host, node_port AS port, slot_name
+    FROM @extschema@.follow_primary_job
+    WHERE slot_name IS NOT NULL AND state IN ('running', 'succeeded')
+    ORDER BY pg_catalog.lower(node_host), node_port, id DESC
+), listed AS (
+    SELECT host, port, node_id, slot_name, application_name FROM @extschema@.follow_primary_node
+    UNION ALL
+    SELECT g.host, g.port, NULL::integer, NULL::text, NULL::text
+    FROM given g
+    WHERE EXISTS (SELECT FROM slot s WHERE s.name = g.slot_name)
+      AND NOT EXISTS (SELECT FROM @extschema@.follow_primary_node n
+                      WHERE pg_catalog.lower(n.host) = pg_catalog.lower(g.host) AND n.port = g.port)
+), node AS (
+    SELECT * FROM listed
+    UNION ALL
+    SELECT other.host, other.port, NULL::integer, NULL::text, NULL::text
+    FROM (SELECT host, port FROM self UNION SELECT sender_host, sender_port FROM receiver) other
+    WHERE other.host IS NOT NULL
+      AND NOT EXISTS (SELECT FROM listed l WHERE pg_catalog.lower(l.host) = pg_catalog.lower(other.host) AND l.port = other.port)
+), described AS (
+    SELECT n.host, n.port, n.node_id, n.application_name,
+           pg_catalog.lower(n.host) = pg_catalog.lower(self.host) AND n.port = self.port AS is_self,
+           coalesce(g.slot_name, n.slot_name,
+                    "left"(pg_catalog.regexp_replace(pg_catalog.lower(n.host), '[^a-z0-9]', '_', 'g'), 63)) AS slot_name
+    FROM node n
+    CROSS JOIN self
+    LEFT JOIN given g ON pg_catalog.lower(g.host) = pg_catalog.lower(n.host) AND g.port = n.port
+)
+SELECT n.host AS node_host, n.port AS node_port, n.node_id,
+       CASE WHEN n.is_self THEN CASE WHEN self.standby THEN 'standby' ELSE 'primary' END
+            WHEN u.host IS NOT NULL THEN 'upstream'
+            WHEN r.pid IS NOT NULL THEN 'standby' END AS role,
+       CASE WHEN n.is_self AND self.standby THEN coalesce(w.status, 'not following')
+            WHEN n.is_self THEN 'running'
+            WHEN NOT self.standby THEN coalesce(r.state, 'not following') END AS state,
+       CASE WHEN NOT n.is_self THEN r.sync_state END AS sync_state,
+       CASE WHEN NOT n.is_self THEN n.slot_name END AS slot_name,
+       CASE WHEN NOT n.is_self THEN coalesce(s.state, CASE WHEN NOT self.standby THEN 'missing' END) END AS slot_state,
+       CASE WHEN NOT n.is_self AND s.restart_lsn IS NOT NULL
+            THEN greatest(self.lsn - s.restart_lsn, 0::numeric)::bigint END AS wal_kept,
+       CASE WHEN n.is_self AND self.standby
+            THEN greatest(self.lsn - pg_catalog.pg_last_wal_replay_lsn(), 0::numeric)::bigint
+            WHEN r.replay_lsn IS NOT NULL THEN greatest(self.lsn - r.replay_lsn, 0::numeric)::bigint END AS lag_bytes,
+       CASE WHEN n.is_self AND self.standby THEN
+                CASE WHEN self.lsn = pg_catalog.pg_last_wal_replay_lsn() THEN '0'::interval
+                     ELSE pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp() END
+            WHEN NOT n.is_self THEN r.replay_lag END AS replay_lag,
+       j.id AS job_id, j.state AS job_state, j.finished_at AS job_finished_at,
+       c.ready, c.checked_at
+FROM described n
+CROSS JOIN self
+LEFT JOIN receiver w ON n.is_self
+LEFT JOIN (SELECT sender_host AS host, sender_port AS port FROM receiver) u
+    ON NOT n.is_self AND pg_catalog.lower(u.host) = pg_catalog.lower(n.host) AND u.port = n.port
+LEFT JOIN slot s ON s.name = n.slot_name
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.min(a.pid) AS pid
+    FROM pg_catalog.pg_stat_replication a
+    WHERE a.application_name = coalesce(n.application_name, n.host)
+      AND NOT EXISTS (SELECT FROM slot o WHERE o.active_pid = a.pid)
+    HAVING pg_catalog.count(*) = 1::bigint) slotless ON s.active_pid IS NULL
+LEFT JOIN pg_catalog.pg_stat_replication r
+    ON NOT n.is_self AND NOT self.standby AND r.pid = coalesce(s.active_pid, slotless.pid)
+LEFT JOIN @extschema@.follow_primary_progress j
+    ON pg_catalog.lower(j.node_host) = pg_catalog.lower(n.host) AND j.node_port = n.port
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN pg_catalog.bool_or(k.status = 'error') THEN false
+                WHEN pg_catalog.bool_or(k.status = 'unknown') THEN NULL
+                ELSE true END AS ready,
+           pg_catalog.max(k.checked_at) AS checked_at
+    FROM @extschema@.follow_primary_readiness k
+    WHERE pg_catalog.lower(k.candidate) = pg_catalog.lower(n.host || ':' || n.port::text)
+    HAVING pg_catalog.count(*) > 0::bigint) c ON true
+ORDER BY NOT n.is_self, n.node_id, n.host, n.port;
+
+COMMENT ON VIEW @extschema@.follow_primary_cluster IS 'how the cluster stands now, as far as this server knows: a row for it, its own first, and for each node';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.node_host IS 'host of the node';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.node_port IS 'port of PostgreSQL on the node';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.node_id IS 'pgpool''s id of the node';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.role IS 'primary or standby; upstream: this standby streams from it; null: not known here, or nothing';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.state IS 'of the primary: running; of a node, as its WAL sender has it: streaming, catchup ...; of this standby, as its WAL receiver has it; not following: there is none';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.sync_state IS 'as in pg_stat_replication';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.slot_name IS 'the node''s replication slot, also on the standbys';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.slot_state IS 'of the slot on this server: active, inactive, unreserved (it holds no WAL), lost (its WAL is gone) or missing';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.wal_kept IS 'bytes of WAL that the slot holds on this server';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.lag_bytes IS 'bytes of WAL that the node has not replayed yet';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.replay_lag IS 'the same as time';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.job_id IS 'the running, else the latest job for the node';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.job_state IS 'how that job stands, as in follow_primary_progress';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.job_finished_at IS 'when that job ended';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.ready IS 'by the last check of check_interval: could it be the primary of the others? null: not checked, or not known';
+COMMENT ON COLUMN @extschema@.follow_primary_cluster.checked_at IS 'when that was checked';
+REVOKE ALL ON TABLE @extschema@.follow_primary_cluster FROM PUBLIC;
+GRANT SELECT ON @extschema@.follow_primary_cluster TO pg_monitor;
