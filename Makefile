@@ -35,6 +35,7 @@ OBJS = \
 	src/ssh/ssh_session.o \
 	src/steps/attach.o \
 	src/steps/config.o \
+	src/steps/connect.o \
 	src/steps/copy.o \
 	src/steps/node.o \
 	src/steps/primary.o \

@@ -23,6 +23,7 @@
  *		attach.c		pgpool gets it back
  *		copy.c			it gets a copy of this server
  *		rewind.c		its data goes back to the fork, what only it has is saved
+ *		connect.c		what it reaches as the primary is proven to be this server
  *		config.c		its configuration is kept, and made a standby's
  *		node.c			it is locked, stopped, started, cleaned up after
  *		primary.c		checkpoint and slot of this server

@@ -26,6 +26,7 @@
 #include "methods.h"
 #include "steps/attach.h"
 #include "steps/config.h"
+#include "steps/connect.h"
 #include "steps/copy.h"
 #include "steps/node.h"
 #include "steps/primary.h"
@@ -66,7 +67,7 @@ is_attached(const Job *job)
  */
 static const Step steps[] = {
 	{"lock", node_lock, ALL, has_work},
-	{"connect", config_connect, REWIND | IN_PLACE},
+	{"connect", connect_prove, CHANGES},
 	{"slot", primary_ensure_slot, CHANGES},
 	{"checkpoint", primary_checkpoint, REWIND},
 	{"space", copy_check_space, COPY | IN_PLACE},

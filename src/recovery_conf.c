@@ -124,6 +124,21 @@ conninfo_build(const char *base, const char *options, const char *host,
 	return buf.data;
 }
 
+char *
+conninfo_without_passwords(const char *conninfo, char **password, char **ssl_password)
+{
+	static const char *const passwords[] = {"password", "sslpassword", NULL};
+	StringInfoData buf;
+
+	*password = conninfo_value(conninfo, "password");
+	*password = *password ? *password : "";
+	*ssl_password = conninfo_value(conninfo, "sslpassword");
+	*ssl_password = *ssl_password ? *ssl_password : "";
+	initStringInfo(&buf);
+	put_others(&buf, conninfo, passwords);
+	return buf.data;
+}
+
 /* A line of a settings file. */
 static void
 put_setting(StringInfo buf, const char *name, const char *value)

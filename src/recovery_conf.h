@@ -17,6 +17,10 @@ extern char *conninfo_build(const char *base, const char *options,
 							const char *host, int port, const char *user,
 							const char *application_name, const char *passfile);
 
+/* The same without password and sslpassword, whose values are set, "" if there is none. */
+extern char *conninfo_without_passwords(const char *conninfo, char **password,
+										char **ssl_password);
+
 /* The value of one key of a connection string, or NULL. */
 extern char *conninfo_value(const char *conninfo, const char *key);
 

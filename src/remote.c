@@ -58,6 +58,9 @@ SCRIPT(ask);
 /* What a script that is to be held says last: see lib.sh's emit. */
 #define HOLD_AT		"\nheld=yes\n"
 
+/* What one says last that asks a question. */
+#define ASK_AT		"\nask=yes\n"
+
 void
 remote_quote(StringInfo buf, const char *text)
 {
@@ -258,7 +261,7 @@ run(SshSession *session, const RemoteScript *script,
 	initStringInfo(&input);
 	appendStringInfoString(&input, "{\nset -- ");
 	remote_quote(&input, nonce);
-	appendStringInfo(&input, " %s ", hold ? "yes" : "no");
+	appendStringInfo(&input, " %s ", hold ? "held" : limits->on_ask ? "script" : "watcher");
 	remote_quote(&input, script->text);
 	for (int i = 0; arguments[i]; i++)
 	{
@@ -279,6 +282,8 @@ run(SshSession *session, const RemoteScript *script,
 	command.first_tick_ms = limits->first_tick_ms;
 	command.arg = limits->arg;
 	command.hold_at = hold ? HOLD_AT : NULL;
+	command.ask_at = limits->on_ask ? ASK_AT : NULL;
+	command.on_ask = limits->on_ask;
 
 	ssh_run(session, &command, &result);
 	if (result.end == SSH_END_HELD)

@@ -1,32 +1,204 @@
 #!/bin/sh
-# connect.sh - tries the connections to the primary that a job is going to need
-# on the node, before it stops anything there.
+# connect.sh - shows where the connections lead that a job is going to need on
+# the node, before the job changes anything there.
 #
-# usage: connect.sh BIN_DIR PASSFILE CONNINFO...
-#   PASSFILE  password file; '' = libpq's default
-#   CONNINFO  without a password; '' is left out
+# usage: connect.sh PGDATA BIN_DIR PASSFILE HOST PORT TOKEN TIMEOUT_S PASSWORD
+#                   SSL_PASSWORD DB_USER DB_NAME CONNINFO COPY_CONNINFO
+#                   REWIND_CONNINFO
+#   PASSFILE      password file; '' = libpq's default
+#   HOST PORT     as in all three
+#   TOKEN         a word that nobody else has
+#   TIMEOUT_S     for a connection whose CONNINFO has no connect_timeout
+#   PASSWORD, SSL_PASSWORD   those of CONNINFO; '' = none
+#   DB_USER DB_NAME   by which the node's own server is asked, if it runs, whether
+#                 a connection leads to it
+#   CONNINFO      what the node's server is to have, without passwords
+#   COPY_CONNINFO, REWIND_CONNINFO   pg_basebackup's and pg_rewind's; '' = not needed
 #
-# fails:  source_unreachable
+# That somebody answers proves nothing: a virtual address may still lead to the
+# former primary, a name to another cluster, or to the node itself. The primary
+# alone can tell, for it sees its own connections: each is made with an
+# application_name of its own, TOKEN_ID, and held, while this script asks. If HOST
+# has several addresses, one is made to each.
+#
+# prints: ask=yes   for the worker, whose answer is a line on stdin: the IDs of
+#                   those connections that the primary sees
+# fails:  source_unreachable   no connection can be made with a CONNINFO
+#         other_server         one leads to another server; the message says which
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-bin=$1
-passfile=$2
+pgdata=$1 bin=$2 passfile=$3 host=$4 port=$5 token=$6 limit=$7 password=$8 ssl_password=$9
+shift 9
+db_user=$1 db_name=$2
 shift 2
 
+umask 077
 LC_ALL=C
-PGOPTIONS='-c role=none' # as rewind.sh
-export LC_ALL PGOPTIONS
-if [ -n "$passfile" ]; then
-    PGPASSFILE=$passfile
-    export PGPASSFILE
-fi
+export LC_ALL
+# end_watch: the wrapper's watcher reads what we are to read.
+end_watch() {
+    [ -z "${watcher:-}" ] || { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
+    watcher=
+}
+dir=
+trap 'end_watch; [ -z "$dir" ] || rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+dir=$(mktemp -d) || die permission "no temporary folder could be made"
 
-# SHOW is what an ordinary connection and a replication connection both know.
+# as_the_server: what its environment tells libpq, its WAL receiver is told, too.
+as_the_server() {
+    server_pid && [ -r "/proc/$pid/environ" ] || return 0
+    tr '\0' '\n' <"/proc/$pid/environ" >"$dir/environ" 2>/dev/null
+    while IFS= read -r line; do
+        case $line in
+            PGDATA=* | PGLOCALEDIR=* | PGSYSCONFDIR=*) ;;
+            PG[A-Z]*=* | KRB5*=*) export "${line%%=*}=${line#*=}" ;;
+        esac
+    done <"$dir/environ"
+}
+
+# question KIND: what a connection is asked once it is made; then it is held.
+question() {
+    if [ "$1" = replication ]; then
+        echo 'IDENTIFY_SYSTEM \gset'
+    else
+        # nobody needs to have these granted
+        echo '\set ON_ERROR_STOP 0'
+        echo 'SELECT system_identifier AS systemid FROM pg_catalog.pg_control_system() \gset'
+        echo 'SELECT timeline_id AS timeline FROM pg_catalog.pg_control_checkpoint() \gset'
+    fi
+    echo 'SHOW transaction_read_only \gset'
+    echo '\setenv CONNECT_SYSTEM :systemid'
+    echo '\setenv CONNECT_TIMELINE :timeline'
+    echo '\setenv CONNECT_READ_ONLY :transaction_read_only'
+    # shellcheck disable=SC2016 # for the shell that psql starts
+    echo '\! echo "$CONNECT_SYSTEM $CONNECT_TIMELINE $CONNECT_READ_ONLY" >"$CONNECT_FILE.says"; exec <"$CONNECT_HOLD"; echo "$CONNECT_ID open" >&6; read -r _'
+}
+
+# addresses: those of HOST, a line each; none, if it is an address.
+addresses() {
+    case $host in
+        *:* | /*) ;;
+        *[!0-9.]*) getent ahosts "$host" 2>/dev/null | awk '!seen[$1]++ { print $1 }' ;;
+    esac
+}
+
+# connect ID CONNINFO ADDRESS: makes a connection and holds it, in the background.
+# The FIFO told gets a line with its ID and "open" when it is made, and one with
+# "end" when it has ended, or could not be made.
+connect() {
+    (
+        exec 5>&-
+        as=$2 kind=replication
+        [ "${1%.*}" != 3 ] || kind=sql
+        if [ "${1%.*}" = 1 ]; then
+            as_the_server
+            # neither in an argument nor in the environment
+            if [ -n "$password" ]; then
+                printf '*:*:*:*:%s\n' "$(printf '%s' "$password" | sed 's/[\\:]/\\&/g')" >"$dir/passfile"
+                as="$as passfile='$dir/passfile'"
+            fi
+            if [ -n "$ssl_password" ]; then
+                printf '[follow_primary]\nsslpassword=%s\n' "$ssl_password" >"$dir/service"
+                export PGSERVICEFILE="$dir/service" PGSERVICE=follow_primary
+            fi
+        else
+            PGOPTIONS='-c role=none' # as pg_rewind will have it
+            export PGOPTIONS
+            [ -z "$passfile" ] || export PGPASSFILE="$passfile"
+        fi
+        [ "$kind" = sql ] || as="$as replication=true"
+        [ -z "$several" ] || as="$as hostaddr=$3"
+        : "${PGCONNECT_TIMEOUT:=$limit}"
+        CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
+        export PGCONNECT_TIMEOUT CONNECT_ID CONNECT_FILE CONNECT_HOLD
+        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=${token}_$1" -f "$dir/$kind" \
+            </dev/null >/dev/null 2>"$dir/$1.error" || :
+        echo "$1 end" >&6
+    ) &
+}
+
+mkfifo "$dir/hold" "$dir/told" || die permission "no FIFO could be made in $dir"
+exec 5<>"$dir/hold" 6<>"$dir/told"
+question replication >"$dir/replication"
+question sql >"$dir/sql"
+found=$(addresses)
+several=
+case $found in *"$nl"*) several=yes ;; esac
+[ -n "$several" ] || found=$host
+
+# ID: which of the three, and the number of an address.
+which=0 waiting=0
 for conninfo in "$@"; do
-    [ -z "$conninfo" ] ||
-        "$bin/psql" -X -q -w -d "$conninfo" -c 'SHOW server_version' </dev/null >/dev/null ||
-        die source_unreachable "the node cannot connect to the primary"
+    which=$((which + 1)) place=0
+    [ -n "$conninfo" ] || continue
+    for address in $found; do
+        place=$((place + 1)) waiting=$((waiting + 1))
+        printf '%s\n' "$address" >"$dir/$which.$place.address"
+        connect "$which.$place" "$conninfo" "$address"
+    done
+done
+
+# Each is open, or has failed.
+opened=' '
+while [ "$waiting" -gt 0 ] && read -r id what <&6; do
+    waiting=$((waiting - 1))
+    [ "$what" != open ] || opened=$opened$id' '
+done
+end_watch
+emit ask yes
+IFS= read -r seen || exit 1
+
+# is_own_server ID: does the node's own server see the connection?
+is_own_server() {
+    lock_file "$pgdata/postmaster.pid" || return 1
+    local_host=${lock_socket_dir:-$lock_listen}
+    case $local_host in '*' | 0.0.0.0 | ::) local_host=localhost ;; esac
+    sees=$(connect_with "$passfile" "$db_name" &&
+        "$bin/psql" -X -q -A -t -w -h "$local_host" -p "$lock_port" -U "$db_user" \
+            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '${token}_$1'" 2>/dev/null </dev/null)
+    [ "$sees" = 1 ]
+}
+
+# describe ID: which server another connection leads to.
+describe() {
+    read -r system timeline read_only <"$dir/$1.says"
+    read -r address <"$dir/$1.address"
+    [ "$address" = "$host" ] || address="$host ($address)"
+    case $read_only in
+        on) read_only=', in recovery' ;;
+        off) read_only=', not in recovery' ;;
+        *) read_only='' ;;
+    esac
+    own=
+    ! is_own_server "$1" || own=': it is the node itself'
+    printf '%s\n' "At $address port $port a server answers with system identifier $system, on timeline $timeline$read_only$own."
+}
+
+others=
+for id in $opened; do
+    case " $seen " in
+        *" $id "*) ;;
+        *) others=$others$(describe "$id")$nl ;;
+    esac
+done
+
+# The connections end.
+exec 5>&-
+wait
+if [ -n "$others" ]; then
+    die other_server "$(printf '%s' "$others" | sort -u)"
+fi
+for error in "$dir"/?.1.error; do
+    which=${error##*/}
+    case $opened in
+        *" ${which%.1.error}."*) ;;
+        *)
+            cat "$error" >&2
+            die source_unreachable "the node cannot connect to the primary"
+            ;;
+    esac
 done
 exit 0

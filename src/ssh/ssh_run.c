@@ -72,7 +72,10 @@ typedef struct SshRun
 	bool		over;			/* result->end is set */
 	bool		closed;			/* the channel, at both ends */
 	int			searched;		/* of stdout, for the mark */
+	const char *input;			/* the command's, or the answer to its question */
+	size_t		input_len;
 	size_t		input_sent;
+	bool		asked;
 	bool		input_refused;	/* the command has closed its stdin */
 	StringInfoData line;		/* stderr since the last line end */
 
@@ -322,13 +325,11 @@ run_read_held(SshRun *run)
 static void
 run_write(SshRun *run)
 {
-	const SshCommand *command = run->command;
-
-	while (run->input_sent < command->input_len && !run->input_refused)
+	while (run->input_sent < run->input_len && !run->input_refused)
 	{
 		ssize_t		rc = libssh2_channel_write(run->channel,
-											   command->input + run->input_sent,
-											   command->input_len - run->input_sent);
+											   run->input + run->input_sent,
+											   run->input_len - run->input_sent);
 
 		if (rc > 0)
 		{
@@ -490,16 +491,25 @@ run_has_ended(SshRun *run)
 		memmem(err->data, err->len, mark, length) != NULL;
 }
 
-/* Has the script come to its end, or said that it is to be held? */
+/* Has the script come to its end, asked, or said that it is to be held? */
 static void
 run_check_ended(SshRun *run)
 {
 	const SshCommand *command = run->command;
 	SshSession *session = run->session;
 
-	if (run->input_sent < command->input_len)
+	if (run->input_sent < run->input_len)
 		return;
-	if (run_has_ended(run))
+	if (command->ask_at && !run->asked && strstr(run->result->out.data, command->ask_at) != NULL)
+	{
+		run->asked = true;
+		run->input = command->on_ask(command->arg);
+		MemoryContextSwitchTo(run->context);
+		run->input_len = strlen(run->input);
+		run->input_sent = 0;
+		run->moved = true;		/* the next turn sends it */
+	}
+	else if (run_has_ended(run))
 	{
 		if (run->command->on_stderr_line != NULL)
 			run_end_line(run);
@@ -706,6 +716,8 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 
 	run->session = session;
 	run->command = command;
+	run->input = command->input;
+	run->input_len = command->input_len;
 	run->result = result;
 	run->context = CurrentMemoryContext;
 	run->deadline = command->timeout_ms > 0 ? ssh_after(command->timeout_ms) : DT_NOEND;

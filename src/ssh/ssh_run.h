@@ -51,6 +51,14 @@ typedef struct SshCommand
 	const char *hold_at;
 
 	/*
+	 * Once its stdout contains ask_at, if not NULL, the script has asked a
+	 * question, for which it has stdin to itself: on_ask() returns what is sent
+	 * there.  May run SQL in a transaction of its own.
+	 */
+	const char *ask_at;
+	char	   *(*on_ask) (void *arg);
+
+	/*
 	 * Called for every complete line of stderr (also those ended by a
 	 * carriage return, as progress meters write them) that is not empty, cut
 	 * off after 8 kB. May be NULL.

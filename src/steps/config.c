@@ -79,35 +79,6 @@ config_check_rewind_functions(const Job *job)
 }
 
 StepResult
-config_connect(Job *job)
-{
-	const Settings *settings = job->request->settings;
-	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
-	RemoteReply reply;
-	bool		keeps_conninfo = job->node.state == NODE_STANDBY && job->node.conninfo &&
-		job->plan.method == METHOD_REWIND;
-	RemoteCall	calls[] = {
-		{&remote_configure, CONFIGURE_ARGUMENTS(job, "", "check")},
-		{&remote_connect,
-			ARGUMENTS(settings->node_bin_dir,
-					  settings->passfile[0] ? node_path(job, settings->passfile) : "",
-					  job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
-					  keeps_conninfo ? "" :
-					  psprintf("%s replication=true",
-							   job_tool_conninfo(job, settings->replication_user, NULL)))}
-	};
-
-	if (job->plan.method == METHOD_REWIND)
-		config_check_rewind_functions(job);
-	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
-	if (remote_failed_for(&reply, "config_not_writable"))
-		fail_not_writable(job, &reply);
-	if (!reply.ok)
-		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
-	return STEP_DONE;
-}
-
-StepResult
 config_save(Job *job)
 {
 	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};

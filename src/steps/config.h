@@ -8,10 +8,7 @@
 
 #include "steps/step.h"
 
-/* Can the node connect to this server, as a rewind and what follows needs it? */
-extern StepResult config_connect(Job *job);
-
-/* The parts of it: raises if the configuration could not be written. */
+/* Raises if the configuration could not be written, as far as that can be told before. */
 extern void config_try_write(Job *job, const RemoteLimits *limits);
 
 /* Raises 42501 if the rewind role may not run here what pg_rewind needs. */

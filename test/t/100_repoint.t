@@ -5,7 +5,7 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1, hold => 1,
     conf => { 'follow_primary.verify_timeout' => '3s', checkpoint_timeout => '1h' });
 my ($old, $new, $reader, $pinned) = $cluster->nodes;
 
@@ -35,30 +35,46 @@ sub settings_files
     } 'postgresql.conf', 'postgresql.auto.conf', $node->standby_files;
 }
 
-# The primary refuses the standbys: the job fails, and puts everything back.
+# The primary refuses the standbys: the job fails before it changes anything. If
+# the primary refuses them later, the job puts everything back.
 my $hba = slurp($new->pgdata . '/pg_hba.conf');
-spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
-$new->reload;
+sub standbys_may_connect
+{
+    my ($may) = @_;
+    spew($new->pgdata . '/pg_hba.conf', ($may ? '' : "host replication repl all reject\n") . $hba);
+    $new->reload;
+    return;
+}
 for my $node ($reader, $pinned)
 {
     my $name   = $node->name;
     my $before = settings_files($node);
     my $pid    = $node->pid;
-    my $r      = $new->make_follow($node);
-    is($r->{sqlstate}, '55000', "$name: a repoint that the primary's pg_hba.conf forbids fails at the proof") or diag($r->{err});
+    standbys_may_connect(0);
+    my $r = $new->make_follow($node);
+    is($r->{sqlstate}, '08006', "$name: a repoint that the primary's pg_hba.conf forbids is refused") or diag($r->{err});
+    like($r->{message}, qr/at step connect/, "$name: before it changes anything");
+    is($node->pid, $pid, "$name: it runs on");
+    standbys_may_connect(1);
+    $new->hold_step('slot');
+    my $call = $new->psql_start($new->follow_sql($node), variables => { VERBOSITY => 'verbose' });
+    $new->wait_held(1);
+    standbys_may_connect(0);
+    $new->release_step;
+    $call->wait(60);
+    like($call->err, qr/ERROR:  55000: .* failed at step verify/, "$name: what is forbidden later fails at the proof");
     is(settings_files($node), $before, "$name: the former settings are back, byte for byte");
     is($node->safe_psql('SELECT pg_is_in_recovery(), count(*) FROM pgbench_accounts'), 't|100000', "$name: it serves on");
     is($node->pid, $pid, "$name: by the same postmaster") if $node == $reader && $reloads;
     ok(!-e $node->pgdata . '.follow_primary', "$name: nothing is left beside its data");
     is($new->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', "$name: nor a slot on the primary");
 }
-spew($new->pgdata . '/pg_hba.conf', $hba);
-$new->reload;
+standbys_may_connect(1);
 
 # Now the repoint succeeds, while somebody reads.
 my $plan = $new->plan_for($reader);
 my $how  = $reloads ? 'repoint' : 'stop configure start';
-like($plan, qr/^repoint\|.*\{lock,slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
+like($plan, qr/^repoint\|.*\{lock,connect,slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
 my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
 my $log        = $new->log_size;
 my $pid        = $reader->pid;
@@ -78,7 +94,7 @@ if ($reloads)
 }
 is($reader->pid == $pid, $reloads, 'the postmaster is the same, unless PostgreSQL needs a restart');
 is($new->job('method || state'), 'repointsucceeded', 'the job says so');
-is($new->steps, "survey plan lock slot $how verify clean", 'its steps are the cheap ones');
+is($new->steps, "survey plan lock connect slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
@@ -101,7 +117,7 @@ pass('the settings outlive a restart');
 
 # Only a start reads recovery_target_timeline.
 $plan = $new->plan_for($pinned);
-like($plan, qr/^repoint\|.*\{lock,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
+like($plan, qr/^repoint\|.*\{lock,connect,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
 $r = $new->make_follow($pinned);
 ok($r->{ok}, 'which works') or diag($r->{err});
 unlike($new->steps, qr/rewind|copy|checkpoint/, 'without a rewind');

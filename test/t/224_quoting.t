@@ -47,7 +47,7 @@ is(scalar(@quoted), scalar(@texts), scalar(@texts) . ' texts are quoted');
 my $dir     = scratch_dir('shells');
 my $wrapper = slurp("$FindBin::Bin/../../src/remote/wrapper.sh");
 my $script  = q(for word; do printf '%s\0' "$word"; done);
-my $input   = join(' ', "{\nset --", 'nonce', 'no', "'" . $script =~ s/'/'\\''/gr . "'", @quoted) . "\n$wrapper}\n";
+my $input   = join(' ', "{\nset --", 'nonce', 'watcher', "'" . $script =~ s/'/'\\''/gr . "'", @quoted) . "\n$wrapper}\n";
 my $expected = join '', map { "$_\0" } @texts;
 my %shells = (sh => ['/bin/sh'], dash => ['/bin/dash'], bash => ['/bin/bash'], 'bash as sh' => ['/bin/bash', '--posix'],
     'busybox ash' => ['/bin/busybox', 'sh'], ksh => ['/bin/ksh'], mksh => ['/bin/mksh'], zsh => ['/bin/zsh', '--emulate', 'sh']);

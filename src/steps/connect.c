@@ -1,0 +1,93 @@
+/*
+ * connect.c
+ *		The proof that what the node reaches as the primary is this server.
+ *
+ * A virtual address may still lead to the former primary, a name to another
+ * cluster or to the node itself.  pg_basebackup would copy whatever answers, and
+ * a server that was promoted separately at the same point is not even told by its
+ * system identifier, timeline and history.  But a server sees its own connections.
+ * So the node makes the connections that the plan needs, by the very strings that
+ * will be used, with a name that only this job has, and holds them while this
+ * server looks which of them it sees.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "record.h"
+#include "recovery_conf.h"
+#include "sql.h"
+#include "steps/config.h"
+#include "steps/connect.h"
+
+/* The application_name of the job's connections, up to what tells them apart. */
+static char *
+connection_name(const Job *job)
+{
+	return psprintf("follow_primary_%s", job->token);
+}
+
+/* Answers connect.sh: the IDs of those connections of the job that lead here. */
+static char *
+connections_seen(void *arg)
+{
+	const char *name[] = {psprintf("%s_", connection_name((Job *) arg))};
+	char	   *seen = sql_scalar("SELECT string_agg(substr(application_name, length($1) + 1), ' ') "
+								  "FROM pg_stat_activity WHERE left(application_name, length($1)) = $1",
+								  lengthof(name), name);
+
+	return psprintf("%s\n", seen ? seen : "");
+}
+
+pg_noreturn static void
+fail_other_server(const Job *job, const RemoteReply *reply)
+{
+	const Request *request = job->request;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("primary_host leads to another server, as seen from node %s", node_name(job)),
+			 errdetail("%s\nThis server has system identifier " UINT64_FORMAT ", and is on timeline %u. Nothing was changed.",
+					   reply->messages, job->primary.system_id, job->primary.timeline),
+			 errhint("On host %s \"%s\" port %d has to lead to this server alone. Correct the name or move the address, or set primary_host and primary_port: "
+					 "as arguments, as follow_primary.primary_host, or as primary_host in the node's row of follow_primary_node; " THEN_CALL_AGAIN,
+					 request->node_host, job->primary_host, request->primary_port)));
+}
+
+StepResult
+connect_prove(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {
+		.timeout_ms = FILES_TIMEOUT_MS,
+		.on_ask = connections_seen,
+		.arg = job
+	};
+	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	char	   *password;
+	char	   *ssl_password;
+	char	   *conninfo = conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password);
+
+	if (job->plan.method == METHOD_REWIND || job->plan.in_place)
+		config_try_write(job, &tries);
+	if (job->plan.method == METHOD_REWIND)
+		config_check_rewind_functions(job);
+	remote_run(job->ssh, &remote_connect,
+			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
+						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
+						 job->primary_host, NUMBER(job->request->primary_port),
+						 connection_name(job), NUMBER(Max(2, settings->connect_timeout)),
+						 password, ssl_password,
+						 settings->rewind_user, settings->rewind_database,
+						 conninfo,
+						 job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
+						 job_tool_conninfo(job, settings->replication_user, NULL) : "",
+						 job->plan.method == METHOD_REWIND && !job->plan.finish ?
+						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : ""),
+			   &limits, &reply);
+	if (remote_failed_for(&reply, "other_server"))
+		fail_other_server(job, &reply);
+	if (!reply.ok)
+		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
+	return STEP_DONE;
+}

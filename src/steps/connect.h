@@ -1,0 +1,16 @@
+/*
+ * connect.h
+ *		The proof that what the node reaches as the primary is this server.
+ */
+#ifndef FOLLOW_PRIMARY_CONNECT_H
+#define FOLLOW_PRIMARY_CONNECT_H
+
+#include "steps/step.h"
+
+/*
+ * Tries the connections to this server that the plan needs, from the node.
+ * Raises 08006 where one cannot be made, or leads to another server.
+ */
+extern StepResult connect_prove(Job *job);
+
+#endif							/* FOLLOW_PRIMARY_CONNECT_H */
