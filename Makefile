@@ -53,7 +53,8 @@ OBJS = \
 REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = src/remote/lib.sh src/remote/folders.sh src/remote/recovery.sh
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh folders.sh include.sh messages.sh \
+	recover.sh standby.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

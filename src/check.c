@@ -502,12 +502,12 @@ ask_node(Check *check)
 		return;
 	}
 	remote_run(job->ssh, &remote_ask,
-			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
-						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 settings->rewind_user,
-						 sql_scalar("SELECT current_database()", 0, NULL),
-						 signature),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"passfile", settings->passfile},
+						 {"db_user", settings->rewind_user},
+						 {"db_name", sql_scalar("SELECT current_database()", 0, NULL)},
+						 {"function", signature}),
+			   NULL, &limits, &reply);
 	if (remote_says(&reply, "permitted", "no"))
 		found(check, CHECK_UNKNOWN,
 			  psprintf("role \"%s\" may not run follow_primary_check() there", settings->rewind_user),

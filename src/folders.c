@@ -14,23 +14,6 @@
 /* What a copy brings of WAL: the segment that it begins in, and one more. */
 #define WAL_OF_A_COPY		(2 * (int64) wal_segment_size)
 
-const char **
-folders_arguments(const Job *job, int nfixed, const char *const *fixed)
-{
-	const char **all = palloc0(sizeof(char *) * (nfixed + job->ntablespaces + 2));
-	int			n = 0;
-
-	while (n < nfixed)
-	{
-		all[n] = fixed[n];
-		n++;
-	}
-	all[n++] = job->waldir;
-	for (int i = 0; i < job->ntablespaces; i++)
-		all[n++] = job->tablespaces[i];
-	return all;
-}
-
 SqlResult *
 primary_tablespaces(void)
 {
@@ -176,9 +159,11 @@ ask_for_room(Job *job, bool used, const int64 *needed, StringInfo where)
 	int64		missing;
 
 	remote_run(job->ssh, &remote_space,
-			   WITH_FOLDERS(job, job->node.pgdata, NUMBER(job->primary.version_num),
-							used ? "yes" : "no"),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"version", NUMBER(job->primary.version_num)},
+						 {"used", used ? "yes" : "no"},
+						 {"waldir", job->waldir}),
+			   TABLESPACES(job), &limits, &reply);
 	if (!reply.ok || !folders_missing_room(job, &reply, needed, where, &missing))
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),

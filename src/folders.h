@@ -13,15 +13,8 @@
 #include "remote.h"
 #include "sql.h"
 
-/*
- * Arguments of a script, ended by the WAL directory ("" = none of its own) and
- * the tablespaces, as the scripts take them.
- */
-#define WITH_FOLDERS(job, ...) \
-	folders_arguments(job, lengthof(((const char *[]) {__VA_ARGS__})), \
-					  (const char *[]) {__VA_ARGS__})
-extern const char **folders_arguments(const Job *job, int nfixed,
-									  const char *const *fixed);
+/* The node's tablespaces, as scripts take them: a list of locations. */
+#define TABLESPACES(job)	((const char *const *) (job)->tablespaces)
 
 /* This server's tablespaces: OID, location. Those within PGDATA go with it. */
 extern SqlResult *primary_tablespaces(void);

@@ -8,6 +8,7 @@
 #include "utils/timestamp.h"
 
 #include "plan.h"
+#include "remote.h"
 #include "request.h"
 #include "ssh/ssh.h"
 
@@ -66,5 +67,11 @@ typedef struct Job
 	void		(*notice) (const char *text);	/* to a waiting caller; may be
 												 * NULL */
 } Job;
+
+/* The named arguments of a script for a job: those that all scripts have, and more. */
+#define JOB_NAMED(job, ...) \
+	NAMED({"pgdata", (job)->node.pgdata}, \
+		  {"bin", (job)->request->settings->node_bin_dir}, \
+		  {"job", NUMBER((job)->id)}, ##__VA_ARGS__)
 
 #endif							/* FOLLOW_PRIMARY_JOB_H */

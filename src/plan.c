@@ -558,7 +558,7 @@ plan_for_room(const NodeFacts *node, const RoomFacts *room,
 	else if (node->foreign_mark && !cleared)
 		refuse(plan, ERRCODE_DISK_FULL, lacking,
 			   "Make room on the node. Another primary's job began to replace its data, which may hold the only copy of some WAL. "
-			   "If nobody needs that, remove the file \"keep\", if it is there, and \"mark\" in the directory beside the data directory whose name ends in .follow_primary.");
+			   "If nobody needs that, remove the files \"keep\" and \"mark\", as far as they are there, in the folder \"job\" of the directory beside the data directory whose name ends in .follow_primary.");
 	else if (plan->fork == FORK_UNKNOWN &&
 			 (node->mark == MARK_NONE || node->mark == MARK_BEFORE_CHANGE))
 		refuse(plan, ERRCODE_DISK_FULL, lacking,

@@ -5,9 +5,10 @@
  * The command that the account's login shell gets to see is a constant; bash,
  * dash, csh and fish read it alike.  It is replaced by a /bin/sh that reads its
  * stdin, where a compound command comes for every script: the wrapper script,
- * with the script proper and its arguments as quoted words before it.  So
- * nothing that comes from a user is ever part of a script's text, no length
- * limit of a command line applies, and nothing of it is seen in a process list.
+ * with the script proper and a list of arguments as quoted words before it.  Named
+ * arguments are quoted assignments before the script's text.  So nothing that comes
+ * from a user is ever read as a command, no length limit of a command line
+ * applies, and nothing of it is seen in a process list.
  *
  * Output counts only between two marker lines that carry a random nonce.
  */
@@ -28,6 +29,7 @@ SCRIPT(archive);
 SCRIPT(connect);
 SCRIPT(stop);
 SCRIPT(start);
+SCRIPT(check_config);
 SCRIPT(configure);
 SCRIPT(repoint);
 SCRIPT(save_config);
@@ -247,9 +249,36 @@ script_messages(const char *err, int len, const char *nonce)
 	return sql_text(begin);
 }
 
+/* What the account has exported under these names would go on being exported. */
 static void
-run(SshSession *session, const RemoteScript *script,
-	const char *const *arguments, const RemoteLimits *limits, bool hold,
+put_assignments(StringInfo text, const RemoteArgument *named)
+{
+	appendStringInfoString(text, "unset");
+	for (int i = 0; named[i].name; i++)
+		appendStringInfo(text, " %s", named[i].name);
+	appendStringInfoChar(text, '\n');
+	for (; named->name; named++)
+	{
+		appendStringInfo(text, "%s=", named->name);
+		remote_quote(text, named->value ? named->value : "");
+		appendStringInfoChar(text, '\n');
+	}
+}
+
+static void
+put_words(StringInfo text, const char *const *list)
+{
+	for (; list && *list; list++)
+	{
+		appendStringInfoChar(text, ' ');
+		remote_quote(text, *list);
+	}
+}
+
+/* Runs the text, which begins with the assignments of the named arguments. */
+static void
+run(SshSession *session, const char *name, const char *text,
+	const char *const *list, const RemoteLimits *limits, bool hold,
 	RemoteReply *reply)
 {
 	char	   *nonce = make_nonce();
@@ -259,17 +288,10 @@ run(SshSession *session, const RemoteScript *script,
 	bool		whole;
 
 	initStringInfo(&input);
-	appendStringInfoString(&input, "{\nset -- ");
-	remote_quote(&input, nonce);
-	appendStringInfo(&input, " %s ", hold ? "held" : limits->on_ask ? "script" : "watcher");
-	remote_quote(&input, script->text);
-	for (int i = 0; arguments[i]; i++)
-	{
-		appendStringInfoChar(&input, ' ');
-		remote_quote(&input, arguments[i]);
-	}
-	appendStringInfoChar(&input, '\n');
-	appendStringInfo(&input, "%s}\n", wrapper_sh);
+	appendStringInfoString(&input, "{\nset --");
+	put_words(&input, LIST(nonce, hold ? "held" : limits->on_ask ? "script" : "watcher", text));
+	put_words(&input, list);
+	appendStringInfo(&input, "\n%s}\n", wrapper_sh);
 
 	command.shell = SHELL;
 	command.end_mark = psprintf("\n%s end ", nonce);
@@ -301,7 +323,7 @@ run(SshSession *session, const RemoteScript *script,
 	if (result.end == SSH_END_TIMED_OUT || result.end == SSH_END_NO_PROGRESS)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("the script \"%s\" was ended: %s", script->name, result.cause),
+				 errmsg("the script \"%s\" was ended: %s", name, result.cause),
 				 reply->messages[0] ? errdetail("Its last messages: %s", reply->messages) : 0,
 				 result.end == SSH_END_NO_PROGRESS ?
 				 errhint("See what holds the node up; the limit is follow_primary.progress_timeout. Then call follow_primary() again.") :
@@ -310,14 +332,14 @@ run(SshSession *session, const RemoteScript *script,
 	if (result.end == SSH_END_UNHELD)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("the script \"%s\" was ended, or not started: the lock on the node is lost", script->name),
+				 errmsg("the script \"%s\" was ended, or not started: the lock on the node is lost", name),
 				 errdetail("The process there that holds it while the job goes on has ended."),
 				 errhint("See who ended it. Then call follow_primary() again: it looks at the node afresh and goes on from there.")));
 
 	if (!whole || result.end != SSH_END_DONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the outcome of the script \"%s\" is not known", script->name),
+				 errmsg("the outcome of the script \"%s\" is not known", name),
 				 errdetail("%s%s%s",
 						   result.end == SSH_END_SIGNALLED ? psprintf("It was ended by signal %s.", result.signal) :
 						   result.end == SSH_END_DONE ? "What it said is not whole." :
@@ -328,20 +350,30 @@ run(SshSession *session, const RemoteScript *script,
 				 errhint(CALL_AGAIN)));
 }
 
+/* The script's text with its named arguments. */
+static char *
+script_text(const RemoteScript *script, const RemoteArgument *named)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	put_assignments(&text, named);
+	appendStringInfoString(&text, script->text);
+	return text.data;
+}
+
 void
 remote_run(SshSession *session, const RemoteScript *script,
-		   const char *const *arguments, const RemoteLimits *limits,
-		   RemoteReply *reply)
+		   const RemoteArgument *named, const char *const *list,
+		   const RemoteLimits *limits, RemoteReply *reply)
 {
-	run(session, script, arguments, limits, false, reply);
+	run(session, script->name, script_text(script, named), list, limits, false, reply);
 }
 
 void
 remote_run_in_turn(SshSession *session, const RemoteCall *calls, int ncalls,
 				   const RemoteLimits *limits, RemoteReply *reply)
 {
-	static const char *const no_arguments[] = {NULL};
-	RemoteScript all = {.name = calls[0].script->name};
 	StringInfoData text;
 
 	initStringInfo(&text);
@@ -349,21 +381,17 @@ remote_run_in_turn(SshSession *session, const RemoteCall *calls, int ncalls,
 	{
 		/* A subshell each: a script ends by "exit". */
 		appendStringInfoString(&text, "(\nset --");
-		for (int j = 0; calls[i].arguments[j]; j++)
-		{
-			appendStringInfoChar(&text, ' ');
-			remote_quote(&text, calls[i].arguments[j]);
-		}
-		appendStringInfo(&text, "\n%s\n) || exit\n", calls[i].script->text);
+		put_words(&text, calls[i].list);
+		appendStringInfo(&text, "\n%s\n) || exit\n",
+						 script_text(calls[i].script, calls[i].named));
 	}
-	all.text = text.data;
-	run(session, &all, no_arguments, limits, false, reply);
+	run(session, calls[0].script->name, text.data, NULL, limits, false, reply);
 }
 
 void
 remote_hold(SshSession *session, const RemoteScript *script,
-			const char *const *arguments, const RemoteLimits *limits,
+			const RemoteArgument *named, const RemoteLimits *limits,
 			RemoteReply *reply)
 {
-	run(session, script, arguments, limits, true, reply);
+	run(session, script->name, script_text(script, named), NULL, limits, true, reply);
 }

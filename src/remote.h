@@ -19,6 +19,7 @@ extern const RemoteScript remote_archive;
 extern const RemoteScript remote_connect;
 extern const RemoteScript remote_stop;
 extern const RemoteScript remote_start;
+extern const RemoteScript remote_check_config;
 extern const RemoteScript remote_configure;
 extern const RemoteScript remote_repoint;
 extern const RemoteScript remote_save_config;
@@ -67,8 +68,26 @@ typedef struct RemoteReply
 } RemoteReply;
 
 /*
- * Runs the script with the arguments, a NULL-terminated array in which no
- * entry but the last is NULL, each of which reaches the script literally.
+ * A named argument of a script, which has it as a variable.  The name is a literal
+ * of our code.  The value reaches the script literally; NULL is an empty one.
+ */
+typedef struct RemoteArgument
+{
+	const char *name;
+	const char *value;
+} RemoteArgument;
+
+/*
+ * A script's named arguments, as {"standby", "yes"}, {"timeout", NUMBER(60)}, and a
+ * list; they last as long as the caller's block.
+ */
+#define NAMED(...)			((const RemoteArgument[]) {__VA_ARGS__, {NULL, NULL}})
+#define LIST(...)			((const char *[]) {__VA_ARGS__, NULL})
+#define NUMBER(n)			psprintf(INT64_FORMAT, (int64) (n))
+
+/*
+ * Runs the script with the named arguments, and with the list as its positional
+ * ones: a NULL-terminated array, or NULL.
  *
  * Returns only what is certain: the script ran to its end and its output is
  * whole.  Raises otherwise:
@@ -77,17 +96,15 @@ typedef struct RemoteReply
  *   what happened there is unknown
  */
 extern void remote_run(SshSession *session, const RemoteScript *script,
-					   const char *const *arguments,
+					   const RemoteArgument *named, const char *const *list,
 					   const RemoteLimits *limits, RemoteReply *reply);
 
-/* The arguments of a script, and a number among them; they last as long as the caller's block. */
-#define ARGUMENTS(...)		((const char *[]) {__VA_ARGS__, NULL})
-#define NUMBER(n)			psprintf("%d", (int) (n))
-
+/* As for remote_run(). */
 typedef struct RemoteCall
 {
 	const RemoteScript *script;
-	const char *const *arguments;	/* as for remote_run() */
+	const RemoteArgument *named;
+	const char *const *list;
 } RemoteCall;
 
 /*
@@ -104,7 +121,7 @@ extern void remote_run_in_turn(SshSession *session, const RemoteCall *calls,
  * has failed.
  */
 extern void remote_hold(SshSession *session, const RemoteScript *script,
-						const char *const *arguments,
+						const RemoteArgument *named,
 						const RemoteLimits *limits, RemoteReply *reply);
 
 /* A value by key, or NULL. */

@@ -251,19 +251,33 @@ control_number(const RemoteReply *reply, const char *label)
 	return value ? strtoull(value, NULL, 10) : 0;
 }
 
+/* What the phase of a mark means, which src/remote/mark.sh explains. */
 static NodeMark
-read_mark(const char *mark)
+read_mark(const char *phase, bool stale)
 {
-	if (mark == NULL)
+	static const struct
+	{
+		const char *phase;
+		NodeMark	mark;
+		NodeMark	stale;
+	}			phases[] = {
+		{"stopped", MARK_BEFORE_CHANGE, MARK_NONE}, /* stale: the server has run since */
+		{"recovering", MARK_BEFORE_CHANGE, MARK_BEFORE_CHANGE},
+		{"rewinding", MARK_HALF_CHANGED, MARK_HALF_CHANGED},
+		{"rewound", MARK_CHANGED, MARK_CHANGED},
+		{"clearing", MARK_CLEARED, MARK_CLEARED},
+
+		/* stale: the swap has moved nothing, and the WAL written since is to be saved */
+		{"swapping", MARK_HALF_SWAPPED, MARK_BEFORE_CHANGE},
+		{"swapped", MARK_CHANGED, MARK_CHANGED},
+		{"ready", MARK_CHANGED, MARK_CHANGED}
+	};
+
+	if (phase == NULL)
 		return MARK_NONE;
-	if (strstr(mark, "phase=ready") || strstr(mark, "phase=rewound") || strstr(mark, "phase=swapped"))
-		return MARK_CHANGED;
-	if (strstr(mark, "phase=swapping"))
-		return MARK_HALF_SWAPPED;
-	if (strstr(mark, "phase=clearing"))
-		return MARK_CLEARED;
-	if (strstr(mark, "phase=recovering") || strstr(mark, "phase=stopped"))
-		return MARK_BEFORE_CHANGE;
+	for (int i = 0; i < lengthof(phases); i++)
+		if (strcmp(phase, phases[i].phase) == 0)
+			return stale ? phases[i].stale : phases[i].mark;
 	return MARK_HALF_CHANGED;
 }
 
@@ -273,14 +287,14 @@ read_mark(const char *mark)
  * belongs to this history, and its fork is the same.
  */
 static bool
-is_foreign_mark(const Job *job, const char *mark)
+is_foreign_mark(const Job *job, const char *mark_job)
 {
 	const Request *request = job->request;
 	const char *args[] = {
-		mark, request->node_host, psprintf("%d", request->node_port)
+		mark_job, request->node_host, psprintf("%d", request->node_port)
 	};
 
-	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE id::text = substring($1 from '(?:^|\n)job=([0-9]+)') "
+	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE id::text = $1 "
 								 "AND lower(node_host) = lower($2) AND node_port = $3::int)",
 								 request->schema),
 						lengthof(args), args);
@@ -415,14 +429,8 @@ static void
 read_left_over(NodeFacts *node, const RemoteReply *reply)
 {
 	node->leftovers = remote_says(reply, "leftovers", "yes");
-	node->mark = read_mark(remote_get(reply, "mark"));
 	node->mark_stale = remote_says(reply, "mark_stale", "yes");
-	/* The swap has moved nothing yet, and the WAL written since is to be saved. */
-	if (node->mark == MARK_HALF_SWAPPED && node->mark_stale)
-		node->mark = MARK_BEFORE_CHANGE;
-	/* The server has run since a job stopped it. */
-	else if (node->mark == MARK_BEFORE_CHANGE && node->mark_stale)
-		node->mark = MARK_NONE;
+	node->mark = read_mark(remote_get(reply, "mark_phase"), node->mark_stale);
 }
 
 /* The node's data directory, configuration and programs, and who has its port. */
@@ -669,16 +677,16 @@ survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 	RemoteLimits limits = {.timeout_ms = timeout_ms};
 
 	remote_run(job->ssh, &remote_survey,
-			   ARGUMENTS(pgdata ? pgdata : "",
-						 NUMBER(request->node_port),
-						 settings->node_bin_dir,
-						 request->config_file ? request->config_file : "",
-						 settings->rewind_user,
-						 settings->rewind_database,
-						 settings->passfile,
-						 request->node_host,
-						 divergence_records(&job->primary.history)),
-			   &limits, reply);
+			   JOB_NAMED(job,
+						 {"pgdata", pgdata},
+						 {"port", NUMBER(request->node_port)},
+						 {"config", request->config_file},
+						 {"db_user", settings->rewind_user},
+						 {"db_name", settings->rewind_database},
+						 {"passfile", settings->passfile},
+						 {"host", request->node_host},
+						 {"records", divergence_records(&job->primary.history)}),
+			   NULL, &limits, reply);
 }
 
 void
@@ -695,7 +703,7 @@ survey_raise_failure(const Job *job, const RemoteReply *reply)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("node %s has lost its data since a job worked on it", node_name(job)),
 				 errdetail("%s", reply->messages),
-				 errhint("Is its disk mounted? If the data is gone for good, remove that file alone, for lost_wal folders beside it are the only copy of what they have; and see that the data directory is there and empty, to have a copy made.")));
+				 errhint("Is its disk mounted? If the data is gone for good, remove that file alone, for lost_wal folders in the directory above it are the only copy of what they have; and see that the data directory is there and empty, to have a copy made.")));
 	if (!reply->ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FILE),
@@ -753,7 +761,7 @@ survey_node(Job *job)
 	job->keep_slots = downstream_slots(job, &reply);
 	node->foreign_mark = remote_says(&reply, "keep", "yes") ||
 		(node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE &&
-		 !node->mark_stale && is_foreign_mark(job, remote_get(&reply, "mark")));
+		 !node->mark_stale && is_foreign_mark(job, remote_get(&reply, "mark_job")));
 	if (!node->is_this_server)
 		survey_archive(job);
 

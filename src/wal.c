@@ -61,24 +61,24 @@ wal_archive_serves(Job *job, XLogRecPtr lsn)
 	XLogSegNo	last = job->primary.oldest_wal / wal_segment_size - 1;
 	RemoteLimits limits = {.timeout_ms = ARCHIVE_TIMEOUT_MS};
 	RemoteReply reply;
-	const char *arguments[4 + ARCHIVE_PROBES + 1];
+	const char *segments[ARCHIVE_PROBES + 1];
 	int			n = 0;
 
 	if (command == NULL)
 		return false;
-	arguments[n++] = job->node.pgdata;
-	arguments[n++] = job->request->settings->node_bin_dir;
-	arguments[n++] = command;
-	arguments[n++] = psprintf("%d", wal_segment_size);
 	for (int i = 0; i < ARCHIVE_PROBES; i++)
 	{
 		XLogSegNo	segment = first + (last - first) * i / (ARCHIVE_PROBES - 1);
 
 		if (i == 0 || segment > first + (last - first) * (i - 1) / (ARCHIVE_PROBES - 1))
-			arguments[n++] = segment_name(&job->primary.history, segment);
+			segments[n++] = segment_name(&job->primary.history, segment);
 	}
-	arguments[n] = NULL;
-	remote_run(job->ssh, &remote_archive, arguments, &limits, &reply);
+	segments[n] = NULL;
+	remote_run(job->ssh, &remote_archive,
+			   JOB_NAMED(job,
+						 {"command", command},
+						 {"segment_size", NUMBER(wal_segment_size)}),
+			   segments, &limits, &reply);
 	return reply.ok && remote_says(&reply, "served", "yes");
 }
 

@@ -280,13 +280,13 @@ try_tools(Check *check)
 	const char *missing;
 
 	remote_run(job->ssh, &remote_check,
-			   ARGUMENTS(settings->node_bin_dir,
-						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
-						 psprintf("%s replication=true", job_tool_conninfo(job, settings->replication_user, NULL)),
-						 step_expand_command(job, settings->node_start_command),
-						 step_expand_command(job, settings->node_stop_command),
-						 step_expand_command(job, settings->node_reload_command)),
+			   JOB_NAMED(job,
+						 {"passfile", settings->passfile},
+						 {"rewind_conninfo", job_tool_conninfo(job, settings->rewind_user, settings->rewind_database)},
+						 {"replication_conninfo", psprintf("%s replication=true", job_tool_conninfo(job, settings->replication_user, NULL))}),
+			   LIST(step_expand_command(job, settings->node_start_command),
+					step_expand_command(job, settings->node_stop_command),
+					step_expand_command(job, settings->node_reload_command)),
 			   &limits, &check->tried);
 	if (!check->tried.ok)
 		step_fail_commonly(job, &check->tried, "the tools cannot be tried");

@@ -1,20 +1,22 @@
 #!/bin/sh
 # ask.sh - asks the server of the node for its own check of readiness.
 #
-# usage: ask.sh PGDATA BIN_DIR PASSFILE DB_USER DB_NAME FUNCTION
-#   PASSFILE  password file for the connection; '' = libpq's default
-#   DB_USER   role to ask as
-#   DB_NAME   the database of the extension
-#   FUNCTION  follow_primary_check with its schema and argument types
+# arguments:
+#   passfile  password file for the connection; '' = libpq's default
+#   db_user   role to ask as
+#   db_name   the database of the extension
+#   function  follow_primary_check with its schema and argument types
 #
-# prints: permitted=no  the role may not run the function
-#         row=          of each row the columns, separated by the character 037; a null is empty
-# fails:  not_running  not_asked
+# prints:
+#   permitted  no = the role may not run the function
+#   row        of each row the columns, separated by the character 037; a null is empty
+# fails:
+#   not_running  not_asked
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-pgdata=$1 bin=$2 passfile=$3 db_user=$4 db_name=$5 function=$6
+: "${passfile=}" "${db_user=postgres}" "${db_name=postgres}" "${function?}"
 connect_with "$passfile" "$db_name"
 
 lock_file "$pgdata/postmaster.pid" || die not_running "no server runs in $pgdata"

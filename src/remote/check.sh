@@ -1,28 +1,30 @@
 #!/bin/sh
 # check.sh - tries on a node what a job is going to need there, and changes nothing.
 #
-# usage: check.sh BIN_DIR PASSFILE REWIND_CONNINFO REPLICATION_CONNINFO COMMAND...
-#   PASSFILE  password file for the connections; '' = libpq's default
-#   *_CONNINFO  to the server that would be the primary, without a password
-#   COMMAND   of the settings node_start_command, node_stop_command, node_reload_command,
-#             in this order; '' = none
+# arguments:
+#   passfile              password file for the connections; '' = libpq's default
+#   rewind_conninfo       how the rewind role reaches the server that would be the primary, without a
+#                         password; '' = no connection is tried
+#   replication_conninfo  the same for replication
+#   COMMAND ...           (positional) of the settings node_start_command, node_stop_command,
+#                         node_reload_command, in this order; '' = none
 #
-# prints: missing_tools=       programs of the system that are not there
-#         missing_programs=    those of PostgreSQL
-#         library=             version of the extension's library there; '' = none is found
-#         library_file=        where it was found, or looked for
-#         rewind_server=       of the server that the rewind role reaches: when it started, in
-#                              microseconds, and its system identifier
-#         rewind_failed=       why it reaches none
-#         replication_server=  system identifier of the server that replication reaches
-#         replication_failed=  why it reaches none
-#         command_N=           why the Nth command could not be run
+# prints:
+#   missing_tools       programs of the system that are not there
+#   missing_programs    those of PostgreSQL
+#   library             version of the extension's library there; '' = none is found
+#   library_file        where it was found, or looked for
+#   rewind_server       of the server that the rewind role reaches: when it started, in
+#                       microseconds, and its system identifier
+#   rewind_failed       why it reaches none
+#   replication_server  system identifier of the server that replication reaches
+#   replication_failed  why it reaches none
+#   command_N           why the Nth command could not be run
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-bin=$1 passfile=$2 rewind_conninfo=$3 replication_conninfo=$4
-shift 4
+: "${passfile=}" "${rewind_conninfo=}" "${replication_conninfo=}"
 
 # missing COMMAND...: sets missing to those that there are none of.
 missing() {
@@ -32,28 +34,23 @@ missing() {
     done
 }
 
-missing flock awk sed grep od stat readlink find sync dd truncate wc sort df du timeout
-emit missing_tools "$missing"
-missing "$bin/postgres" "$bin/pg_ctl" "$bin/pg_controldata" "$bin/pg_rewind" "$bin/pg_basebackup" \
-    "$bin/pg_waldump" "$bin/psql"
-emit missing_programs "$missing"
+# find_library: sets library and library_file.
+find_library() {
+    library=
+    library_dir=$("$bin/pg_config" --pkglibdir 2>/dev/null)
+    for dir in "$library_dir" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64"; do
+        library_file=$dir/follow_primary.so
+        if [ -z "$dir" ] || [ ! -r "$library_file" ]; then
+            continue
+        fi
+        library=$(LC_ALL=C grep -a -o 'follow_primary library version [0-9][0-9.]*' "$library_file" | sed -n '1s/.* //p')
+        [ -n "$library" ] || library=unknown
+        break
+    done
+}
 
-library=
-library_dir=$("$bin/pg_config" --pkglibdir 2>/dev/null)
-for dir in "$library_dir" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64"; do
-    library_file=$dir/follow_primary.so
-    if [ -z "$dir" ] || [ ! -r "$library_file" ]; then
-        continue
-    fi
-    library=$(LC_ALL=C grep -a -o 'follow_primary library version [0-9][0-9.]*' "$library_file" | sed -n '1s/.* //p')
-    [ -n "$library" ] || library=unknown
-    break
-done
-emit library "$library"
-emit library_file "$library_file"
-
-# may_run COMMAND: could the command line be run, as far as that can be known without
-# running it? Of sudo, it is asked whether it would. Else sets message, and returns 1.
+# may_run COMMAND: could the command line be run, as far as that can be known without running it?
+# sudo is asked whether it would. If not, sets message, and returns 1.
 may_run() {
     case $1 in
         # more than one simple command: of its first word alone
@@ -90,6 +87,26 @@ may_run() {
     return 1
 }
 
+# ask KEY CONNINFO COMMAND: prints what the server there says: the last line, for warnings come
+# before.
+ask() {
+    if answer=$("$bin/psql" -X -q -A -t -w -F ' ' -v ON_ERROR_STOP=1 -d "$2" -c "$3" </dev/null 2>&1); then
+        emit "$1_server" "${answer##*"$nl"}"
+    else
+        emit "$1_failed" "${answer:-psql failed}"
+    fi
+}
+
+missing flock awk sed grep od stat readlink find sync dd truncate wc sort df du timeout
+emit missing_tools "$missing"
+missing "$bin/postgres" "$bin/pg_ctl" "$bin/pg_controldata" "$bin/pg_rewind" "$bin/pg_basebackup" \
+    "$bin/pg_waldump" "$bin/psql"
+emit missing_programs "$missing"
+
+find_library
+emit library "$library"
+emit library_file "$library_file"
+
 n=0
 for command in "$@"; do
     n=$((n + 1))
@@ -100,18 +117,7 @@ done
 LC_ALL=C
 PGOPTIONS='-c role=none -c search_path=pg_catalog'
 export LC_ALL PGOPTIONS
-if [ -n "$passfile" ]; then
-    PGPASSFILE=$passfile
-    export PGPASSFILE
-fi
-# ask KEY CONNINFO COMMAND: what the server there says: the last line, for warnings come before.
-ask() {
-    if answer=$("$bin/psql" -X -q -A -t -w -F ' ' -v ON_ERROR_STOP=1 -d "$2" -c "$3" </dev/null 2>&1); then
-        emit "$1_server" "${answer##*"$nl"}"
-    else
-        emit "$1_failed" "${answer:-psql failed}"
-    fi
-}
+use_passfile "$passfile"
 ask rewind "$rewind_conninfo" 'SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, (SELECT system_identifier FROM pg_control_system())'
 ask replication "$replication_conninfo" 'IDENTIFY_SYSTEM'
 exit 0

@@ -1,49 +1,49 @@
 #!/bin/sh
-# clean.sh - takes away what a job left beside the node's data, once the node is
-# proven to be whole.
+# clean.sh - takes away what a job left beside the node's data, once the node is proven to be
+# whole.
 #
-# usage: clean.sh PGDATA KEEP JOB WALDIR [TABLESPACE_LOCATION...]
-#   KEEP    keep = nothing goes, now or by a later call without keep: the replaced
-#           data of an interrupted job of another primary, which saved the WAL
-#           behind another fork;
-#           mark = only the mark goes, and what was to be put back;
-#           until_proven = the replaced data goes now; always = it is kept, its
-#           names ending in old-JOB
-#   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
-#           else ''
+# arguments:
+#   keep    what is to go:
+#           mark = only the mark, and what was to be put back
+#           until_proven = all, the replaced data too
+#           always = the replaced data is kept, under names that end in old-JOB
+#           keep = nothing goes; from now on the replaced data is kept, as with always. For
+#           that of an interrupted job of another primary, which saved the WAL behind another
+#           fork
+#   waldir        the node's WAL folder if it is a folder or a mount point of its own; else ''
+#   LOCATION ...  (positional) the node's tablespaces
 #
-# The mark goes first: the node is whole, the rest is litter that the next call
-# takes away. PGDATA.follow_primary itself stays while it holds something that
-# is kept (lost_wal-*, old-*).
+# The mark goes first: the node is whole, and the next call takes the rest away if this one
+# does not.
 #
-# prints: kept=    the folders with replaced data, a line each
-# fails:  clean_failed
+# prints:
+#   kept    the folders with replaced data, a line each
+# fails:
+#   clean_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/mark.sh
+. "${0%/*}/mark.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
 
-pgdata=$1
-keep=$2
-job=$3
-waldir=$4
-shift 4
-work=$pgdata.follow_primary
-kept=
+: "${keep?}" "${waldir=}"
+put_reason=clean_failed
+replaced=
 
-LC_ALL=C
-export LC_ALL
-
-# remove PATH...: as far as they are there.
+# remove PATH...: as far as they are there, in this order.
 remove() {
     for path; do
         shift
-        if [ -e "$path" ] || [ -h "$path" ]; then
-            set -- "$@" "$path"
-        fi
+        ! there "$path" || set -- "$@" "$path"
     done
     [ $# -eq 0 ] || rm -rf "$@" || die clean_failed "could not remove $1"
+}
+
+# rename FROM TO
+rename() {
+    mv -T "$1" "$2" || die clean_failed "could not rename $1"
 }
 
 # relink FROM TO: the replaced data's links follow a folder that was renamed.
@@ -57,63 +57,65 @@ relink() {
     done
 }
 
-# replaced PREFIX: deals with the folders that swap.sh names PREFIX, PREFIX.2 ...
-replaced() {
+# clean_replaced PREFIX KEPT: removes the folders that swap.sh names PREFIX, PREFIX.2 ..., or
+# renames them to KEPT, KEPT.2 ...
+clean_replaced() {
     n=1
     for old in "$1" "$1".[2-9] "$1".[1-9][0-9]; do
-        [ -e "$old" ] || [ -h "$old" ] || continue
+        there "$old" || continue
         if [ "$keep" != always ]; then
             remove "$old"
             continue
         fi
-        to=$1-$job
+        to=$2
         while [ -e "$to" ]; do
             n=$((n + 1))
-            to=$1-$job.$n
+            to=$2.$n
         done
-        mv -T "$old" "$to" || die clean_failed "could not rename $old"
+        rename "$old" "$to"
         relink "$old" "$to"
-        kept=$kept${kept:+$nl}$to
+        replaced=$replaced${replaced:+$nl}$to
     done
 }
 
-if [ "$keep" = keep ]; then
+# keep_all: whatever becomes of this job, no later one removes what an earlier one replaced.
+keep_all() {
     # where a rewind was interrupted, the links to the WAL that it found
     if [ -d "$work/aside/wal" ] && [ ! -e "$work/old.wal" ]; then
-        mv -T "$work/aside/wal" "$work/old.wal" || die clean_failed "could not rename $work/aside/wal"
+        rename "$work/aside/wal" "$work/old.wal"
     fi
-    { : >"$work/keep" && sync "$work/keep" "$work"; } || die clean_failed "could not write $work/keep"
+    put "$work/keep" </dev/null
+}
+
+LC_ALL=C
+export LC_ALL
+
+if [ "$keep" = keep ]; then
+    keep_all
     exit 0
 fi
-if [ -e "$work/mark" ]; then
-    rm -f "$work/mark" || die clean_failed "could not remove $work/mark"
-    sync "$work" 2>/dev/null
+remove_mark || die clean_failed "could not remove $mark"
+if [ "$keep" = mark ]; then
+    remove "$work/slots"
+    exit 0
 fi
-remove "$work/slots"
-[ "$keep" != mark ] || exit 0
 signs_of_life
 [ ! -e "$work/keep" ] || keep=always
 if [ "$keep" = always ] && [ -d "$work/old.wal" ]; then
-    mv -T "$work/old.wal" "$work/old-$job.wal" || die clean_failed "could not rename $work/old.wal"
-    kept=$work/old-$job.wal
+    rename "$work/old.wal" "$kept/old-$job.wal"
+    replaced=$kept/old-$job.wal
 fi
 for folder in "$waldir" "$@"; do
     [ -n "$folder" ] || continue
     folder=$(real "$folder")
     remove "$folder.follow_primary_new" "$folder/.follow_primary_new"
-    replaced "$folder.follow_primary_old"
-    replaced "$folder/.follow_primary_old"
+    clean_replaced "$folder.follow_primary_old" "$folder.follow_primary_old-$job"
+    clean_replaced "$folder/.follow_primary_old" "$folder/.follow_primary_old-$job"
 done
-remove "$pgdata/.follow_primary_new"
-replaced "$pgdata/.follow_primary_old"
-replaced "$work/old"
-set -- "$pgdata"/*.fp_tmp
-for name in keep old.wal new repoint/complete repoint repoint.tmp config config.tmp aside proven proven.tmp mark.tmp edit.tmp edit.old \
-    swap.list swap.list.tmp swap.names.tmp layout layout.tmp rewind.log recovery.log basebackup.log; do
-    set -- "$@" "$work/$name"
-done
-remove "$@" "$work"/swap.away.*
-# not empty is no failure: something is kept
-[ ! -d "$work" ] || rmdir "$work" 2>/dev/null
-emit kept "$kept"
-exit 0
+clean_replaced "$pgdata/.follow_primary_old" "$pgdata/.follow_primary_old-$job"
+clean_replaced "$work/old" "$kept/old-$job"
+# First what says that something else is whole.
+remove "$work/repoint/complete" "$work/proven" "$work" "$pgdata/.follow_primary_new" "$pgdata"/*.fp_tmp
+# it stays while something in it is kept
+[ ! -d "$kept" ] || rmdir "$kept" 2>/dev/null
+emit kept "$replaced"

@@ -2,50 +2,42 @@
 # connect.sh - shows where the connections lead that a job is going to need on
 # the node, before the job changes anything there.
 #
-# usage: connect.sh PGDATA BIN_DIR PASSFILE HOST PORT TOKEN TIMEOUT_S PASSWORD
-#                   SSL_PASSWORD DB_USER DB_NAME CONNINFO COPY_CONNINFO
-#                   REWIND_CONNINFO
-#   PASSFILE      password file; '' = libpq's default
-#   HOST PORT     as in all three
-#   TOKEN         a word that nobody else has
-#   TIMEOUT_S     for a connection whose CONNINFO has no connect_timeout
-#   PASSWORD, SSL_PASSWORD   those of CONNINFO; '' = none
-#   DB_USER DB_NAME   by which the node's own server is asked, if it runs, whether
-#                 a connection leads to it
-#   CONNINFO      what the node's server is to have, without passwords
-#   COPY_CONNINFO, REWIND_CONNINFO   pg_basebackup's and pg_rewind's; '' = not needed
+# arguments:
+#   passfile      password file; '' = libpq's default
+#   host  port    as in all three connection strings
+#   token         a word that nobody else has
+#   timeout       seconds for a connection whose string has no connect_timeout
+#   password  ssl_password   those of CONNINFO; '' = none
+#   db_user  db_name   by which the node's own server is asked, if it runs, whether a
+#                 connection leads to it
+#   CONNINFO      (positional) what the node's server is to have, without passwords
+#   COPY_CONNINFO  REWIND_CONNINFO   (positional) pg_basebackup's and pg_rewind's; '' = not
+#                 needed
 #
 # That somebody answers proves nothing: a virtual address may still lead to the
 # former primary, a name to another cluster, or to the node itself. The primary
 # alone can tell, for it sees its own connections: each is made with an
-# application_name of its own, TOKEN_ID, and held, while this script asks. If HOST
+# application_name of its own, TOKEN_ID, and held, while this script asks. If host
 # has several addresses, one is made to each.
 #
-# prints: ask=yes   for the worker, whose answer is a line on stdin: the IDs of
-#                   those connections that the primary sees
-# fails:  source_unreachable   no connection can be made with a CONNINFO
-#         other_server         one leads to another server; the message says which
+# prints:
+#   ask  yes: the worker's answer is a line on stdin, the IDs of those connections that the
+#        primary sees
+# fails:
+#   source_unreachable  no connection can be made with one of the strings
+#   other_server        one leads to another server; the message says which
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-pgdata=$1 bin=$2 passfile=$3 host=$4 port=$5 token=$6 limit=$7 password=$8 ssl_password=$9
-shift 9
-db_user=$1 db_name=$2
-shift 2
+: "${passfile=}" "${host?}" "${port=5432}" "${token?}" "${timeout=10}" "${password=}" "${ssl_password=}" \
+    "${db_user=postgres}" "${db_name=postgres}"
 
-umask 077
-LC_ALL=C
-export LC_ALL
 # end_watch: the wrapper's watcher reads what we are to read.
 end_watch() {
     [ -z "${watcher:-}" ] || { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
     watcher=
 }
-dir=
-trap 'end_watch; [ -z "$dir" ] || rm -rf "$dir"' EXIT
-trap 'exit 1' HUP INT TERM PIPE
-dir=$(mktemp -d) || die permission "no temporary folder could be made"
 
 # as_the_server: what its environment tells libpq, its WAL receiver is told, too.
 as_the_server() {
@@ -59,7 +51,7 @@ as_the_server() {
     done <"$dir/environ"
 }
 
-# question KIND: what a connection is asked once it is made; then it is held.
+# question KIND: prints what a connection is asked once it is made; then it is held.
 question() {
     if [ "$1" = replication ]; then
         echo 'IDENTIFY_SYSTEM \gset'
@@ -77,7 +69,7 @@ question() {
     echo '\! echo "$CONNECT_SYSTEM $CONNECT_TIMELINE $CONNECT_READ_ONLY" >"$CONNECT_FILE.says"; exec <"$CONNECT_HOLD"; echo "$CONNECT_ID open" >&6; read -r _'
 }
 
-# addresses: those of HOST, a line each; none, if it is an address.
+# addresses: prints those of host, a line each; none, if host is an address.
 addresses() {
     case $host in
         *:* | /*) ;;
@@ -107,11 +99,11 @@ connect() {
         else
             PGOPTIONS='-c role=none' # as pg_rewind will have it
             export PGOPTIONS
-            [ -z "$passfile" ] || export PGPASSFILE="$passfile"
+            use_passfile "$passfile"
         fi
         [ "$kind" = sql ] || as="$as replication=true"
         [ -z "$several" ] || as="$as hostaddr=$3"
-        : "${PGCONNECT_TIMEOUT:=$limit}"
+        : "${PGCONNECT_TIMEOUT:=$timeout}"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
         export PGCONNECT_TIMEOUT CONNECT_ID CONNECT_FILE CONNECT_HOLD
         "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=${token}_$1" -f "$dir/$kind" \
@@ -119,6 +111,40 @@ connect() {
         echo "$1 end" >&6
     ) &
 }
+
+# is_own_server ID: does the node's own server see the connection?
+is_own_server() {
+    lock_file "$pgdata/postmaster.pid" || return 1
+    local_host=${lock_socket_dir:-$lock_listen}
+    case $local_host in '*' | 0.0.0.0 | ::) local_host=localhost ;; esac
+    sees=$(connect_with "$passfile" "$db_name" &&
+        "$bin/psql" -X -q -A -t -w -h "$local_host" -p "$lock_port" -U "$db_user" \
+            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '${token}_$1'" 2>/dev/null </dev/null)
+    [ "$sees" = 1 ]
+}
+
+# describe ID: prints which server another connection leads to.
+describe() {
+    read -r system timeline read_only <"$dir/$1.says"
+    read -r address <"$dir/$1.address"
+    [ "$address" = "$host" ] || address="$host ($address)"
+    case $read_only in
+        on) read_only=', in recovery' ;;
+        off) read_only=', not in recovery' ;;
+        *) read_only='' ;;
+    esac
+    own=
+    ! is_own_server "$1" || own=': it is the node itself'
+    printf '%s\n' "At $address port $port a server answers with system identifier $system, on timeline $timeline$read_only$own."
+}
+
+umask 077
+LC_ALL=C
+export LC_ALL
+dir=
+trap 'end_watch; [ -z "$dir" ] || rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+dir=$(mktemp -d) || die permission "no temporary folder could be made"
 
 mkfifo "$dir/hold" "$dir/told" || die permission "no FIFO could be made in $dir"
 exec 5<>"$dir/hold" 6<>"$dir/told"
@@ -150,32 +176,6 @@ done
 end_watch
 emit ask yes
 IFS= read -r seen || exit 1
-
-# is_own_server ID: does the node's own server see the connection?
-is_own_server() {
-    lock_file "$pgdata/postmaster.pid" || return 1
-    local_host=${lock_socket_dir:-$lock_listen}
-    case $local_host in '*' | 0.0.0.0 | ::) local_host=localhost ;; esac
-    sees=$(connect_with "$passfile" "$db_name" &&
-        "$bin/psql" -X -q -A -t -w -h "$local_host" -p "$lock_port" -U "$db_user" \
-            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '${token}_$1'" 2>/dev/null </dev/null)
-    [ "$sees" = 1 ]
-}
-
-# describe ID: which server another connection leads to.
-describe() {
-    read -r system timeline read_only <"$dir/$1.says"
-    read -r address <"$dir/$1.address"
-    [ "$address" = "$host" ] || address="$host ($address)"
-    case $read_only in
-        on) read_only=', in recovery' ;;
-        off) read_only=', not in recovery' ;;
-        *) read_only='' ;;
-    esac
-    own=
-    ! is_own_server "$1" || own=': it is the node itself'
-    printf '%s\n' "At $address port $port a server answers with system identifier $system, on timeline $timeline$read_only$own."
-}
 
 others=
 for id in $opened; do

@@ -1,7 +1,7 @@
 # embed.awk - turns the scripts named as arguments into C string constants.
 #
 # src/remote/rewind.sh becomes: static const char rewind_sh[] = "...";
-# A line that reads lib.sh, folders.sh or recovery.sh is replaced by that file's text. Comment
+# A line that reads a library, as . "${0%/*}/lib.sh", is replaced by that file's text. Comment
 # lines are left out: they are for the reader of the file.
 
 function put(line) {

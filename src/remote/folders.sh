@@ -1,20 +1,20 @@
 # folders.sh - the folders that hold a node's data, and how a copy takes their
 # place; for the scripts that read it as they read lib.sh.
 #
-# They are PGDATA, the WAL folder where that is not a plain folder in PGDATA, and
-# the tablespaces' locations. As a rule the copy of a folder is made beside it
-# and takes its place whole, by a rename:
+# The folders are PGDATA, the WAL folder where it is not a plain folder in PGDATA, and the
+# tablespaces' locations. As a rule the copy of a folder is made beside it, and takes its place
+# as a whole, by a rename:
 #     PATH.follow_primary_new, PATH.follow_primary_old
-#     PGDATA.follow_primary/new, PGDATA.follow_primary/old
-# A folder that cannot be renamed, a mount point before all, keeps its place: the
-# copy is made in it, and what is in the copy and what is the cluster's in the
-# folder change places, entry by entry:
+#     PGDATA.follow_primary/job/new, PGDATA.follow_primary/job/old
+# A folder that cannot be renamed, as a mount point, keeps its place: the copy is made in it.
+# Then the entries of the copy and the cluster's entries in the folder change places, one by
+# one:
 #     PATH/.follow_primary_new, PATH/.follow_primary_old
-# Whatever else is there (lost+found, mount points, other people's files beside
-# WAL and tablespaces) is left alone.
+# All else in the folder is left alone: lost+found, mount points, other people's files beside
+# WAL and tablespaces.
 #
-# The caller has set pgdata, waldir ('' = in PGDATA), work, and major, the number
-# that the cluster's folders in tablespaces begin with: PG_15_202209061.
+# The caller has set waldir ('' = in PGDATA) and major, with which the names of the cluster's
+# folders in tablespaces begin: PG_15_202209061.
 # shellcheck shell=sh disable=SC2154,SC2034
 
 hex8='[0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F]'
@@ -23,7 +23,7 @@ there() {
     [ -e "$1" ] || [ -h "$1" ]
 }
 
-# real PATH: where PATH is, its last part resolved too.
+# real PATH: prints where PATH is; its last part is resolved, too.
 real() {
     if [ -e "$1" ]; then
         set -- "$(readlink -f "$1")"
@@ -31,7 +31,7 @@ real() {
     printf '%s' "${1%/}"
 }
 
-# know_folders LOCATION...: sets folders, the resolved paths, and mounts; resolves
+# know_folders LOCATION...: sets folders to the resolved paths, a line each, and mounts; resolves
 # waldir.
 know_folders() {
     read_mounts
@@ -53,7 +53,7 @@ below() {
     return 1
 }
 
-# Sets kind to what the folder is for.
+# kind_of FOLDER: sets kind to what the folder is for.
 kind_of() {
     case $1 in
         "$pgdata") kind=data ;;
@@ -62,8 +62,8 @@ kind_of() {
     esac
 }
 
-# staying FOLDER: its entries that are, or hold, a mount point or another of the
-# folders, a line each.
+# staying FOLDER: prints its entries that are, or hold, a mount point or another of the folders,
+# a line each.
 staying() {
     printf '%s\n%s\n' "$mounts" "$folders" | while IFS= read -r path; do
         case $path in
@@ -75,8 +75,8 @@ staying() {
     done
 }
 
-# entries FOLDER WHERE ACTION...: find's ACTION on what is the cluster's in
-# FOLDER; with a copy of it as WHERE, on what is to come into FOLDER from there.
+# entries FOLDER WHERE ACTION...: runs find's ACTION. Where WHERE is FOLDER, on the cluster's
+# entries in it; where WHERE is its copy, on the entries that are to come into FOLDER.
 entries() {
     entries_of=$1
     entries_in=$2
@@ -100,7 +100,7 @@ STAYING
     find "$entries_in/" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.follow_primary_*' "$@"
 }
 
-# Is there anything in the folder that is not the cluster's?
+# has_others FOLDER: is there an entry in it that is not the cluster's?
 has_others() {
     kind_of "$1"
     [ "$kind" != data ] || return 1
@@ -109,7 +109,7 @@ has_others() {
     [ "${#all}" -ne "${#own}" ]
 }
 
-# Does the folder have to keep its place? One that is not there does not.
+# keeps_place FOLDER: can it not be renamed? One that is not there has no place to keep.
 keeps_place() {
     [ -d "$1" ] || return 1
     holder=${1%/*}
@@ -117,8 +117,8 @@ keeps_place() {
         below "$pgdata" "$1" || [ ! -w "${holder:-/}" ] || has_others "$1"; then
         return 0
     fi
-    [ "$1" = "$pgdata" ] && [ -d "$work" ] &&
-        { is_mount_point "$work" || [ "$(stat -c %d "$work/.")" != "$(stat -c %d "$1/.")" ]; }
+    [ "$1" = "$pgdata" ] && [ -d "$kept" ] &&
+        { is_mount_point "$kept" || [ "$(stat -c %d "$kept/.")" != "$(stat -c %d "$1/.")" ]; }
 }
 
 # copy_place FOLDER: sets new to where its copy is made.
@@ -132,8 +132,8 @@ copy_place() {
     fi
 }
 
-# Dies if PostgreSQL keeps, where one of the folders has a mount point, data that
-# a copy brings too.
+# refuse_odd_mounts: dies if an entry of one of the folders is a mount point, and a copy brings
+# that entry, too.
 refuse_odd_mounts() {
     while IFS= read -r folder; do
         kind_of "$folder"
@@ -154,26 +154,30 @@ $folders
 FOLDERS
 }
 
-# Has a swap that has its mark moved nothing yet?
-is_swap_unmoved() {
-    [ ! -e "$work/swap.list" ] ||
-        { [ -e "$pgdata/PG_VERSION" ] && [ -e "$(sed -n 2p "$work/swap.list")/PG_VERSION" ] &&
-            [ ! -e "$(sed -n 3p "$work/swap.list")/PG_VERSION" ]; }
+# know_swap N LIVE NEW OLD, by each_swapped: sets the names that PGDATA has in a swap.
+know_swap() {
+    [ "$1" -ne 1 ] || { pgdata=$2 new_data=$3 old_data=$4; }
 }
 
-# Dies while a swap is to be completed. One that has moved nothing is forgotten,
-# mark and all, for the data may have been started again. Of one that has moved
-# all, the copy's own folder last, only words are missing.
+# refuse_unfinished_swap: dies if a swap is to be completed. One that has moved nothing is
+# forgotten, with its mark, for the data may have been started again. One that has moved all,
+# PGDATA's copy last, has only its list left, which goes.
 refuse_unfinished_swap() {
-    if is_swap_unmoved; then
-        ! grep -qx phase=swapping "$work/mark" 2>/dev/null || rm -f "$work/mark"
-    elif [ -d "$(sed -n 2p "$work/swap.list")" ]; then
-        die swap_unfinished "an interrupted swap has to be completed first: $work/swap.list"
+    read_mark
+    moved=nothing
+    if [ -e "$work/swap.list" ]; then
+        each_swapped know_swap <"$work/swap.list"
+        [ -e "$pgdata/PG_VERSION" ] && [ -e "$new_data/PG_VERSION" ] && [ ! -e "$old_data/PG_VERSION" ] || moved=all
+        [ "$moved" = nothing ] || [ ! -d "$new_data" ] ||
+            die swap_unfinished "an interrupted swap has to be completed first: $work/swap.list"
+    fi
+    if [ "$moved" = nothing ] && [ "$mark_phase" = swapping ]; then
+        remove_mark || die permission "could not remove $mark"
     fi
     rm -f "$work/swap.list" "$work"/swap.away.*
 }
 
-# Does the node's data use the folder, or did it before clear.sh?
+# is_own_tablespace FOLDER: does the node's data use it, or did it before clear.sh removed that?
 is_own_tablespace() {
     name=$(emit name "$1")
     if sed -n 's/^tablespace\.[0-9]*=//p' "$work/layout" 2>/dev/null | grep -Fqx -e "${name#*=}"; then
@@ -188,9 +192,8 @@ is_own_tablespace() {
     return 1
 }
 
-# refuse_foreign LOCATION [COMMAND]: dies, after COMMAND, if there is a tablespace
-# in it that is not the node's: another server's on this machine, perhaps the
-# primary's own.
+# refuse_foreign LOCATION [COMMAND]: dies, after COMMAND, if a tablespace is in LOCATION that is
+# not the node's, but another server's on this machine, perhaps the primary's own.
 refuse_foreign() {
     if [ -e "$1" ] && ! is_own_tablespace "$1" &&
         [ -n "$(find "$1/" -mindepth 1 -maxdepth 1 -name "PG_${major}_*" | head -n 1)" ]; then
@@ -199,14 +202,14 @@ refuse_foreign() {
     fi
 }
 
-# configuration_goes: from the mark that follows on, PGDATA need not have the files
-# that save_config.sh saved.
+# configuration_goes: comes before a mark from which on PGDATA need not have the files that
+# save_config.sh saved.
 configuration_goes() {
     rm -f "$work/config/restored" "$work/config/was_restored"
     sync "$work/config" 2>/dev/null
 }
 
-# remove_copies: what an attempt to copy made, finished or not.
+# remove_copies: removes what an attempt to copy made, finished or not.
 remove_copies() {
     rm -rf "$work/proven" "$work/new"
     while IFS= read -r folder; do

@@ -1,15 +1,39 @@
 # lib.sh - what the scripts in this folder share.
 #
-# A script reads this file by the line
+# When a script runs by hand, it reads this file by the line
 #     . "${0%/*}/lib.sh"
-# when it runs by hand; the Makefile puts the text in that line's place when it
-# embeds the script.
+# When the Makefile embeds the script, it puts the text of this file in that line's place.
+#
+# What jobs keep on a node, beside the data directory PGDATA:
+#     PGDATA.follow_primary.lock       lock.sh's, while a job runs
+#     PGDATA.follow_primary/job/       the job that runs or was interrupted: its mark (mark.sh),
+#                                      what it saved and is to put back, copies that are not
+#                                      in place. clean.sh removes it as a whole
+#     PGDATA.follow_primary/lost_wal-JOB, old-JOB    for people, who remove them by hand
+#     PGDATA.follow_primary.log, PGDATA.follow_primary/server.log    what a started server says
+
+# Every script has these arguments, and those that its head names:
+#   pgdata  the data directory, by its one name
+#   bin     the directory of PostgreSQL's programs
+#   job     the number of the job
+# They are variables: the worker puts their assignments before the script's text. Lists are
+# positional. By hand: pgdata=/x bin=/y standby=yes sh src/remote/stop.sh
+: "${pgdata=}" "${bin=}" "${job=0}"
+
+# name_places: sets the names of what is beside $pgdata: kept, work and mark.
+# shellcheck disable=SC2034 # for the scripts
+name_places() {
+    kept=$pgdata.follow_primary
+    work=$kept/job
+    mark=$work/mark
+}
+name_places
 
 nl='
 '
 
-# emit KEY VALUE: prints a line KEY=VALUE, with backslashes and newlines of the
-# value as \\ and \n.
+# emit KEY VALUE: prints a line KEY=VALUE; backslashes and newlines in the value become \\ and
+# \n.
 emit() {
     case $2 in
         *\\*)
@@ -17,7 +41,7 @@ emit() {
                 LC_ALL=C awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
             ;;
         *"$nl"*)
-            # The usual one, and here for speed: it starts no process.
+            # the usual case: it starts no process
             emit_rest=$2
             printf '%s=' "$1"
             while :; do
@@ -35,8 +59,8 @@ emit() {
     esac
 }
 
-# read_file FILE: sets text to what is in it, without newlines at the end; as
-# $(cat FILE), but starts no process.
+# read_file FILE: sets text to what is in it, without newlines at the end. Unlike
+# $(cat FILE), it starts no process.
 read_file() {
     text=
     while IFS= read -r line || [ -n "$line" ]; do
@@ -66,8 +90,8 @@ lock_file() {
     [ -n "$lock_pid" ]
 }
 
-# For an awk program: unquoted(REST) is the value of a setting whose name REST of
-# the line follows, as a server reads it.
+# For an awk program: unquoted(REST) is the value of a setting, as a server reads it; REST is
+# what follows the setting's name in the line.
 # shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts that use it
 awk_unquoted='
     function unquoted(value,    out, c) {
@@ -108,24 +132,30 @@ die() {
     exit 1
 }
 
-# connect_with PASSFILE DATABASE: how psql and its kin connect: never asking
-# anybody, with that password file ('' = libpq's own default). The database is
-# in the environment, since psql takes a -d with "=" in it for a whole
-# connection string. Its owner, who need not be a superuser as we are, could set
-# a search_path or a role for it.
-connect_with() {
+# use_passfile FILE: programs of PostgreSQL take the password from it; '' = from libpq's own
+# file. ~/ in front is the home directory.
+use_passfile() {
     case $1 in
         '') ;;
         [~]/*) export PGPASSFILE="$HOME/${1#??}" ;;
         *) export PGPASSFILE="$1" ;;
     esac
+}
+
+# connect_with PASSFILE DATABASE: psql and its kin connect so, and never ask for a password.
+# The database is named in the environment, for psql takes a -d with "=" in it for a whole
+# connection string. The options protect us from its owner, who need not be a superuser as
+# we are, and who could set a search_path or a role for it.
+connect_with() {
+    use_passfile "$1"
     export PGDATABASE="$2"
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary \
         PGOPTIONS='-c role=none -c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
 }
 
-# works_in PID DIRECTORY: is that its working directory? A server's is its data
-# directory. One with capabilities of its own is not ours to look into; its name is.
+# works_in PID DIRECTORY: is DIRECTORY the working directory of the process, as a server's is
+# its data directory? We may not see that of a program with capabilities of its own; then its
+# name tells whether it is a server.
 works_in() {
     # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
     [ "/proc/$1/cwd/." -ef "$2/." ] && return
@@ -138,33 +168,34 @@ works_in() {
     return 1
 }
 
-# server_pid: sets pid to the process that serves $pgdata, or returns 1; sets
-# single_user to yes or no. A pid that another program or another cluster has
-# by now does not count: a server's working directory is its data directory.
-# shellcheck disable=SC2034,SC2154 # pgdata, single_user: the scripts'
+# server_pid: sets pid to the process that serves $pgdata, or returns 1; sets single_user to
+# yes or no. A process that has the pid in postmaster.pid, but works in another directory,
+# does not count.
+# shellcheck disable=SC2034 # single_user: for the scripts
 server_pid() {
     pid='' single_user=no
     [ -r "$pgdata/postmaster.pid" ] || return 1
     IFS= read -r pid <"$pgdata/postmaster.pid" || :
     case $pid in
-        -*) pid=${pid#-} single_user=yes ;; # it writes its pid negated
+        -*) pid=${pid#-} single_user=yes ;; # such a server writes its pid negated
     esac
     case $pid in
         '' | *[!0-9]*) pid= && return 1 ;;
     esac
     if [ -d /proc/self/cwd ]; then
         works_in "$pid" "$pgdata"
-    elif [ -n "${bin:-}" ]; then
+    elif [ -n "$bin" ]; then
         LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
     else
         kill -0 "$pid" 2>/dev/null
     fi
 }
 
-# enter_pgdata: sets directory to a name of $pgdata for pg_ctl and pg_rewind, which
-# paste it between double quotes into commands for a shell, and read it
-# themselves: so it cannot be escaped. Returns 1 if it cannot be entered.
-# shellcheck disable=SC2034,SC2154 # pgdata, directory: the scripts'
+# enter_pgdata: sets directory to a name of $pgdata for pg_ctl and pg_rewind. They paste the
+# name between double quotes into shell commands, and use it themselves as well, so it cannot
+# be escaped: where it would have to be, we change to $pgdata and call it ".". Returns 1 if
+# that fails.
+# shellcheck disable=SC2034 # directory: for the scripts
 enter_pgdata() {
     directory=$pgdata
     case $pgdata in
@@ -175,66 +206,45 @@ enter_pgdata() {
     esac
 }
 
-# data_umask: files that we make in $pgdata are its owner's alone, or the group's
-# to read where it may read all of it (initdb --allow-group-access).
-# shellcheck disable=SC2154 # the scripts'
+# data_umask: only the owner may read the files that we make in $pgdata; the group may, too,
+# where it may read all of $pgdata (initdb --allow-group-access).
 data_umask() {
     umask 077
     case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
-        d???r-x-?-) umask 027 ;; # forbid_start()
+        d???r-x-?-) umask 027 ;; # the ? is forbid_start()'s
     esac
 }
 
 # control_time: when the server of PGDATA last wrote its control file.
-# shellcheck disable=SC2154 # the scripts'
 control_time() {
     date -r "$pgdata/global/pg_control" +%s.%N 2>/dev/null
 }
 
-# put_back_slots: those that save_config.sh saved; returns 1 with slot set.
-# shellcheck disable=SC2154 # the scripts'
+# put_back_slots: puts back the slots that save_config.sh saved. Returns 1 if that fails, with
+# slot set to the one that it could not put back.
 put_back_slots() {
     for slot in "$work"/slots/*; do
-        # an empty state file would keep the server from starting
+        # flushed, for an empty state file would keep the server from starting
         [ ! -d "$slot" ] || { cp -Rp "$slot" "$pgdata/pg_replslot/" && sync "$pgdata/pg_replslot/${slot##*/}/state"; } ||
             return 1
     done
 }
 
-# forbid_start FOLDER: what pg_rewind leaves has no standby.signal, and would come up
-# as a second primary; and neither that nor a copy has the node's configuration yet.
-# A service manager may start it after a power failure, before anybody looks. No
-# server starts in a data directory that others may write to. They cannot, for they
-# may not search it. But an sshd would not take a key that is in such a place.
-forbid_start() {
-    case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
-        "$(cd -P "$1" && pwd)"/*) return ;;
-    esac
-    chmod o=w "$1" && sync "$1" 2>/dev/null
-}
-
-# allow_start: after forbid_start().
-# shellcheck disable=SC2154 # the scripts'
-allow_start() {
-    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
-}
-
-# logged FILE COMMAND...: runs it with all output live on our stderr and in
-# FILE; returns its exit code. The copier outlives signals to this group, so
-# that FILE has all that was said before an end.
+# logged FILE COMMAND...: runs COMMAND; all its output goes to our stderr at once, and to FILE.
+# Returns its exit code. The process that copies the output ignores signals to our process
+# group: when the job is ended, FILE still gets all that COMMAND said.
 logged() {
     file=$1
     shift
     code=$({ { "$@" 2>&1 3>&-; echo $? >&3; } |
         (trap '' HUP INT TERM PIPE; exec tee "$file" >&2 3>&-); } 3>&1)
-    return "${code:-143}" # of one that was ended
+    return "${code:-143}" # 143: COMMAND was ended
 }
 
-# signs_of_life: from now on until the script ends, an empty line on stderr every
-# few seconds for as long as what it runs uses its processors: there are tools that
-# say nothing for hours. The script's own shell does not count, since it may wait
-# in a loop; what a server starts does, in a session of its own. It costs nothing
-# before the first few seconds are over.
+# signs_of_life: from now on until the script ends, writes an empty line to stderr every few
+# seconds while the programs that the script runs use the processor, for some of them say
+# nothing for hours. The script's own shell does not count, since it may wait in a loop. What
+# a server starts in a session of its own counts. Nothing happens in the first few seconds.
 signs_of_life() {
     [ -r /proc/self/stat ] || return 0
     (
@@ -247,7 +257,7 @@ signs_of_life() {
             wait "$nap"
             read -r _ _ _ now _ </proc/self/stat
             [ "$now" = "$parent" ] || exit
-            used=$(cat /proc/[0-9]*/stat 2>/dev/null | awk -v self="$self" -v script="$parent" -v session="$session" '
+            now_used=$(cat /proc/[0-9]*/stat 2>/dev/null | awk -v self="$self" -v script="$parent" -v session="$session" '
                 {
                     pid = $1
                     sub(/.*\) /, "") # a name may have spaces
@@ -258,15 +268,15 @@ signs_of_life() {
                     ticks[pid] = $12 + $13
                 }
                 END {
-                    # what looks here does not count
+                    # our own programs here do not count
                     for (pid in ticks)
                         if (parent[pid] != self && parent[parent[pid]] != self &&
                             (session_of[pid] == session || session_of[parent[pid]] == session))
                             all += ticks[pid]
                     print all + 0
                 }')
-            [ -z "$before" ] || [ "$used" = "$before" ] || echo >&2
-            before=$used
+            [ -z "$before" ] || [ "$now_used" = "$before" ] || echo >&2
+            before=$now_used
         done
     ) </dev/null &
     life=$!
@@ -277,15 +287,15 @@ no_more_signs() {
     [ -z "${life:-}" ] || kill "$life" 2>/dev/null
 }
 
-# overwrite FILE TEXT_FILE: into FILE's own inode, giving up no block of it before
-# it has the new text, for a full disk would not give it back.
+# overwrite FILE TEXT_FILE: FILE gets the text of TEXT_FILE, and stays the same inode. No block
+# of it is given up before the new text is in, for a full disk would not give it back.
 overwrite() {
     dd if="$2" of="$1" conv=notrunc 2>/dev/null && truncate -s "$(wc -c <"$2")" "$1"
 }
 
-# try COMMAND...: dies with the fitting reason if it fails, else with
-# $try_reason, which the script sets.
-# shellcheck disable=SC2154 # the scripts'
+# try COMMAND...: runs COMMAND, and dies if it fails: for the reason that its message tells, or
+# for $try_reason, which the script sets.
+# shellcheck disable=SC2154 # the script's
 try() {
     message=$("$@" 2>&1) && return
     case $message in
@@ -295,17 +305,17 @@ try() {
     esac
 }
 
-# put FILE: stdin becomes FILE, durably and in one step. Behind a pipe its death
-# is the caller's to follow: put FILE || exit 1. For other reasons than these the
-# script sets put_reason.
+# put FILE: stdin becomes FILE, durably and in one step. It dies for no_space or permission,
+# or for $put_reason where the script sets that. Behind a pipe it ends a subshell alone, so
+# write: ... | put FILE || exit 1
 put() {
     { cat >"$1.tmp" && sync "$1.tmp"; } || die "${put_reason:-no_space}" "could not write $1.tmp"
     mv -f "$1.tmp" "$1" || die "${put_reason:-permission}" "could not write $1"
-    sync "${1%/*}" 2>/dev/null
+    sync "${1%/*}" || die "${put_reason:-no_space}" "could not flush ${1%/*}"
 }
 
-# segment_number FILE: sets segment_name and number for a WAL segment, also a .partial one;
-# else returns 1. The script sets per_id, the segments in 4 GB.
+# segment_number FILE: sets segment_name and number if FILE is a WAL segment, a .partial one
+# included; else returns 1. The script sets per_id, the number of segments in 4 GB.
 # shellcheck disable=SC2034,SC2154 # the scripts'
 segment_number() {
     segment_name=${1##*/}
@@ -325,8 +335,7 @@ is_mount_point() {
     [ "$(stat -c %d "$1" 2>/dev/null)" != "$(stat -c %d "$1/.." 2>/dev/null)" ]
 }
 
-# read_mounts: sets mounts to all mount points of the machine, a line each;
-# starts no process.
+# read_mounts: sets mounts to all mount points of the machine, a line each. Starts no process.
 read_mounts() {
     mounts=
     while read -r _ _ _ _ point _; do
@@ -337,8 +346,8 @@ read_mounts() {
     done 2>/dev/null </proc/self/mountinfo
 }
 
-# is_mounted FOLDER: as is_mount_point for its resolved name, as far as the
-# kernel's list of mounts goes.
+# is_mounted FOLDER: is FOLDER, a resolved name, in the kernel's list of mounts? Starts no
+# process.
 is_mounted() {
     read_mounts
     case $nl$mounts in
@@ -347,18 +356,20 @@ is_mounted() {
     return 1
 }
 
-# make_work: makes sure of $work, the folder that every job needs beside PGDATA.
-# shellcheck disable=SC2154 # the scripts'
+# make_work: makes $work if it is not there. Dies if nothing can be written in it.
 make_work() {
-    if ! mkdir -p "$work" 2>/dev/null || [ ! -w "$work" ]; then
-        die permission "$(id -un) cannot write $work, which is needed beside the data: as root," \
+    [ ! -d "$work" ] || [ ! -w "$work" ] || return 0
+    if ! { mkdir -p "$work" 2>/dev/null && [ -w "$work" ]; }; then
+        die permission "$(id -un) cannot write $kept, which is needed beside the data: as root," \
             "make that directory and give it to $(id -un)"
     fi
+    sync "$kept" || die no_space "could not flush $kept"
+    sync "${kept%/*}/" 2>/dev/null # which need not be ours to read
+    return 0
 }
 
-# emit_folders: where $pgdata has its WAL, if that is a folder or a mount point of
-# its own, and its tablespaces; also where their disk is not mounted.
-# shellcheck disable=SC2154 # the scripts'
+# emit_folders: prints where $pgdata has its WAL, if that is a folder or a mount point of its
+# own, and its tablespaces. Their disks need not be mounted.
 emit_folders() {
     if [ -L "$pgdata/pg_wal" ]; then
         emit waldir "$(readlink -m -- "$pgdata/pg_wal")"

@@ -1,47 +1,44 @@
 #!/bin/sh
 # lock.sh - holds the lock on the node for as long as a job lasts.
 #
-# usage: lock.sh PGDATA WHO BESIDE
-#   WHO     a sentence for whoever is refused: who has the lock, and since when
-#   BESIDE  when a file beside PGDATA last came or went, as survey.sh saw it
+# arguments:
+#   who     a sentence for those who are refused: who has the lock, and since when
+#   beside  when a file beside pgdata last came or went, as survey.sh saw it
 #
-# Two servers may both take themselves for the primary, so the lock is where the
-# data is: flock(1) on PGDATA.follow_primary.lock, or on a file in the home
-# directory if the account may not write beside PGDATA. When the file is there
-# but not locked, it is what a power failure left, and no harm. Its lines are WHO,
-# the holder's process id and SSH_CONNECTION, and "ending" when that is so.
+# Two servers may both take themselves for the primary, so the lock is where the data is:
+# flock(1) on PGDATA.follow_primary.lock, or on a file in the home directory if the account may
+# not write beside PGDATA. A file that is there but not locked was left by a power failure, and
+# does no harm. Its lines are who, the holder's process id and SSH_CONNECTION, and "ending" when
+# the holder is about to end.
 #
-# Once it has said held=yes it goes on until its stdin ends, as it does when the
-# channel ends, or until SIGTERM; it takes the file away then. Without the word
-# "exit" before that, a script of the job may go on for the seconds that the
-# wrapper leaves it, and the lock is held for as long.
+# The script says held=yes, and goes on until its stdin ends, as it does when the SSH channel
+# ends, or until SIGTERM. Then it removes the file. If the word "exit" did not come before, a
+# script of the job may go on for the seconds that the wrapper leaves it, and the lock is held
+# for as long.
 #
-# A host that vanishes says nothing, and its connection would live on for hours.
-# So whoever finds the lock taken has the holder's sshd send a newline. If TCP
-# repeats it five times, for some six seconds, and is not answered, that sshd is
-# ended. A host that is back, and knows of no such connection, answers so.
+# A host that vanishes says nothing, and its connection would live on for hours. So a job that
+# finds the lock taken has the holder's sshd send a newline. If TCP repeats it five times, for
+# some six seconds, and gets no answer, that sshd is ended. A host that is back knows of no such
+# connection, and answers so.
 #
-# Another job may have had the lock between the survey and now: a lock file that
-# came or went tells.
+# Another job may have had the lock between the survey and now: a lock file that came or went
+# tells.
 #
-# prints: file=     the lock's file
-#         fresh=yes|no  no: what the survey saw may have changed
-#         taken_from=   WHO of a job whose host did not answer
-#         held=yes  the last line
-# fails:  locked       another job has it; the message is that job's WHO, the file
-#                      and its holder
-#         no_flock     there is no flock(1)
-#         permission   no file can be made for it
-#         lock_failed  flock(1) fails for another reason, which it says
+# prints:
+#   file        the lock's file
+#   fresh       yes | no; no: what the survey saw may have changed
+#   taken_from  who, of a job whose host did not answer
+#   held        yes; the last line
+# fails:
+#   locked       another job has the lock; the message is that job's who, the file and its holder
+#   no_flock     there is no flock(1)
+#   permission   no file can be made for the lock
+#   lock_failed  flock(1) fails for another reason, which it says
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-pgdata=$1
-who=$2
-beside=$3
-
-umask 077
+: "${who=}" "${beside=}"
 
 # stat_of PID: sets parent and session.
 stat_of() {
@@ -51,8 +48,8 @@ stat_of() {
     parent=$2 session=$4
 }
 
-# answer: what the host at the other end of the holder's connection makes of what
-# was sent: yes, no, wait, or gone, without a connection.
+# answer: prints whether the host at the other end of the holder's connection has answered what
+# was sent: yes, no, wait, or gone where there is no connection.
 answer() {
     # sl local remote state tx_queue:rx_queue timer:when retransmits, hexadecimal
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
@@ -67,8 +64,8 @@ answer() {
             END { print !found ? "gone" : yes ? "yes" : wait ? "wait" : "no" }'
 }
 
-# end_sshd PID: the nearest that the process descends from, this session's own. With
-# hidepid its name cannot be read; then it is the parent of its session's leader.
+# end_sshd PID: ends the nearest sshd that the process descends from, the one of its session. With
+# hidepid the name of a process cannot be read; then it is the parent of the session's leader.
 end_sshd() {
     process=$1
     while stat_of "$process" && [ "$parent" -gt 1 ]; do
@@ -82,8 +79,8 @@ end_sshd() {
     return 1
 }
 
-# lets_go: may whoever has the lock let it go soon? Asked once a second. That there
-# is an answer is believed the second time: sshd may not have sent anything yet.
+# lets_go: may the holder let the lock go soon? Asked once a second. An answer is believed the
+# second time: sshd may not have sent anything yet.
 asked=0 roused='' answered=no taken_from=''
 lets_go() {
     [ -e "$file" ] || return 0
@@ -94,7 +91,7 @@ lets_go() {
     [ -z "$ending" ] || return 0
     # shellcheck disable=SC2039,SC3013
     if [ -z "$port" ] || ! [ "/proc/$holder/fd/9" -ef "$file" ]; then
-        # It may be about to write there, or the file be another's by now.
+        # The holder may be about to write there, or the file may be another's by now.
         [ "$asked" -le 2 ]
         return
     fi
@@ -113,41 +110,45 @@ lets_go() {
     return 0
 }
 
-command -v flock >/dev/null 2>&1 || die no_flock "there is no program flock on the PATH of $(id -un)"
-
-file=$pgdata.follow_primary.lock
-fresh=no
-if [ ! -e "$file" ] && [ "$(stat -c %y -- "${pgdata%/*}/" 2>/dev/null)" = "$beside" ]; then
-    fresh=yes
-fi
-if ! true 2>/dev/null >>"$file"; then
+# choose_file: sets file to where the lock is, and fresh.
+choose_file() {
+    file=$kept.lock
     fresh=no
-    name=$(printf '%s' "$pgdata" | cksum)
-    file=$HOME/.follow_primary-${name%% *}.lock
-    if ! true 2>/dev/null >>"$file"; then
-        die permission "$(id -un) can write neither $pgdata.follow_primary.lock nor $file"
+    if [ ! -e "$file" ] && [ "$(stat -c %y -- "${pgdata%/*}/" 2>/dev/null)" = "$beside" ]; then
+        fresh=yes
     fi
-fi
+    if ! true 2>/dev/null >>"$file"; then
+        fresh=no
+        name=$(printf '%s' "$pgdata" | cksum)
+        file=$HOME/.follow_primary-${name%% *}.lock
+        if ! true 2>/dev/null >>"$file"; then
+            die permission "$(id -un) can write neither $kept.lock nor $file"
+        fi
+    fi
+}
 
-while :; do
-    exec 9>>"$file"
-    # A job that has just ended may need a moment to let go.
-    flock -w 1 9
-    case $? in
-        0)
-            # Whoever had the lock removed the file: is this the one that others see?
-            # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
-            [ "$file" -ef /proc/self/fd/9 ] && break
-            ;;
-        1) lets_go || die locked "$owner The lock is $file, held by process ${holder:-unknown}." ;;
-        *) die lock_failed "could not lock $file" ;;
-    esac
-    fresh=no
-done
+# take_lock: locks the file, as descriptor 9.
+take_lock() {
+    while :; do
+        exec 9>>"$file"
+        # A job that has just ended may need a moment to let go.
+        flock -w 1 9
+        case $? in
+            0)
+                # The last holder removed its file: is this the one that others see?
+                # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+                [ "$file" -ef /proc/self/fd/9 ] && break
+                ;;
+            1) lets_go || die locked "$owner The lock is $file, held by process ${holder:-unknown}." ;;
+            *) die lock_failed "could not lock $file" ;;
+        esac
+        fresh=no
+    done
+}
 
-# others_go_on: is there something of another script of this SSH connection? What
-# it started in a session of its own, as a server is, does not count, and what
-# ignores SIGTERM only waits for the others: a wrapper's watcher, logged()'s tee.
+# others_go_on: does a process of another script of this SSH connection go on? One that it started
+# in a session of its own, as a server, does not count; nor does one that ignores SIGTERM, for it
+# only waits for the others: a wrapper's watcher, logged()'s tee.
 others_go_on() {
     # shellcheck disable=SC2013 # names without spaces
     for other in $(timeout 5 grep -lzxF "SSH_CONNECTION=${SSH_CONNECTION:-}" /proc/[0-9]*/environ 2>/dev/null); do
@@ -162,8 +163,8 @@ others_go_on() {
     return 1
 }
 
-# The file goes while it is locked, if it is still ours. Before that the worker, if
-# it is there, is told to let nothing go on.
+# let_go: removes the file while it is locked, if it is still ours. Before that it tells the worker,
+# if that is there, to let nothing go on. Ends here.
 # shellcheck disable=SC2039,SC3013
 let_go() {
     trap '' TERM INT HUP PIPE
@@ -179,6 +180,12 @@ let_go() {
     ! [ "$file" -ef /proc/self/fd/9 ] || rm -f "$file"
     exit 0
 }
+
+umask 077
+command -v flock >/dev/null 2>&1 || die no_flock "there is no program flock on the PATH of $(id -un)"
+choose_file
+take_lock
+
 over=no own='' self=''
 trap let_go TERM INT HUP
 if [ -r /proc/self/stat ]; then

@@ -1,39 +1,79 @@
 #!/bin/sh
 # repoint.sh - what a repoint needs before and after configure.sh.
 #
-# usage: repoint.sh save PGDATA BIN_DIR CONFIG_FILE RECOVERY_FILE
-#        repoint.sh reload PGDATA BIN_DIR RELOAD_COMMAND
-#        repoint.sh undo PGDATA BIN_DIR RELOAD_COMMAND
-#        repoint.sh restore PGDATA BIN_DIR
-#   save    keeps the files that configure.sh will change, as
-#           PGDATA.follow_primary/repoint/copies/NAME with their path in N.path; as
-#           N, if two have one name
-#   reload  makes the running server read its settings
-#   undo    puts the kept files back, and reloads
-#   restore puts the kept files back; the server is stopped
-#   CONFIG_FILE     '' = PGDATA/postgresql.conf
-#   RELOAD_COMMAND  run by sh -c instead of pg_ctl when not empty
+# arguments:
+#   action   save = keep the files that configure.sh will change
+#            reload = make the running server read its settings
+#            undo = put the kept files back, and reload
+#            restore = put the kept files back; the server is stopped
+#   config   save: the node's postgresql.conf; '' = the one in pgdata
+#   recovery_file  save: the settings file that configure.sh writes
+#   command  reload, undo: run by sh -c instead of pg_ctl, if not ''
 #
-# What an interrupted repoint kept is not overwritten: those are the settings
-# that worked, unless somebody has changed them since, as repoint/sums tells. It
-# counts only with repoint/complete, which is the first to go.
+# In PGDATA.follow_primary/job:
+#   repoint/N.path       the name of file N
+#   repoint/copies/NAME  the file; repoint/N where two have one name. A file that was not there
+#                        has a name alone
+#   repoint/sums         checksums of the files as they were at the reload
+#   repoint/complete     exists when all is there; it comes last, and goes first
+# What an interrupted repoint kept is not overwritten, for those are the settings that worked,
+# unless sums tells that somebody has changed the files since.
 #
-# fails:  save_failed  undo_failed  reload_failed
+# fails:
+#   save_failed  undo_failed  reload_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-action=$1 pgdata=$2 bin=$3
-kept=$pgdata.follow_primary/repoint
+: "${action?}" "${config=}" "${recovery_file=}" "${command=}"
+saved=$work/repoint
 
-umask 077
+# save FILE...: keeps them.
+save() {
+    mkdir -p "$saved/copies" || die save_failed "could not make $saved"
+    n=0 names=$nl
+    for file; do
+        shift
+        n=$((n + 1))
+        printf '%s\n' "$file" >"$saved/$n.path" || die save_failed "could not write $saved"
+        [ -e "$file" ] || continue
+        case $names in
+            *"$nl${file##*/}$nl"*)
+                cp -p -- "$file" "$saved/$n" || die save_failed "could not copy $file"
+                ;;
+            *)
+                names=$names${file##*/}$nl
+                set -- "$@" "$file"
+                ;;
+        esac
+    done
+    [ $# -eq 0 ] || cp -p -t "$saved/copies" -- "$@" || die save_failed "could not copy the settings to $saved"
+    set -- "$saved"/[123]* "$saved"/copies/*
+    # configure.sh flushes what says that they are, before it changes them
+    { sync "$@" && : >"$saved/complete"; } || die save_failed "could not write $saved"
+}
 
-# put_back N: into the file's own inode when its folder is not ours to write. A
-# file that was not there has a path alone.
+# sums: prints the checksums of the files as they are now.
+sums() {
+    set --
+    for n in 1 2 3; do
+        read_file "$saved/$n.path"
+        set -- "$@" "$text"
+    done
+    cksum -- "$@" 2>&1
+}
+
+# keeps_settings: did an interrupted repoint keep the settings that worked?
+keeps_settings() {
+    [ -e "$saved/complete" ] &&
+        { [ ! -e "$saved/sums" ] || [ "$(sums)" = "$(cat "$saved/sums")" ]; }
+}
+
+# put_back N: into the file's own inode, where its folder is not ours to write.
 put_back() {
-    file=$(cat "$kept/$1.path") || return 1
-    copy=$kept/$1
-    [ -e "$copy" ] || copy=$kept/copies/${file##*/}
+    file=$(cat "$saved/$1.path") || return 1
+    copy=$saved/$1
+    [ -e "$copy" ] || copy=$saved/copies/${file##*/}
     if [ ! -e "$copy" ]; then
         rm -f "$file"
     elif [ -w "${file%/*}/" ]; then
@@ -48,79 +88,46 @@ put_back() {
 
 restore() {
     if ! { put_back 1 && put_back 2 && put_back 3; }; then
-        die undo_failed "could not put back what is in $kept"
+        die undo_failed "could not put back what is in $saved"
     fi
-    rm -f "$kept/complete"
-    rm -rf "$kept"
-    # what configure.sh put aside is back in its place
-    rm -f "${kept%/*}/config/postgresql.auto.conf.before" "${kept%/*}/edit.tmp"
-    rmdir "${kept%/*}/config" "${kept%/*}" 2>/dev/null || :
+    # the last two: what configure.sh put aside is back in its place
+    rm -rf "$saved/complete" "$saved" "$work/config/postgresql.auto.conf.before" "$work/edit.tmp"
+    rmdir "$work/config" "$work" "$kept" 2>/dev/null || :
 }
 
-# reload COMMAND: without one, as pg_ctl does it.
+# reload: without a command, as pg_ctl does it.
 reload() {
-    if [ -n "$1" ]; then
-        /bin/sh -c "$1" </dev/null >&2 || die reload_failed "the reload failed"
+    if [ -n "$command" ]; then
+        /bin/sh -c "$command" </dev/null >&2 || die reload_failed "the reload failed"
     else
         server_pid || die reload_failed "the server of $pgdata is not running"
         kill -HUP "$pid" || die reload_failed "the server, process $pid, could not be told to reload"
     fi
 }
 
-# The checksums of the files as they are.
-sums() {
-    set --
-    for n in 1 2 3; do
-        read_file "$kept/$n.path"
-        set -- "$@" "$text"
-    done
-    cksum -- "$@" 2>&1
-}
+umask 077
 
 case $action in
     save)
-        if [ -e "$kept/complete" ]; then
-            [ -e "$kept/sums" ] && [ "$(sums)" != "$(cat "$kept/sums")" ] || exit 0
-            rm -f "$kept/complete"
-        fi
-        [ ! -d "$kept" ] || rm -rf "$kept"
-        config=${4:-$pgdata/postgresql.conf}
-        mkdir -p "$kept/copies" || die save_failed "could not make $kept"
+        ! keeps_settings || exit 0
+        [ ! -d "$saved" ] || rm -rf "$saved/complete" "$saved"
+        config=${config:-$pgdata/postgresql.conf}
         [ ! -h "$config" ] || config=$(readlink -f -- "$config")
-        set -- "$config" "$5" "$pgdata/postgresql.auto.conf"
-        n=0 names=$nl
-        for file; do
-            shift
-            n=$((n + 1))
-            printf '%s\n' "$file" >"$kept/$n.path" || die save_failed "could not write $kept"
-            [ -e "$file" ] || continue
-            case $names in
-                *"$nl${file##*/}$nl"*)
-                    cp -p -- "$file" "$kept/$n" || die save_failed "could not copy $file"
-                    ;;
-                *)
-                    names=$names${file##*/}$nl
-                    set -- "$@" "$file"
-                    ;;
-            esac
-        done
-        [ $# -eq 0 ] || cp -p -t "$kept/copies" -- "$@" || die save_failed "could not copy the settings to $kept"
-        set -- "$kept"/[123]* "$kept"/copies/*
-        # configure.sh flushes what says that they are, before it changes them
-        { sync "$@" && : >"$kept/complete"; } || die save_failed "could not write $kept"
+        save "$config" "$recovery_file" "$pgdata/postgresql.auto.conf"
         ;;
     reload)
-        # who looks for a change since then has time
-        reload "$4"
-        [ ! -e "$kept/complete" ] || sums >"$kept/sums"
+        reload
+        # The checksums have time: nobody looks for a change before the next repoint.
+        [ ! -e "$saved/complete" ] || sums >"$saved/sums"
         ;;
     undo)
-        [ -e "$kept/complete" ] || exit 0
+        [ -e "$saved/complete" ] || exit 0
         restore
-        reload "$4"
+        reload
         ;;
     restore)
-        [ -e "$kept/complete" ] || exit 0
+        [ -e "$saved/complete" ] || exit 0
         restore
         ;;
 esac
+exit 0

@@ -1,71 +1,47 @@
 #!/bin/sh
-# save_config.sh - copies the node's own configuration, and the slots of its own
-# standbys, out of its data directory, before a rewind or a copy puts the primary's
-# there.
+# save_config.sh - copies the node's own configuration, and the slots of its own standbys, out of
+# its data directory, before a rewind or a copy puts the primary's there.
 #
-# usage: save_config.sh PGDATA JOB CONFIG_FILE KEEP_SLOTS
-#   CONFIG_FILE  postgresql.conf, if it is not the one in PGDATA; else ''
-#   KEEP_SLOTS   names of physical slots, separated by spaces
+# arguments:
+#   config      the node's postgresql.conf, if it is not the one in pgdata; else ''
+#   keep_slots  names of physical slots, separated by spaces
 #
-# Saved into PGDATA.follow_primary/config, with modes and times: every *.conf,
-# every *.crt, *.key, *.pem and *.crl at the top of PGDATA, postmaster.opts, and
-# whatever these files, or CONFIG_FILE, include or name (include*, ssl_*, hba_file,
-# ident_file) that lies inside PGDATA.
+# It saves, with modes and times: every *.conf, *.crt, *.key, *.pem and *.crl at the top of
+# PGDATA, postmaster.opts, and what these files, or config, include or name (include*, ssl_*,
+# hba_file, ident_file), if it is inside PGDATA. In PGDATA.follow_primary/job:
 #   config/files     the manifest: paths relative to PGDATA, a line each
 #   config/dirs      the folders that include_dir names
 #   config/data/     the files
-#   config/standby   exists if standby.signal did
-#   config/complete  exists when all this is; holds JOB
-#   config/restored  exists while PGDATA has them: until something replaces them,
-#                    and when restore_config.sh has put all back; was_restored
+#   config/complete  exists when all this is there; tells the job
+#   config/restored  exists while PGDATA has these files: until something replaces them, and
+#                    again when restore_config.sh has put all back. It is called was_restored
 #                    while pg_rewind may replace them
-# The slots' states are in PGDATA.follow_primary/slots, for put_back_slots().
-# What an interrupted job saved and did not put back is left as it is while the
-# mark says that PGDATA may hold the primary's files.
+#   slots/           the slots' states, for put_back_slots()
+# What an interrupted job saved and did not put back stays as it is while the mark says that
+# PGDATA may hold the primary's files. Where there is no data directory there is nothing to
+# save.
 #
-# A data directory that is not there has nothing to save.
-#
-# prints: saved=N   files in the manifest
-# fails:  no_space  permission  save_failed
+# prints:
+#   saved  the number of files in the manifest
+# fails:
+#   no_space  permission  save_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/mark.sh
+. "${0%/*}/mark.sh"
 
-pgdata=$1
-job=$2
-config_file=$3
-keep_slots=${4:-}
-work=$pgdata.follow_primary
+: "${config=}" "${keep_slots=}"
 saved=$work/config
 new=$work/config.tmp
-
 try_reason=save_failed
-
-umask 077
-LC_ALL=C
-export LC_ALL
 
 finish() {
     emit saved "$(grep -c '' "$saved/files")"
     exit 0
 }
 
-if [ -e "$work/mark" ] && ! grep -qx phase=stopped "$work/mark" &&
-    [ -e "$saved/complete" ] && [ ! -e "$saved/restored" ]; then
-    finish
-fi
-
-try mkdir -p "$work"
-try rm -rf "$new"
-try mkdir "$new" "$new/data"
-if [ -d "$pgdata" ]; then
-    cd "$pgdata" || die save_failed "could not change to $pgdata"
-else
-    cd "$new/data" || die save_failed "could not change to $new/data"
-fi
-
-# Lists of lines, each ended by a newline, in variables: a search in a file would
-# be a process.
+# These are lists of lines, each ended by a newline. To search a file would be a process.
 files=
 dirs=
 pending=
@@ -83,9 +59,9 @@ add_file() {
     listed "$files" "$1" || files=$files$1$nl
 }
 
-# inside BASE PATH: sets rel to PATH as seen from PGDATA; or to its whole name, and
-# returns 1, if it is not in there. BASE is what a relative PATH starts from, itself
-# relative to PGDATA, or whole.
+# inside BASE PATH: sets rel to PATH as seen from PGDATA. If PATH is not in there, sets rel to its
+# whole name, and returns 1. A relative PATH starts from BASE, which is itself relative to
+# PGDATA, or whole.
 inside() {
     case $2 in
         /*) rel=$2 ;;
@@ -96,7 +72,7 @@ inside() {
             esac
             ;;
     esac
-    # lexically, for a file that is a symbolic link is saved as one
+    # by the letters alone, for a file that is a symbolic link is saved as one
     rel=$rel/
     case $rel in
         */./* | *//* | */../*)
@@ -117,8 +93,8 @@ inside() {
     esac
 }
 
-# names FILE: what a settings or an authentication file refers to, as lines
-# "KIND PATH", KIND being file, dir (of *.conf) or data (a path from PGDATA).
+# names FILE: prints what a settings or an authentication file refers to, as lines "KIND PATH".
+# KIND is file, dir (of *.conf) or data (a path from PGDATA).
 names() {
     awk "$awk_unquoted"'
         {
@@ -159,7 +135,7 @@ take() {
     pending=$pending$1$nl
 }
 
-# visit FILE: what one outside PGDATA refers to is followed.
+# visit FILE: follows what a file outside PGDATA refers to.
 visit() {
     [ -f "$1" ] && [ -r "$1" ] || return 0
     if ! listed "$visited" "$1"; then
@@ -210,43 +186,71 @@ follow() {
     done <"$new/names"
 }
 
-for file in *.conf *.crt *.key *.pem *.crl; do
-    take "$file"
-done
-[ -z "$config_file" ] || visit "$config_file"
-# pg_rewind removes it, and only it may tell where postgresql.conf is
-[ ! -f postmaster.opts ] || add_file postmaster.opts
-while [ -n "$pending" ]; do
-    one=${pending%%"$nl"*}
-    pending=${pending#*"$nl"}
-    follow "$one"
-done
-rm -f "$new/names"
-printf '%s' "$files" >"$new/files" || die save_failed "could not write $new/files"
-printf '%s' "$dirs" >"$new/dirs" || die save_failed "could not write $new/dirs"
+# list_files: lists all files that are to be saved, in $new/files and $new/dirs.
+list_files() {
+    for file in *.conf *.crt *.key *.pem *.crl; do
+        take "$file"
+    done
+    [ -z "$config" ] || visit "$config"
+    # pg_rewind removes it, and it alone may tell where postgresql.conf is
+    [ ! -f postmaster.opts ] || add_file postmaster.opts
+    while [ -n "$pending" ]; do
+        one=${pending%%"$nl"*}
+        pending=${pending#*"$nl"}
+        follow "$one"
+    done
+    rm -f "$new/names"
+    printf '%s' "$files" >"$new/files" || die save_failed "could not write $new/files"
+    printf '%s' "$dirs" >"$new/dirs" || die save_failed "could not write $new/dirs"
+}
 
-while IFS= read -r file; do
-    case $file in
-        */*) try mkdir -p "$new/data/${file%/*}" ;;
-    esac
-    try cp -pP -- "$file" "$new/data/$file"
-done <"$new/files"
-if [ -e standby.signal ]; then
-    try touch "$new/standby"
+# copy_files: copies the listed files to $new/data.
+copy_files() {
+    while IFS= read -r file; do
+        case $file in
+            */*) try mkdir -p "$new/data/${file%/*}" ;;
+        esac
+        try cp -pP -- "$file" "$new/data/$file"
+    done <"$new/files"
+}
+
+# copy_slots: copies the states of the slots that are to be kept to $work/slots.
+copy_slots() {
+    try rm -rf "$work/slots"
+    try mkdir "$work/slots"
+    for slot in $keep_slots; do
+        case $slot in
+            *[!a-z0-9_]*) continue ;;
+        esac
+        if [ -f "pg_replslot/$slot/state" ]; then
+            try mkdir "$work/slots/$slot"
+            try chmod --reference="pg_replslot/$slot" "$work/slots/$slot"
+            try cp -p "pg_replslot/$slot/state" "$work/slots/$slot/state"
+            try sync "$work/slots/$slot/state"
+        fi
+    done
+}
+
+umask 077
+LC_ALL=C
+export LC_ALL
+
+read_mark
+case $mark_phase in
+    '' | stopped) ;;
+    *) [ ! -e "$saved/complete" ] || [ -e "$saved/restored" ] || finish ;;
+esac
+make_work
+try rm -rf "$new"
+try mkdir "$new" "$new/data"
+if [ -d "$pgdata" ]; then
+    cd "$pgdata" || die save_failed "could not change to $pgdata"
+else
+    cd "$new/data" || die save_failed "could not change to $new/data"
 fi
-try rm -rf "$work/slots"
-try mkdir "$work/slots"
-for slot in $keep_slots; do
-    case $slot in
-        *[!a-z0-9_]*) continue ;;
-    esac
-    if [ -f "pg_replslot/$slot/state" ]; then
-        try mkdir "$work/slots/$slot"
-        try chmod --reference="pg_replslot/$slot" "$work/slots/$slot"
-        try cp -p "pg_replslot/$slot/state" "$work/slots/$slot/state"
-        try sync "$work/slots/$slot/state"
-    fi
-done
+list_files
+copy_files
+copy_slots
 # PGDATA has these very files, until rewind.sh, clear.sh or swap.sh takes this away
 try touch "$new/restored"
 printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/complete"

@@ -1,58 +1,45 @@
 #!/bin/sh
 # save_wal.sh - counts and saves the WAL that a rewind or a copy will discard.
 #
-# usage: save_wal.sh PGDATA BIN_DIR FORK_LSN FORK_TLI JOB WAL_SEGMENT_SIZE NODE_TLI
-#   FORK_LSN, FORK_TLI  where the primary's history leaves the node's: the
-#                       switchpoint, on the last timeline that both have; '' if
-#                       that is not known, none if it does not leave it
-#   WAL_SEGMENT_SIZE    in bytes
-#   NODE_TLI            the last timeline that the node has WAL of, as far as
-#                       known: one that it received before its last restartpoint
-#                       is not in its control file
+# arguments:
+#   fork_lsn      where the primary's history leaves the node's: the switchpoint; '' = not
+#                 known; none = it does not leave it
+#   fork_tli      the timeline of fork_lsn, the last one that both have
+#   segment_size  of WAL segments, in bytes
+#   node_tli      the last timeline that the node has WAL of, as far as known: the control file
+#                 lacks one that the node received before its last restartpoint; '' = not known
 #
-# The server is stopped. Saved are the segments with WAL behind the fork, up to
-# the end of valid WAL, on FORK_TLI and on the timelines that the node itself
-# went to afterwards, and all history files. They are copies, never hard links:
-# pg_rewind overwrites a segment of the same name in place. Where it cannot be
-# told what is behind the fork, for pg_controldata, pg_waldump or a history file
-# says what is not understood, all segments from the fork's on are saved, of
-# whatever timeline, and nothing is counted.
+# The server is stopped. Saved are the segments with WAL behind the fork, up to the end of valid
+# WAL, on fork_tli and on the timelines that the node itself went to afterwards, and all history
+# files. They are copies, never hard links: pg_rewind overwrites a segment of the same name in
+# place. Where pg_controldata, pg_waldump or a history file says something that is not
+# understood, all segments from the fork's on are saved, of whatever timeline, and nothing is
+# counted.
 #
-# Saved are also segments from before the fork that the node has yet to archive. No
-# other server will: a standby takes what it has received for archived.
+# Saved are also segments from before the fork that the node has yet to archive. No other server
+# will do that: a standby takes what it has received for archived.
 #
-# prints: complete=yes|no|unknown  no: some of that WAL is not in pg_wal any
-#                              more; the counts are then too low
-#                              unknown: there are no counts
-#         lost_wal_bytes=      from the fork to the end of valid WAL
-#         lost_transactions=   commits in it
-#         unarchived=          segments that are saved for that reason only
-#         lost_wal_dir=        PGDATA.follow_primary/lost_wal-JOB, if anything is
-#                              saved; with a number more if there is one already,
-#                              for another primary counts its jobs by itself
-# fails:  no_space  permission  save_failed
+# prints:
+#   complete           yes | no | unknown; no: some of that WAL is not in pg_wal any more, and
+#                      the counts are too low; unknown: there are no counts
+#   lost_wal_bytes     from the fork to the end of valid WAL
+#   lost_transactions  commits in it
+#   unarchived         segments that are saved only because they are not archived
+#   lost_wal_dir       PGDATA.follow_primary/lost_wal-JOB, if anything is saved; it ends in one
+#                      more number where there is one of that name, from a primary that counts
+#                      its jobs by itself
+# fails:
+#   no_space  permission  save_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-pgdata=$1
-bin=$2
-fork_lsn=$3
-fork_tli=$4
-job=$5
-segment_size=$6
-work=$pgdata.follow_primary
+: "${fork_lsn=}" "${fork_tli=}" "${segment_size=16777216}" "${node_tli=}"
 wal=$pgdata/pg_wal
-saved=$work/lost_wal-$job
+saved=$kept/lost_wal-$job
 view=$work/wal.tmp
 per_id=$((4294967296 / segment_size))
-
 try_reason=save_failed
-
-umask 077
-LC_ALL=C
-export LC_ALL
-signs_of_life
 
 # bytes X/Y: sets lsn to it as a number, or returns 1 if it is none.
 bytes() {
@@ -78,17 +65,17 @@ timeline() {
     esac
 }
 
-# copy FILE: saves it, if that was not done.
+# copy FILE: saves it, if that is not done.
 copy() {
     copied=$saved/${1##*/}
     [ ! -e "$copied" ] || return 0
-    # a reflink, where the file system can, shares nothing that is overwritten
+    # a reflink, where the file system can make one: an overwritten block is not shared any more
     cp --reflink=auto -p "$1" "$copied.tmp" 2>/dev/null || try cp -p "$1" "$copied.tmp"
     try sync "$copied.tmp"
     try mv -f "$copied.tmp" "$copied"
 }
 
-# save_unarchived: sets unarchived.
+# save_unarchived: saves what is to be archived yet, and sets unarchived to the number.
 save_unarchived() {
     unarchived=0
     for file in "$wal"/archive_status/*.ready; do
@@ -118,7 +105,8 @@ finish() {
     exit 0
 }
 
-# save_all TEXT...: what is behind the fork cannot be told, and why. Ends here.
+# save_all TEXT...: saves all, for what is behind the fork cannot be told; TEXT says why. Ends
+# here.
 save_all() {
     say "$*"
     try mkdir -p "$saved"
@@ -130,43 +118,27 @@ save_all() {
     finish unknown
 }
 
-number=1
-while [ -e "$saved" ]; do
-    saved=$work/lost_wal-$job.$number
-    number=$((number + 1))
-done
-# What is not whole is of no use to anybody: all of it is in pg_wal still.
-whole=no
-trap 'no_more_signs; rm -rf "$view"; [ "$whole" = yes ] || rm -rf "$saved"' EXIT
-trap 'exit 1' HUP INT TERM PIPE
-fork_number=0
-if [ "$fork_lsn" = none ]; then
-    emit lost_wal_bytes 0
-    emit lost_transactions 0
-    finish yes
-fi
-bytes "$fork_lsn" || save_all "it is not known where the WAL of $pgdata leaves the primary's"
-fork_number=$((lsn / segment_size))
-
-control=$("$bin/pg_controldata" "$pgdata" 2>&1)
 # field LABEL: sets value.
 field() {
     value=$(printf '%s\n' "$control" | sed -n "s/^$1: *//p")
 }
 
-# The timeline that the node was on last.
-field "Latest checkpoint's TimeLineID"
-checkpoint_tli=$value
-field "Min recovery ending loc's timeline"
-if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
-    save_all "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
-fi
-node_tli=$checkpoint_tli
-[ "$value" -le "$node_tli" ] || node_tli=$value
-! timeline "${7:-}" || [ "$7" -le "$node_tli" ] || node_tli=$7
+# know_timelines: sets checkpoint_tli, and node_tli to the timeline that the node was on last.
+know_timelines() {
+    field "Latest checkpoint's TimeLineID"
+    checkpoint_tli=$value
+    field "Min recovery ending loc's timeline"
+    if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
+        save_all "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
+    fi
+    timeline "$node_tli" || node_tli=$checkpoint_tli
+    for tli in "$checkpoint_tli" "$value"; do
+        [ "$tli" -le "$node_tli" ] || node_tli=$tli
+    done
+}
 
-# The stretches of WAL behind the fork, as lines "TLI START END"; END is - on
-# the last one. A history file has a line for every timeline that came before.
+# stretches: prints the stretches of WAL behind the fork, as lines "TLI START END"; END is - in the
+# last one. A history file has a line for every timeline that came before.
 stretches() {
     start=$fork_lsn
     known=no
@@ -189,8 +161,8 @@ stretches() {
     fi
 }
 
-# first_segment TLI: sets number to that of the first segment behind it that is
-# there; returns 1 if none is.
+# first_segment TLI: sets number to that of the first segment behind number that is there; returns
+# 1 if none is.
 first_segment() {
     above=$number
     lowest=
@@ -204,15 +176,85 @@ first_segment() {
     [ -n "$number" ]
 }
 
-# dump TLI START END: sets found to the commits there, and behind to where valid
-# WAL ends, '' when nothing valid follows START; from is START, or where the WAL
-# that is left begins.
+# For awk: reads what pg_waldump says of the WAL between from and limit, and prints the number of
+# commits and the end of valid WAL; 0 if there is none; else what is not understood.
+# shellcheck disable=SC2016 # awk's dollars
+awk_dump='
+    function number(lsn,    part) {
+        split(lsn, part, "/")
+        return hex(part[1]) * 4294967296 + hex(part[2])
+    }
+    function hex(text,    i, value) {
+        value = 0
+        for (i = 1; i <= length(text); i++)
+            value = value * 16 + index("0123456789ABCDEF", toupper(substr(text, i, 1))) - 1
+        return value
+    }
+    # many lines: only the last one is taken apart
+    /^rmgr: / {
+        last = $0
+        if (/^rmgr: Transaction .* desc: COMMIT/)
+            commits++
+        next
+    }
+    # The end of WAL looks so: "... in WAL record at A: invalid record
+    # length at B", or other words after A, which is the last record.
+    / in WAL record at [0-9A-F]+\/[0-9A-F]+: / {
+        at_end = 1
+        message = $0
+        sub(/.* in WAL record at /, "", message)
+        end = message
+        sub(/:.*/, "", end)
+        behind = number(end)
+        if (message ~ /invalid record length at [0-9A-F]+\/[0-9A-F]+/) {
+            sub(/.*invalid record length at /, "", message)
+            sub(/[^0-9A-F\/].*/, "", message)
+            if (number(message) > behind)
+                behind = number(message)
+        }
+        next
+    }
+    /could not find a valid record after/ {
+        at_end = 1
+        next
+    }
+    /^status / {
+        status = $2
+        next
+    }
+    other == "" { other = $0 }
+    END {
+        if (last != "") {
+            known = match(last, /^rmgr: .* lsn: [0-9A-F]+\/[0-9A-F]+, prev /)
+            match(last, /lsn: [0-9A-F]+\/[0-9A-F]+/)
+            record = number(substr(last, RSTART + 5, RLENGTH - 5))
+            known = known && record >= from && record < limit &&
+                match(last, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+,/)
+            size = substr(last, RSTART, RLENGTH)
+            sub(/.*\/ */, "", size)
+            if (known && record + int((size + 7) / 8) * 8 > behind)
+                behind = record + int((size + 7) / 8) * 8
+        } else
+            known = status != "0"
+        if (status == "0" || behind > limit)
+            behind = limit
+        if (!known || (status != "0" && !at_end))
+            print "not understood:", known && other != "" ? other : "status " status ", " last
+        else if (last == "" && behind <= from)
+            print 0
+        else
+            printf "%d %.0f\n", commits, behind
+    }
+'
+
+# dump TLI START END: sets found to the number of commits there; behind to where valid WAL ends,
+# '' if nothing valid follows START; and from to START, or to where the WAL begins that is left.
 dump() {
     found=0
     behind=
     recycled=no
-    # For a segment that is not there pg_waldump would wait five seconds, as if
-    # it was still to come: END is at most the end of the last one in a row.
+    # pg_waldump would wait five seconds for a segment that is not there, as if it was still to
+    # come. So END is at most the end of the last segment in a row.
     bytes "$2" || save_all "$history says $2"
     from=$lsn
     number=$((from / segment_size))
@@ -239,8 +281,7 @@ dump() {
     done
     limit=$((number * segment_size))
     [ "$limit" -gt "$from" ] || return 0
-    # A promotion renames the segment that it ends, which pg_waldump looks for by
-    # its own name.
+    # A promotion renames the segment that it ends, but pg_waldump looks for its former name.
     if [ "$folder" = "$view" ]; then
         try rm -rf "$view"
         try mkdir -p "$view"
@@ -250,86 +291,21 @@ dump() {
             fi
         done
     fi
-    # Made for the future, and never written to.
+    # It was made for future use, and never written to.
     [ "$(od -An -tx1 -N 2 "$folder/$first" | tr -d ' ')" != 0000 ] || return 0
     if [ "$3" != - ]; then
         bytes "$3" || save_all "$history says $3"
         [ "$lsn" -gt "$limit" ] || limit=$lsn
         [ "$limit" -gt "$from" ] || return 0
     fi
-    # The files are named, for it takes the size of segments from the first, else
-    # from any there is, which may be one that was never written to.
+    # The files are named, for pg_waldump takes the size of segments from the first one. Else it
+    # takes any that is there, perhaps one that was never written to.
     set -- -p "$folder" -t "$1" -s "$2" -e "$(as_lsn "$limit")" \
         "$first" "$(segment "$1" $(((limit - 1) / segment_size)))"
     said=$({
         "$bin/pg_waldump" "$@" 2>&1
         echo "status $?"
-    } | awk -v from="$from" -v limit="$limit" '
-        function number(lsn,    part) {
-            split(lsn, part, "/")
-            return hex(part[1]) * 4294967296 + hex(part[2])
-        }
-        function hex(text,    i, value) {
-            value = 0
-            for (i = 1; i <= length(text); i++)
-                value = value * 16 + index("0123456789ABCDEF", toupper(substr(text, i, 1))) - 1
-            return value
-        }
-        # many lines: only the last one is taken apart
-        /^rmgr: / {
-            last = $0
-            if (/^rmgr: Transaction .* desc: COMMIT/)
-                commits++
-            next
-        }
-        # How the end of WAL looks: "... in WAL record at A: invalid record
-        # length at B", or other words after A, which is the last record.
-        / in WAL record at [0-9A-F]+\/[0-9A-F]+: / {
-            at_end = 1
-            message = $0
-            sub(/.* in WAL record at /, "", message)
-            end = message
-            sub(/:.*/, "", end)
-            behind = number(end)
-            if (message ~ /invalid record length at [0-9A-F]+\/[0-9A-F]+/) {
-                sub(/.*invalid record length at /, "", message)
-                sub(/[^0-9A-F\/].*/, "", message)
-                if (number(message) > behind)
-                    behind = number(message)
-            }
-            next
-        }
-        /could not find a valid record after/ {
-            at_end = 1
-            next
-        }
-        /^status / {
-            status = $2
-            next
-        }
-        other == "" { other = $0 }
-        END {
-            if (last != "") {
-                known = match(last, /^rmgr: .* lsn: [0-9A-F]+\/[0-9A-F]+, prev /)
-                match(last, /lsn: [0-9A-F]+\/[0-9A-F]+/)
-                record = number(substr(last, RSTART + 5, RLENGTH - 5))
-                known = known && record >= from && record < limit &&
-                    match(last, /len \(rec\/tot\): *[0-9]+\/ *[0-9]+,/)
-                size = substr(last, RSTART, RLENGTH)
-                sub(/.*\/ */, "", size)
-                if (known && record + int((size + 7) / 8) * 8 > behind)
-                    behind = record + int((size + 7) / 8) * 8
-            } else
-                known = status != "0"
-            if (status == "0" || behind > limit)
-                behind = limit
-            if (!known || (status != "0" && !at_end))
-                print "not understood:", known && other != "" ? other : "status " status ", " last
-            else if (last == "" && behind <= from)
-                print 0
-            else
-                printf "%d %.0f\n", commits, behind
-        }')
+    } | awk -v from="$from" -v limit="$limit" "$awk_dump")
     case $said in
         0) ;;
         [0-9]*' '[0-9]*)
@@ -362,13 +338,9 @@ save() {
     [ "$missing" -eq 0 ] || complete=no
 }
 
-history=$wal/$(printf %08X "$node_tli").history
-list=$(stretches 2>/dev/null) ||
-    save_all "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
-total=0
-commits=0
-complete=yes
-while read -r tli start end; do
+# save_stretch TLI START END: counts and saves what is there of the stretch.
+save_stretch() {
+    tli=$1 start=$2 end=$3
     dump "$tli" "$start" "$end"
     to=$from
     if [ "$end" != - ]; then
@@ -378,7 +350,7 @@ while read -r tli start end; do
     elif [ -n "$behind" ]; then
         to=$behind
     elif [ "$tli" = "$checkpoint_tli" ]; then
-        # what the control file knows of WAL behind the fork must be there
+        # WAL behind the fork that the control file knows of must be there
         field 'Latest checkpoint location'
         bytes "$value" || save_all "pg_controldata says that the latest checkpoint is at $value"
         if [ "$lsn" -ge "$from" ]; then
@@ -391,10 +363,44 @@ while read -r tli start end; do
         total=$((total + to - from))
         save "$tli" "$from" "$to"
     fi
+}
+
+umask 077
+LC_ALL=C
+export LC_ALL
+signs_of_life
+
+number=1
+while [ -e "$saved" ]; do
+    saved=$kept/lost_wal-$job.$number
+    number=$((number + 1))
+done
+# What is not whole is of no use to anybody: all of it is in pg_wal still.
+whole=no
+trap 'no_more_signs; rm -rf "$view"; rmdir "$work" 2>/dev/null; [ "$whole" = yes ] || rm -rf "$saved"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+
+fork_number=0
+if [ "$fork_lsn" = none ]; then
+    emit lost_wal_bytes 0
+    emit lost_transactions 0
+    finish yes
+fi
+bytes "$fork_lsn" || save_all "it is not known where the WAL of $pgdata leaves the primary's"
+fork_number=$((lsn / segment_size))
+control=$("$bin/pg_controldata" "$pgdata" 2>&1)
+know_timelines
+history=$wal/$(printf %08X "$node_tli").history
+list=$(stretches 2>/dev/null) ||
+    save_all "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
+total=0
+commits=0
+complete=yes
+while read -r tli start end; do
+    save_stretch "$tli" "$start" "$end"
 done <<STRETCHES
 $list
 STRETCHES
-
 emit lost_wal_bytes "$total"
 emit lost_transactions "$commits"
 finish "$complete"

@@ -1,35 +1,29 @@
 #!/bin/sh
 # space.sh - tells how much room there is for a copy of the node's folders.
 #
-# usage: space.sh PGDATA SERVER_VERSION_NUM USED WALDIR [TABLESPACE_LOCATION...]
-#   USED    yes = used_N is wanted, which may take a while
-#   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
-#           else ''
+# arguments:
+#   version       server_version_num of the primary
+#   used          yes = used_N is wanted, which may take a while
+#   waldir        the node's WAL folder if it is a folder or a mount point of its own; else ''
+#   LOCATION ...  (positional) the tablespaces
 #
-# prints, for PGDATA (N = 0), WALDIR (N = 1, unless it is '') and the locations
-# (N = 2, 3 ...):
-#         free_N=        bytes that this user may use
-#         unfinished_N=  bytes of a copy that an earlier job left
-#         used_N=        bytes of what is to be replaced
-#         device_N=      the same value where two share their room
-# fails:  not_there      no file system is known for one of them
+# prints: for pgdata (N = 0), waldir (N = 1, unless it is '') and the locations (N = 2, 3 ...)
+#   free_N        bytes that this user may use
+#   unfinished_N  bytes of a copy that an earlier job left
+#   used_N        bytes of what is to be replaced
+#   device_N      the same value where two share their room
+# fails:
+#   not_there     no file system is known for one of them
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
 
-pgdata=$1
-major=${2%????}
-want_used=$3
-waldir=$4
-shift 4
-work=$pgdata.follow_primary
+: "${version?}" "${used=no}" "${waldir=}"
+major=${version%????}
 
-LC_ALL=C
-export LC_ALL
-
-# The bytes that those files and folders take up whose names come on stdin.
+# bytes: prints how much the files and folders take up whose names come on stdin.
 bytes() {
     du -sck --files0-from=- 2>/dev/null | awk 'END { printf "%.0f", $1 * 1024 }'
 }
@@ -53,18 +47,20 @@ room() {
     done
     emit "device_$n" "$(stat -c %d "${nearest:-/}" 2>/dev/null ||
         df -Pk "${nearest:-/}" | awk 'NR > 1 { print $1 }')"
-    if [ "$want_used" = yes ] && [ -d "$folder" ]; then
+    if [ "$used" = yes ] && [ -d "$folder" ]; then
         emit "used_$n" "$(entries "$folder" "$folder" -print0 2>/dev/null | bytes)"
     fi
 }
 
+LC_ALL=C
+export LC_ALL
 know_folders "$@"
 room 0 "$pgdata" "$work/new"
 [ -z "$waldir" ] || room 1 "$waldir" "$waldir.follow_primary_new"
-n=1
+number=1
 for location in "$@"; do
     location=$(real "$location")
-    n=$((n + 1))
-    room "$n" "$location" "$location.follow_primary_new"
+    number=$((number + 1))
+    room "$number" "$location" "$location.follow_primary_new"
 done
 exit 0

@@ -1,58 +1,48 @@
 #!/bin/sh
-# swap.sh - brings the copy that basebackup.sh made into the place of the node's
-# data, which stays beside it, or in it (see folders.sh).
+# swap.sh - brings the copy that basebackup.sh made into the place of the node's data, which
+# stays beside it, or in it (folders.sh).
 #
-# usage: swap.sh PGDATA WALDIR [TABLESPACE_LOCATION...]
-#   WALDIR  the node's WAL folder if it is a folder or a mount point of its own,
-#           else ''
+# arguments:
+#   waldir        the node's WAL folder if it is a folder or a mount point of its own; else ''
+#   LOCATION ...  (positional) the node's tablespaces
 #
-# Renames only, none of them across a mount point. The names of replaced folders
-# end in .2, .3 ... when an earlier job's are still there. First PGDATA is moved
-# away, or PG_VERSION out of it, and last the copy's comes into its place: in
-# between there is nothing that could be started.
-# Ended at any moment and run again, it goes on by what is in PGDATA.follow_primary:
-#     swap.list    live, new and old name of each folder in three lines, PGDATA
-#                  first
-#     swap.away.N  of folder N, where entries change places: the names that are to
-#                  be moved away; gone when they are, and only then the copy's
-#                  come in
-# The mark has phase=swapping before the first rename and until all is in place,
-# then phase=swapped. No server can be started in PGDATA from then until it has the
-# node's own configuration: see forbid_start() and configure.sh.
+# It only renames, never across a mount point. The names of replaced folders end in .2, .3 ...
+# where an earlier job's are still there. PGDATA is moved away first, or PG_VERSION out of it,
+# and the copy's comes into place last: in between there is nothing that could be started.
+# The script may be ended at any moment. When it runs again, it goes on by what is in
+# PGDATA.follow_primary/job:
+#     swap.list    live, new and old name of each folder, in three lines, PGDATA first
+#     swap.away.N  of folder N, where entries change places: the names of those that are to be
+#                  moved away. It goes when they are; only then the copy's come in
+# The mark says "swapping" from before the first rename until all is in place, and "swapped"
+# then. From then on no server can be started in PGDATA until configure.sh has ended.
 #
-# prints: result=swapped|already_swapped
-# fails:  mount_point  permission   something cannot be renamed; nothing was changed
-#         not_proven    there is no complete copy; nothing was changed
-#         running       a server runs on PGDATA
-#         swap_failed   a rename failed; run it again when the cause is gone
+# prints:
+#   result  swapped | already_swapped
+# fails:
+#   mount_point  permission  something cannot be renamed; nothing was changed
+#   not_proven   there is no complete copy; nothing was changed
+#   running      a server runs in PGDATA
+#   swap_failed  a rename failed; run it again when the cause is gone
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/mark.sh
+. "${0%/*}/mark.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
 
-pgdata=$1
-waldir=$2
-shift 2
-work=$pgdata.follow_primary
+: "${waldir=}"
 list=$work/swap.list
 major=
 put_reason=swap_failed
-
-umask 077
-LC_ALL=C
-export LC_ALL
 
 rename() {
     mv -T "$1" "$2" || die swap_failed "could not rename $1 to $2"
     sync "${2%/*}" 2>/dev/null
 }
 
-mark() {
-    printf 'job=%s\nmethod=basebackup\nphase=%s\n' "$job" "$1" | put "$work/mark" || exit 1
-}
-
-# symlink TARGET LINK: LINK points to TARGET, at every moment to something.
+# symlink TARGET LINK: LINK points to TARGET, and to something at every moment.
 symlink() {
     rm -f "$2.fp_tmp"
     if ! { ln -s "$1" "$2.fp_tmp" && mv -fT "$2.fp_tmp" "$2"; }; then
@@ -65,7 +55,22 @@ in_place() {
     [ "$2" = "$1/.follow_primary_new" ]
 }
 
-# links_to FOLDER: is it the copy's?
+# know_major: sets major from the PG_VERSION of the copy, or of the old data.
+know_major() {
+    for file in "$new_data/PG_VERSION" "$pgdata/PG_VERSION"; do
+        if [ -f "$file" ]; then
+            read_file "$file"
+            major=$text
+            return
+        fi
+    done
+}
+
+#
+# Before the swap: is all there, and can it be moved?
+#
+
+# links_to FOLDER: does a link in the copy lead to it?
 links_to() {
     for link in "$new_data/pg_wal" "$new_data"/pg_tblspc/*; do
         [ ! -h "$link" ] || [ "$(readlink "$link")" != "$1" ] || return 0
@@ -73,7 +78,8 @@ links_to() {
     return 1
 }
 
-# Lines LIVE, NEW, OLD of every folder that has a copy, PGDATA first.
+# plan_swap: prints live, new and old name of every folder that has a copy, in three lines,
+# PGDATA first.
 plan_swap() {
     printf '%s\n%s\n%s\n' "$pgdata" "$new_data" "${new_data%new}old"
     while IFS= read -r live; do
@@ -85,17 +91,43 @@ $folders
 FOLDERS
 }
 
-job=$(sed -n 's/^job=//p' "$work/proven" 2>/dev/null)
-if [ -z "$job" ]; then
-    job=$(sed -n 's/^job=//p' "$work/mark" 2>/dev/null)
-fi
-phase=$(sed -n 's/^phase=//p' "$work/mark" 2>/dev/null)
-swapped=no
-case $phase in
-    swapped | ready) swapped=yes ;;
-esac
+# check_folder N LIVE NEW OLD: dies if the folder cannot be moved.
+check_folder() {
+    there "$3" || die not_proven "there is no copy in $3"
+    if is_mount_point "$2" && ! in_place "$2" "$3"; then
+        die mount_point "$2 is a mount point by now: it cannot be renamed"
+    fi
+    # to move a folder, its .. is written to, which is in the folder
+    locked=
+    ! in_place "$2" "$3" || locked=$(entries "$2" "$2" -type d ! -writable -print -quit)
+    [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be moved; nothing was changed"
+}
 
-if [ ! -e "$list" ]; then
+# old_is_free N LIVE NEW OLD: has no earlier job kept data under the name?
+old_is_free() {
+    ! there "$4$suffix"
+}
+
+# list_away N LIVE NEW OLD: writes down which entries of the folder are to be moved away.
+list_away() {
+    ! in_place "$2" "$3" || entries "$2" "$2" -printf '%f\n' | put "$work/swap.away.$1" || exit 1
+}
+
+# list_folder N LIVE NEW OLD
+list_folder() {
+    printf '%s\n%s\n%s\n' "$2" "$3" "$4$suffix"
+}
+
+# each_planned COMMAND
+each_planned() {
+    each_swapped "$@" <<SWAPS
+$swaps
+SWAPS
+}
+
+# begin: writes down what is to be done, with the mark before it. Ends here if there is no
+# complete copy.
+begin() {
     if [ ! -e "$work/proven" ]; then
         if [ "$swapped" = yes ] && [ -d "$pgdata" ]; then
             emit result already_swapped
@@ -105,76 +137,56 @@ if [ ! -e "$list" ]; then
     fi
     server_pid && die running "a server runs on $pgdata, as process $pid"
 
-    # Resolved once: during the swap the names may point to nothing.
+    # resolved now, for during the swap the names may lead to nothing
     know_folders "$@"
     new_data=$work/new
     [ ! -d "$pgdata/.follow_primary_new" ] || new_data=$pgdata/.follow_primary_new
     [ -f "$new_data/PG_VERSION" ] || die not_proven "there is no copy in $new_data"
-    read_file "$new_data/PG_VERSION"
-    major=$text
+    know_major
     refuse_odd_mounts
     swaps=$(plan_swap)
-
-    # The first suffix that no folder kept from earlier jobs has.
+    each_planned check_folder
     suffix=
     n=1
-    while :; do
-        free=yes
-        while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
-            ! there "$old$suffix" || free=no
-            there "$new" || die not_proven "there is no copy in $new"
-            if is_mount_point "$live" && ! in_place "$live" "$new"; then
-                die mount_point "$live is a mount point by now: it cannot be renamed"
-            fi
-            # a folder's parent is written in the folder itself
-            locked=
-            ! in_place "$live" "$new" || locked=$(entries "$live" "$live" -type d ! -writable -print -quit)
-            [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be moved; nothing was changed"
-        done <<SWAPS
-$swaps
-SWAPS
-        [ "$free" = no ] || break
+    while ! each_planned old_is_free; do
         n=$((n + 1))
         suffix=.$n
     done
 
     configuration_goes
-    mark swapping
+    write_mark swapping method=basebackup
     swapped=no
     rm -f "$work"/swap.away.*
-    n=0
-    while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
-        n=$((n + 1))
-        if in_place "$live" "$new"; then
-            entries "$live" "$live" -printf '%f\n' | put "$work/swap.away.$n" || exit 1
-        fi
-    done <<SWAPS
-$swaps
-SWAPS
-    while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
-        printf '%s\n%s\n%s\n' "$live" "$new" "$old$suffix"
-    done <<SWAPS | put "$list" || exit 1
-$swaps
-SWAPS
-else
+    each_planned list_away
+    each_planned list_folder | put "$list" || exit 1
+}
+
+# add_live N LIVE NEW OLD
+add_live() {
+    live_folders=$live_folders$2$nl
+}
+
+# go_on: what stays where it is must be known as it was when the swap began.
+go_on() {
     [ "$swapped" = yes ] || ! server_pid || die running "a server runs on $pgdata, as process $pid"
-    # What stays where it is must be known as it was before.
     live_folders=
-    while IFS= read -r live && IFS= read -r _ && IFS= read -r _; do
-        live_folders=$live_folders$live$nl
-    done <"$list"
+    each_swapped add_live <"$list"
     know_folders
     folders=${live_folders%"$nl"}
-fi
+}
 
-# move_entries FROM TO: moves those whose names come on stdin.
+#
+# The swap
+#
+
+# move_entries FROM TO: moves the entries whose names come on stdin.
 move_entries() {
     from=$1
     to=$2
     set --
-    while IFS= read -r name; do
-        there "$from/$name" || continue
-        set -- "$@" "$from/$name"
+    while IFS= read -r entry; do
+        there "$from/$entry" || continue
+        set -- "$@" "$from/$entry"
         if [ $# -ge 500 ]; then
             mv -n -t "$to" -- "$@" || die swap_failed "could not rename what is in $from"
             set --
@@ -183,38 +195,47 @@ move_entries() {
     [ $# -eq 0 ] || mv -n -t "$to" -- "$@" || die swap_failed "could not rename what is in $from"
 }
 
+# refuse_both FROM TO: dies if an entry whose name comes on stdin is still in FROM: mv -n leaves
+# it there if TO has one of that name.
+refuse_both() {
+    while IFS= read -r entry; do
+        ! there "$1/$entry" || die swap_failed "$1/$entry and $2/$entry are both there: somebody else made one of them"
+    done
+}
+
 # away N LIVE NEW OLD: moves what is in the place of the copy out of the way.
 away() {
-    names=$work/swap.away.$1
-    shift
-    if in_place "$1" "$2"; then
-        there "$names" || return 0
-        if [ -s "$names" ] && [ ! -d "$3" ]; then
-            mkdir "$3" || die swap_failed "could not make $3"
-        fi
-        # Without it no server starts.
-        if [ "$1" = "$pgdata" ] && there "$1/PG_VERSION"; then
-            rename "$1/PG_VERSION" "$3/PG_VERSION"
-            sync "$1" 2>/dev/null
-        fi
-        move_entries "$1" "$3" <"$names" || exit 1
-        while IFS= read -r name; do
-            ! there "$1/$name" || die swap_failed "$1/$name and $3/$name are both there: somebody else made one of them"
-        done <"$names"
-        [ ! -d "$3" ] || sync "$3" "$1" 2>/dev/null
-        rm -f "$names" || die swap_failed "could not remove $names"
-        sync "$work" 2>/dev/null
-        return 0
+    if in_place "$2" "$3"; then
+        entries_away "$work/swap.away.$1" "$2" "$4"
+        return
     fi
-    there "$2" && there "$1" || return 0
+    there "$3" && there "$2" || return 0
     # nothing to keep of an empty folder
-    if [ -d "$1" ] && [ ! -h "$1" ] && rmdir "$1" 2>/dev/null; then
+    if [ -d "$2" ] && [ ! -h "$2" ] && rmdir "$2" 2>/dev/null; then
         return 0
     fi
-    if there "$3"; then
-        die swap_failed "$1, $2 and $3 are all there: somebody else made one of them"
+    if there "$4"; then
+        die swap_failed "$2, $3 and $4 are all there: somebody else made one of them"
     fi
-    rename "$1" "$3"
+    rename "$2" "$4"
+}
+
+# entries_away NAMES LIVE OLD: does so for the entries that the file NAMES lists.
+entries_away() {
+    there "$1" || return 0
+    if [ -s "$1" ] && [ ! -d "$3" ]; then
+        mkdir "$3" || die swap_failed "could not make $3"
+    fi
+    # without it no server starts
+    if [ "$2" = "$pgdata" ] && there "$2/PG_VERSION"; then
+        rename "$2/PG_VERSION" "$3/PG_VERSION"
+        sync "$2" 2>/dev/null
+    fi
+    move_entries "$2" "$3" <"$1"
+    refuse_both "$2" "$3" <"$1"
+    [ ! -d "$3" ] || sync "$3" "$2" 2>/dev/null
+    rm -f "$1" || die swap_failed "could not remove $1"
+    sync "$work" 2>/dev/null
 }
 
 # into_place LIVE NEW
@@ -224,13 +245,11 @@ into_place() {
         rename "$2" "$1"
         return
     fi
-    entries "$1" "$2" ! -name PG_VERSION -printf '%f\n' >"$work/swap.names.tmp" ||
-        die swap_failed "could not write $work/swap.names.tmp"
-    move_entries "$2" "$1" <"$work/swap.names.tmp" || exit 1
-    while IFS= read -r name; do
-        ! there "$2/$name" || die swap_failed "$1/$name and $2/$name are both there: somebody else made one of them"
-    done <"$work/swap.names.tmp"
-    rm -f "$work/swap.names.tmp"
+    names=$work/swap.names.tmp
+    entries "$1" "$2" ! -name PG_VERSION -printf '%f\n' >"$names" || die swap_failed "could not write $names"
+    move_entries "$2" "$1" <"$names"
+    refuse_both "$2" "$1" <"$names"
+    rm -f "$names"
     sync "$1" "$2" 2>/dev/null
     if there "$2/PG_VERSION"; then
         rename "$2/PG_VERSION" "$1/PG_VERSION"
@@ -249,65 +268,70 @@ relink() {
     done
 }
 
-{
-    IFS= read -r pgdata
-    IFS= read -r new_data
-    IFS= read -r old_data
-} <"$list"
-
-for file in "$new_data/PG_VERSION" "$pgdata/PG_VERSION"; do
-    [ -n "$major" ] || [ ! -f "$file" ] || { read_file "$file" && major=$text; }
-done
-
-# holds_copy FOLDER: is there WAL or a tablespace in it? Which of them it is for is
-# not known any more.
+# holds_copy FOLDER: is there WAL or a tablespace in it? It is not known any more which of them
+# the folder is for.
 holds_copy() {
     [ -n "$(find "$1/" -mindepth 1 -maxdepth 1 \
         '(' -name "PG_${major}_*" -o -name "$hex8$hex8$hex8*" -o -name archive_status ')' -print -quit 2>/dev/null)" ]
 }
 
-# The other folders, and the links that lead to them: the copy's name the places
-# where it was made, the old data's those that the copy has now.
-swap_others() {
-    n=0
-    while IFS= read -r live && IFS= read -r new && IFS= read -r old; do
-        n=$((n + 1))
-        [ "$live" != "$pgdata" ] || continue
-        if ! there "$new" && ! holds_copy "$live"; then
-            die swap_failed "the copy is neither in $new nor in $live: is the disk mounted?"
+# swap_other N LIVE NEW OLD: swaps a folder that is not PGDATA, and corrects the links that lead
+# to it. Those of the copy name the place where it was made, those of the old data the place
+# that the copy has now.
+swap_other() {
+    [ "$1" -ne 1 ] || return 0
+    if ! there "$3" && ! holds_copy "$2"; then
+        die swap_failed "the copy is neither in $3 nor in $2: is the disk mounted?"
+    fi
+    away "$@"
+    into_place "$2" "$3"
+    if [ -d "$new_data/pg_tblspc" ]; then
+        relink "$new_data" "$3" "$2"
+    fi
+    if there "$4"; then
+        relink "$old_data" "$2" "$4"
+        # a mount point in PGDATA, which stayed there
+        if [ "$2" = "$pgdata/pg_wal" ] && [ -d "$old_data" ] && ! there "$old_data/pg_wal"; then
+            symlink "$4" "$old_data/pg_wal"
         fi
-        away "$n" "$live" "$new" "$old"
-        into_place "$live" "$new"
-        if [ -d "$new_data/pg_tblspc" ]; then
-            relink "$new_data" "$new" "$live"
-        fi
-        if there "$old"; then
-            relink "$old_data" "$live" "$old"
-            # a mount point in PGDATA, which stayed there
-            if [ "$live" = "$pgdata/pg_wal" ] && [ -d "$old_data" ] && ! there "$old_data/pg_wal"; then
-                symlink "$old" "$old_data/pg_wal"
-            fi
-        fi
-    done
+    fi
 }
 
-if [ "$swapped" = no ]; then
-    if there "$new_data"; then
-        away 1 "$pgdata" "$new_data" "$old_data"
-        swap_others <"$list"
-        if in_place "$pgdata" "$new_data"; then
-            forbid_start "$pgdata"
-        else
-            forbid_start "$new_data"
-        fi
-        into_place "$pgdata" "$new_data"
+# swap_all: PGDATA goes first and comes last.
+swap_all() {
+    away 1 "$pgdata" "$new_data" "$old_data"
+    each_swapped swap_other <"$list"
+    if in_place "$pgdata" "$new_data"; then
+        forbid_start "$pgdata"
+    else
+        forbid_start "$new_data"
     fi
+    into_place "$pgdata" "$new_data"
+}
+
+umask 077
+LC_ALL=C
+export LC_ALL
+
+swapped=no
+read_mark
+case $mark_phase in
+    swapped | ready) swapped=yes ;;
+esac
+if [ -e "$list" ]; then
+    go_on
+else
+    begin "$@"
+fi
+each_swapped know_swap <"$list"
+know_major
+if [ "$swapped" = no ]; then
+    ! there "$new_data" || swap_all
     [ -f "$pgdata/PG_VERSION" ] ||
         die swap_failed "the copy is neither in $new_data nor in $pgdata: is the disk mounted?"
     put_back_slots || die swap_failed "could not put back the slot ${slot##*/}"
-    mark swapped
+    write_mark swapped method=basebackup
 fi
 rm -f "$work/proven"
 rm -f "$list" || die swap_failed "could not remove $list"
 emit result swapped
-exit 0

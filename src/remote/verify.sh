@@ -1,70 +1,65 @@
+#!/bin/sh
 # verify.sh - waits until a node proves that it follows; changes nothing.
 #
-# Arguments:
-#   1 PGDATA    2 BIN_DIR   3 DB_USER   4 PASSFILE
-#   5 SLOT      the slot that its WAL receiver must use
-#   6 TIMELINE  the timeline that it must stream
-#   7 DATABASE  where the row is that must become visible
-#   8 SCHEMA    quoted schema of follow_primary_step
-#   9 JOB       10 SEQ  key of that row
-#  11 LSN       where the WAL of that row ends; '' = not known, for it is not
-#               written yet
-#  12 TIMEOUT   seconds
+# arguments:
+#   db_user   role to ask the server as
+#   passfile  password file for that; '' = libpq's default
+#   slot      the slot that its WAL receiver must use
+#   timeline  the timeline that it must stream
+#   database  where the row is that must become visible
+#   schema    quoted schema of follow_primary_step
+#   seq       with job, the key of that row
+#   lsn       where the WAL of that row ends; '' = not known, for it is not written yet
+#   timeout   seconds
 #
-# Prints answer=, what the node last said: in recovery|receiver's state|its
-# slot|its timeline|its sender|rows seen|WAL received up to LSN|what holds
-# replay up; and
-#   seen=row      the row
-#        paused|delayed   not the row, which is received, but may not be replayed
-#                 yet: recovery is paused, or delayed by longer than we can wait
-#        nothing  the server takes no connections while it replays
-# Fails with
-#   failed=not_proven   the time is over; the message says what was missing
-#   failed=ended        the server ended meanwhile
+# prints:
+#   seen  row = the row is visible
+#         paused, delayed = the row is received, but may not be replayed yet: recovery is paused,
+#         or delayed by longer than we can wait
+#         nothing = the server takes no connections while it replays
+# fails:
+#   not_proven  the time is over; the message says what was missing
+#   ended       the server ended meanwhile
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
-# shellcheck source=src/remote/recovery.sh
-. "${0%/*}/recovery.sh"
+# shellcheck source=src/remote/standby.sh
+. "${0%/*}/standby.sh"
 
-pgdata=$1 bin_dir=$2 db_user=$3 passfile=$4 slot=$5 timeline=$6 database=$7 schema=$8
-job=$9
-shift 9
-seq=$1 lsn=$2 timeout=$3
-connect_with "$passfile" "$database"
+: "${db_user=postgres}" "${passfile=}" "${slot?}" "${timeline?}" "${database=postgres}" "${schema?}" "${seq?}" \
+    "${lsn=}" "${timeout=60}"
 
-delay=0
-[ ! -f "$pgdata/recovery.conf" ] || delay=$(recovery_conf "$pgdata" | sed -n 's/^set.recovery_min_apply_delay=//p')
-if [ -n "$lsn" ]; then
-    received="coalesce(pg_last_wal_receive_lsn() >= '$lsn', false)"
-else
-    received=true
-fi
-
-# What a connection does, to look again and again: for a second or two, since the
-# server may end meanwhile. It pauses without a snapshot, which could hold the
-# replay up that it waits for.
-again=
-for pause in 0.005 0.005 0.01 0.01 0.01 0.02 0.02 0.02 0.02 0.04 0.04 0.04 0.04 0.08 0.08 0.08 0.08 0.16 0.16 0.16; do
-    again="$again${nl}EXECUTE look \\gset$nl\\if :proven$nl\\echo :answer$nl\\q$nl\\endif$nl\\! sleep $pause 2>/dev/null || sleep 1"
-done
-
-deadline=$(($(date +%s) + timeout))
-answer='' missing='it does not answer'
-while :; do
-    if ! lock_file "$pgdata/postmaster.pid" || ! kill -0 "$lock_pid" 2>/dev/null; then
-        die ended "the server of \"$pgdata\" is not running"
-    fi
-    case $lock_status in
-        standby*)
-            emit seen nothing
-            exit 0
-            ;;
+# judge: sets seen if the answer proves that the node follows, else missing to what it lacks.
+judge() {
+    seen='' missing=''
+    case $answer in
+        "t|streaming|$slot|$timeline|"*'|1|'?'|'*) seen=row ;;
+        "t|streaming|$slot|$timeline|"*'|t|'[pd]*) seen=${answer##*|} ;;
+        "t|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
+        "t|streaming|$slot|"*) missing="it streams another timeline" ;;
+        "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
+        "t|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
+        "t|"*) missing="its WAL receiver does not stream" ;;
+        *) missing="it is not in recovery" ;;
     esac
+}
+
+# plan_looks: sets again to what psql does to look again and again in one connection, for a
+# second or two, since the server may end meanwhile. It pauses without a snapshot, which could
+# hold up the replay that it waits for.
+plan_looks() {
+    again=''
+    for pause in 0.005 0.005 0.01 0.01 0.01 0.02 0.02 0.02 0.02 0.04 0.04 0.04 0.04 0.08 0.08 0.08 0.08 0.16 0.16 0.16; do
+        again="$again${nl}EXECUTE look \\gset$nl\\if :proven$nl\\echo :answer$nl\\q$nl\\endif$nl\\! sleep $pause 2>/dev/null || sleep 1"
+    done
+}
+
+# ask: sets answer to what the server says, or returns 1 with answer set to the error.
+ask() {
     host=$lock_socket_dir
     [ -n "$host" ] || host=$lock_listen
     case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
-    if answer=$("$bin_dir/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
+    answer=$("$bin/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
         -U "$db_user" -v ON_ERROR_STOP=1 2>&1 <<SQL
 PREPARE look AS
 SELECT concat_ws('|', pg_is_in_recovery(), receiver, slot, timeline, sender, rows, received, held) AS answer,
@@ -81,30 +76,40 @@ FROM (SELECT coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS 
 $again
 \\echo :answer
 SQL
-    ); then
-        case $answer in
-            "t|streaming|$slot|$timeline|"*'|1|'?'|'*)
-                emit seen row
-                break
-                ;;
-            "t|streaming|$slot|$timeline|"*'|t|'[pd]*)
-                emit seen "${answer##*|}"
-                break
-                ;;
-            "t|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
-            "t|streaming|$slot|"*) missing="it streams another timeline" ;;
-            "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
-            "t|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
-            "t|"*) missing="its WAL receiver does not stream" ;;
-            *) missing="it is not in recovery" ;;
-        esac
+    )
+}
+
+connect_with "$passfile" "$database"
+
+delay=0
+[ ! -f "$pgdata/recovery.conf" ] || delay=$(recovery_conf "$pgdata" | sed -n 's/^set.recovery_min_apply_delay=//p')
+if [ -n "$lsn" ]; then
+    received="coalesce(pg_last_wal_receive_lsn() >= '$lsn', false)"
+else
+    received=true
+fi
+plan_looks
+
+deadline=$(($(date +%s) + timeout))
+while :; do
+    if ! lock_file "$pgdata/postmaster.pid" || ! kill -0 "$lock_pid" 2>/dev/null; then
+        die ended "the server of \"$pgdata\" is not running"
+    fi
+    case $lock_status in
+        standby*)
+            emit seen nothing
+            exit 0
+            ;;
+    esac
+    if ask; then
+        judge
+        [ -z "$seen" ] || break
     else
         missing=$answer
         sleep 0.02
     fi
     if [ "$(date +%s)" -ge "$deadline" ]; then
-        emit answer "$answer"
         die not_proven "$missing"
     fi
 done
-emit answer "$answer"
+emit seen "$seen"

@@ -1,28 +1,32 @@
 # wrapper.sh - runs one script of this folder for the worker.
 #
-# Arguments: NONCE STDIN SCRIPT ARGUMENTS...
-#   STDIN  whose it is while the script runs: the watcher's, the script's, or held
+# arguments: (positional)
+#   NONCE     a word that tells this script's output from all other
+#   STDIN     who has stdin while the script runs: watcher, script or held
+#   SCRIPT    its text, with its named arguments before it
+#   LIST ...  its positional arguments
 #
-# It is the body of a compound command, "{ set -- ARGUMENTS...; ... }", that a
-# shell reads from its stdin, one for each script of a job. What else comes on
-# stdin while the script runs is watched: when the SSH channel ends, for whatever
-# reason, the whole process group is ended, so that nothing outlives the job. A
-# script that is held has that stdin, too: it ends the watcher, and watches in its
-# place, once it holds what it is to hold. One that asks the worker has it, too: it
-# ends the watcher, a child of its own, before it reads the answer, and in any case
-# before it ends itself. The marker lines tell the worker where the script's own
-# output begins, past all that the account's start-up files and earlier scripts say,
-# and, beyond doubt, that and how the script ended.
+# It is the body of a compound command, "{ set -- ARGUMENTS...; ... }". A shell reads one from its
+# stdin for each script of a job. While the script runs, a watcher reads what else comes on stdin:
+# when the SSH channel ends, for whatever reason, it ends the whole process group, so that nothing
+# outlives the job. A script that is held has that stdin, too: when it holds what it has to, it
+# ends the watcher, and watches in its place. A script that asks the worker has stdin, too: it ends
+# the watcher, a child of its own, before it reads the answer, and in any case before it ends
+# itself.
+#
+# prints: a line "NONCE begin" and a line "NONCE end STATUS" around the script's output, on stdout
+# and on stderr. By the first, the worker passes over what the account's start-up files and
+# earlier scripts say; by the last, it knows for certain that the script ended, and how.
 
 nonce=$1 stdin=$2 script=$3
 shift 3
 exec 3<&0
-# What the start-up files set for the account's own use would lead us elsewhere.
+# What the start-up files set for the account itself would lead us elsewhere.
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS \
     PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT TMOUT
 printf '%s begin\n' "$nonce"
 printf '%s begin\n' "$nonce" >&2
-# watch: ends this process group when the channel ends; sets watcher to who does.
+# watch: starts the watcher.
 watch() {
     {
         # read, for cat would be one more process
@@ -34,8 +38,7 @@ watch() {
     } </dev/null >/dev/null 2>&1 &
     watcher=$!
 }
-# In a subshell, not by a new sh: arguments may hold what must not be seen in a
-# process list.
+# In a subshell, not by a new sh: nothing in the arguments may be seen in a process list.
 case $stdin in
     script)
         (watch; eval "$script") <&3
@@ -50,7 +53,7 @@ case $stdin in
         watch
         (eval "$script") </dev/null 3<&-
         status=$?
-        # It must be gone before more comes on stdin.
+        # the watcher must be gone before more comes on stdin
         { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
         ;;
 esac

@@ -17,13 +17,25 @@
 /*
  * The arguments of configure.sh, which writes the settings file, the include
  * line and standby.signal.  A stopped server's effective values are read back;
- * a running one proves them itself.  They last as long as the caller's block.
+ * a running one proves them itself.
  */
-#define CONFIGURE_ARGUMENTS(job, content, live) \
-	ARGUMENTS((job)->node.pgdata, (job)->request->settings->node_bin_dir, \
-			  (job)->config_file, job_recovery_file(job), \
-			  NUMBER((job)->primary.version_num), (content), (live), \
-			  job_primary_conninfo(job), (job)->request->slot_name)
+#define CONFIGURE_NAMED(job, settings_text, runs) \
+	JOB_NAMED(job, \
+			  {"config", (job)->config_file}, \
+			  {"recovery_file", job_recovery_file(job)}, \
+			  {"version", NUMBER((job)->primary.version_num)}, \
+			  {"content", settings_text}, \
+			  {"live", runs}, \
+			  {"expect_conninfo", job_primary_conninfo(job)}, \
+			  {"expect_slot", (job)->request->slot_name})
+
+/* The arguments of repoint.sh, which keeps what configure.sh will change. */
+#define REPOINT_NAMED(job, what) \
+	JOB_NAMED(job, \
+			  {"action", what}, \
+			  {"config", (job)->config_file}, \
+			  {"recovery_file", job_recovery_file(job)}, \
+			  {"command", step_expand_command(job, (job)->request->settings->node_reload_command)})
 
 /* What the SSH user needs to be able to do with postgresql.conf. */
 static char *
@@ -45,7 +57,7 @@ config_try_write(Job *job, const RemoteLimits *limits)
 {
 	RemoteReply reply;
 
-	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, "", "check"), limits, &reply);
+	remote_run(job->ssh, &remote_check_config, CONFIGURE_NAMED(job, "", ""), NULL, limits, &reply);
 	if (remote_failed_for(&reply, "config_not_writable"))
 		fail_not_writable(job, &reply);
 	if (!reply.ok)
@@ -90,9 +102,8 @@ config_save(Job *job)
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_config,
-			   ARGUMENTS(job->node.pgdata, psprintf(INT64_FORMAT, job->id), job->config_file,
-						 job->keep_slots),
-			   &limits, &reply);
+			   JOB_NAMED(job, {"config", job->config_file}, {"keep_slots", job->keep_slots}),
+			   NULL, &limits, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the configuration could not be saved");
 	job_detail(job, "%s files", step_text(&reply, "saved"));
@@ -120,12 +131,12 @@ fail_repoint(Job *job, const RemoteReply *reply)
 }
 
 static void
-run_repoint(Job *job, const char *const *arguments)
+run_repoint(Job *job, const char *action)
 {
 	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
 	RemoteReply reply;
 
-	remote_run(job->ssh, &remote_repoint, arguments, &limits, &reply);
+	remote_run(job->ssh, &remote_repoint, REPOINT_NAMED(job, action), NULL, &limits, &reply);
 	if (!reply.ok)
 		fail_repoint(job, &reply);
 }
@@ -135,7 +146,7 @@ static void
 undo_restart(Job *job)
 {
 	(void) node_stop(job);
-	run_repoint(job, ARGUMENTS("restore", job->node.pgdata, job->request->settings->node_bin_dir));
+	run_repoint(job, "restore");
 	node_undo_stop(job);
 	job->undone = "The former settings are put back, and the node's server was started again.";
 }
@@ -144,10 +155,7 @@ undo_restart(Job *job)
 static void
 undo_repoint(Job *job)
 {
-	const Settings *settings = job->request->settings;
-
-	run_repoint(job, ARGUMENTS("undo", job->node.pgdata, settings->node_bin_dir,
-							   step_expand_command(job, settings->node_reload_command)));
+	run_repoint(job, "undo");
 	job->undone = "The former settings are put back.";
 }
 
@@ -160,8 +168,7 @@ config_write(Job *job)
 
 	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
 	{
-		remote_run(job->ssh, &remote_restore_config, ARGUMENTS(job->node.pgdata),
-				   &limits, &reply);
+		remote_run(job->ssh, &remote_restore_config, JOB_NAMED(job), NULL, &limits, &reply);
 		if (remote_failed_for(&reply, "not_saved") &&
 			(job->node.pgdata_state != PGDATA_OK || job->plan.finish))
 			content = psprintf("%s%s", content, job_identity_conf(job));
@@ -170,12 +177,11 @@ config_write(Job *job)
 	}
 	if (job->plan.method == METHOD_REPOINT)
 	{
-		run_repoint(job, ARGUMENTS("save", job->node.pgdata, job->request->settings->node_bin_dir,
-								   job->config_file, job_recovery_file(job)));
+		run_repoint(job, "save");
 		job->undo = undo_restart;
 	}
-	remote_run(job->ssh, &remote_configure, CONFIGURE_ARGUMENTS(job, content, "no"),
-			   &limits, &reply);
+	remote_run(job->ssh, &remote_configure, CONFIGURE_NAMED(job, content, "no"),
+			   NULL, &limits, &reply);
 	check_configured(job, &reply);
 	return STEP_DONE;
 }
@@ -183,13 +189,10 @@ config_write(Job *job)
 StepResult
 config_repoint(Job *job)
 {
-	const Settings *settings = job->request->settings;
 	RemoteCall	calls[] = {
-		{&remote_repoint, ARGUMENTS("save", job->node.pgdata, settings->node_bin_dir,
-									job->config_file, job_recovery_file(job))},
-		{&remote_configure, CONFIGURE_ARGUMENTS(job, job_recovery_conf(job), "yes")},
-		{&remote_repoint, ARGUMENTS("reload", job->node.pgdata, settings->node_bin_dir,
-									step_expand_command(job, settings->node_reload_command))}
+		{&remote_repoint, REPOINT_NAMED(job, "save")},
+		{&remote_configure, CONFIGURE_NAMED(job, job_recovery_conf(job), "yes")},
+		{&remote_repoint, REPOINT_NAMED(job, "reload")}
 	};
 	RemoteLimits limits = {.timeout_ms = 3 * FILES_TIMEOUT_MS};
 	RemoteReply reply;

@@ -73,17 +73,21 @@ connect_prove(Job *job)
 	if (job->plan.method == METHOD_REWIND)
 		config_check_rewind_functions(job);
 	remote_run(job->ssh, &remote_connect,
-			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
-						 settings->passfile[0] ? node_path(job, settings->passfile) : "",
-						 job->primary_host, NUMBER(job->request->primary_port),
-						 connection_name(job), NUMBER(Max(2, settings->connect_timeout)),
-						 password, ssl_password,
-						 settings->rewind_user, settings->rewind_database,
-						 conninfo,
-						 job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
-						 job_tool_conninfo(job, settings->replication_user, NULL) : "",
-						 job->plan.method == METHOD_REWIND && !job->plan.finish ?
-						 job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : ""),
+			   JOB_NAMED(job,
+						 {"passfile", settings->passfile},
+						 {"host", job->primary_host},
+						 {"port", NUMBER(job->request->primary_port)},
+						 {"token", connection_name(job)},
+						 {"timeout", NUMBER(Max(2, settings->connect_timeout))},
+						 {"password", password},
+						 {"ssl_password", ssl_password},
+						 {"db_user", settings->rewind_user},
+						 {"db_name", settings->rewind_database}),
+			   LIST(conninfo,
+					job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
+					job_tool_conninfo(job, settings->replication_user, NULL) : "",
+					job->plan.method == METHOD_REWIND && !job->plan.finish ?
+					job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : ""),
 			   &limits, &reply);
 	if (remote_failed_for(&reply, "other_server"))
 		fail_other_server(job, &reply);

@@ -74,33 +74,23 @@ slot_for_copy(const Job *job)
 	return "";
 }
 
-/* The arguments of basebackup.sh. */
+/*
+ * Where this server has each of its tablespaces, and where the node has it, as
+ * basebackup.sh takes them.
+ */
 static const char **
-copy_arguments(Job *job)
+mapped_tablespaces(const Job *job)
 {
-	const Settings *settings = job->request->settings;
 	SqlResult  *rows = primary_tablespaces();
-	const char *fixed[] = {
-		job->node.pgdata,
-		settings->node_bin_dir,
-		job_tool_conninfo(job, settings->replication_user, NULL),
-		settings->passfile[0] ? node_path(job, settings->passfile) : "",
-		slot_for_copy(job),
-		psprintf(INT64_FORMAT, job->id),
-		NUMBER(job->primary.version_num),
-		job->waldir
-	};
-	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
-	int			n = lengthof(fixed);
+	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
 
-	memcpy(all, fixed, sizeof(fixed));
 	for (int i = 0; i < rows->nrows; i++)
 	{
-		all[n++] = sql_value(rows, i, 1);
-		all[n++] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
-								   sql_value(rows, i, 1));
+		list[2 * i] = sql_value(rows, i, 1);
+		list[2 * i + 1] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
+										  sql_value(rows, i, 1));
 	}
-	return all;
+	return list;
 }
 
 StepResult
@@ -118,7 +108,14 @@ copy_make(Job *job)
 	/* Servers before 13 do not tell. */
 	if (job->primary.version_num < 130000)
 		limits.on_stderr_line = step_tool_progress;
-	remote_run(job->ssh, &remote_basebackup, copy_arguments(job), &limits, &reply);
+	remote_run(job->ssh, &remote_basebackup,
+			   JOB_NAMED(job,
+						 {"conninfo", job_tool_conninfo(job, settings->replication_user, NULL)},
+						 {"passfile", settings->passfile},
+						 {"slot", slot_for_copy(job)},
+						 {"version", NUMBER(job->primary.version_num)},
+						 {"waldir", job->waldir}),
+			   mapped_tablespaces(job), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (remote_failed_for(&reply, "slot_in_use"))
@@ -167,10 +164,10 @@ copy_clear(Job *job)
 	job_notice(job, "the old data of node %s is removed now, before its replacement is proven, for there is no room for both",
 			   node_name(job));
 	remote_run(job->ssh, &remote_clear,
-			   WITH_FOLDERS(job, job->node.pgdata,
-							psprintf(INT64_FORMAT, job->id),
-							NUMBER(job->primary.version_num)),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"version", NUMBER(job->primary.version_num)},
+						 {"waldir", job->waldir}),
+			   TABLESPACES(job), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (!reply.ok)
@@ -191,8 +188,8 @@ copy_swap(Job *job)
 		job_detail(job, "the data is in place");
 		return STEP_DONE;
 	}
-	remote_run(job->ssh, &remote_swap, WITH_FOLDERS(job, job->node.pgdata),
-			   &limits, &reply);
+	remote_run(job->ssh, &remote_swap, JOB_NAMED(job, {"waldir", job->waldir}),
+			   TABLESPACES(job), &limits, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the copy could not be brought into place");
 	job->undo = NULL;			/* it is not what it was */

@@ -31,8 +31,8 @@ clean(Job *job, const char *keep, const char *what_failed, RemoteReply *reply)
 	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 
 	remote_run(job->ssh, &remote_clean,
-			   WITH_FOLDERS(job, job->node.pgdata, keep, psprintf(INT64_FORMAT, job->id)),
-			   &limits, reply);
+			   JOB_NAMED(job, {"keep", keep}, {"waldir", job->waldir}),
+			   TABLESPACES(job), &limits, reply);
 	if (!reply->ok)
 		step_fail_commonly(job, reply, what_failed);
 }
@@ -63,7 +63,7 @@ node_lock(Job *job)
 		return STEP_DONE;
 	}
 	remote_hold(job->ssh, &remote_lock,
-				ARGUMENTS(job->node.pgdata, lock_owner(job), job->beside),
+				JOB_NAMED(job, {"who", lock_owner(job)}, {"beside", job->beside}),
 				&limits, &reply);
 	if (remote_failed_for(&reply, "locked"))
 		step_fail(job, &reply, ERRCODE_OBJECT_IN_USE, "another job is at work",
@@ -102,12 +102,11 @@ node_stop(Job *job)
 	if (job->node.state == NODE_STANDBY)
 		job->undo = node_undo_stop;
 	remote_run(job->ssh, &remote_stop,
-			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir,
-						 NUMBER(settings->stop_timeout),
-						 step_expand_command(job, settings->node_stop_command),
-						 psprintf(INT64_FORMAT, job->id),
-						 job->node.state == NODE_STANDBY ? "yes" : "no"),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"timeout", NUMBER(settings->stop_timeout)},
+						 {"command", step_expand_command(job, settings->node_stop_command)},
+						 {"standby", job->node.state == NODE_STANDBY ? "yes" : "no"}),
+			   NULL, &limits, &reply);
 	if (remote_failed_for(&reply, "timeout"))
 		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
 				  "Raise follow_primary.stop_timeout, or see what holds the server up, " THEN_CALL_AGAIN);
@@ -141,10 +140,11 @@ start(const Job *job)
 	RemoteReply reply;
 
 	remote_run(job->ssh, &remote_start,
-			   ARGUMENTS(job->node.pgdata, settings->node_bin_dir, job->config_file,
-						 NUMBER(settings->start_timeout),
-						 step_expand_command(job, settings->node_start_command), ""),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"config", job->config_file},
+						 {"timeout", NUMBER(settings->start_timeout)},
+						 {"command", step_expand_command(job, settings->node_start_command)}),
+			   NULL, &limits, &reply);
 	if (remote_failed_for(&reply, "timeout"))
 		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not start in time",
 				  "See the server's log above. If it needs longer, raise follow_primary.start_timeout; " THEN_CALL_AGAIN);

@@ -56,14 +56,13 @@ rewind_save_wal(Job *job)
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_wal,
-			   ARGUMENTS(job->node.pgdata, job->request->settings->node_bin_dir,
-						 fork_known ? lsn_text(job->plan.fork_lsn) :
-						 nothing_lost ? "none" : "",
-						 fork_known ? psprintf("%u", job->plan.fork_timeline) : "",
-						 psprintf(INT64_FORMAT, job->id),
-						 NUMBER(wal_segment_size),
-						 psprintf("%u", job->node.timeline)),
-			   &limits, &reply);
+			   JOB_NAMED(job,
+						 {"fork_lsn", fork_known ? lsn_text(job->plan.fork_lsn) :
+							 nothing_lost ? "none" : ""},
+						 {"fork_tli", fork_known ? NUMBER(job->plan.fork_timeline) : ""},
+						 {"segment_size", NUMBER(wal_segment_size)},
+						 {"node_tli", NUMBER(job->node.timeline)}),
+			   NULL, &limits, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
 	if (!rewind_read_lost_wal(&reply, &lost))
@@ -117,37 +116,19 @@ can_start_from_next_segment(Job *job, const RemoteReply *reply)
 	return wal_is_available(job, number * wal_segment_size);
 }
 
-/* The arguments of rewind.sh. */
+/* OID and location of each of this server's tablespaces, as rewind.sh takes them. */
 static const char **
-rewind_arguments(Job *job)
+own_tablespaces(void)
 {
-	const Settings *settings = job->request->settings;
-	char	   *restore_command = job_restore_command(job);
 	SqlResult  *rows = primary_tablespaces();
-	const char *fixed[] = {
-		job->node.pgdata,
-		settings->node_bin_dir,
-		job->config_file,
-		job_tool_conninfo(job, settings->rewind_user, settings->rewind_database),
-		settings->passfile[0] ? node_path(job, settings->passfile) : "",
-		restore_command ? restore_command : "",
-		psprintf(INT64_FORMAT, job->id),
-		NUMBER(job->primary.version_num),
-		job->keep_slots,
-		job->wal_lost ? psprintf("%u", job->plan.fork_timeline) : "",
-		lsn_text(job->plan.fork_lsn),
-		NUMBER(wal_segment_size)
-	};
-	const char **all = palloc0(sizeof(char *) * (lengthof(fixed) + 2 * rows->nrows + 1));
-	int			n = lengthof(fixed);
+	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
 
-	memcpy(all, fixed, sizeof(fixed));
 	for (int i = 0; i < rows->nrows; i++)
 	{
-		all[n++] = sql_value(rows, i, 0);
-		all[n++] = sql_value(rows, i, 1);
+		list[2 * i] = sql_value(rows, i, 0);
+		list[2 * i + 1] = sql_value(rows, i, 1);
 	}
-	return all;
+	return list;
 }
 
 static bool
@@ -167,7 +148,18 @@ rewind_data(Job *job)
 	};
 	RemoteReply reply;
 
-	remote_run(job->ssh, &remote_rewind, rewind_arguments(job), &limits, &reply);
+	remote_run(job->ssh, &remote_rewind,
+			   JOB_NAMED(job,
+						 {"config", job->config_file},
+						 {"conninfo", job_tool_conninfo(job, settings->rewind_user, settings->rewind_database)},
+						 {"passfile", settings->passfile},
+						 {"restore_command", job_restore_command(job)},
+						 {"version", NUMBER(job->primary.version_num)},
+						 {"keep_slots", job->keep_slots},
+						 {"lost_tli", job->wal_lost ? NUMBER(job->plan.fork_timeline) : ""},
+						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
+						 {"segment_size", NUMBER(wal_segment_size)}),
+			   own_tablespaces(), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (remote_failed_for(&reply, "needs_copy"))

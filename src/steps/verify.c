@@ -183,15 +183,17 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 	};
 
 	remote_run(job->ssh, &remote_verify,
-			   (const char *[]) {
-		job->node.pgdata, settings->node_bin_dir,
-			settings->rewind_user, settings->passfile,
-			job->request->slot_name, psprintf("%u", job->primary.timeline),
-			sql_scalar("SELECT current_database()", 0, NULL), job->request->schema,
-			psprintf(INT64_FORMAT, job->id), psprintf("%d", job->seq),
-			proof->written ? proof->written : "", psprintf("%d", seconds), NULL
-	},
-			   &limits, reply);
+			   JOB_NAMED(job,
+						 {"db_user", settings->rewind_user},
+						 {"passfile", settings->passfile},
+						 {"slot", job->request->slot_name},
+						 {"timeline", NUMBER(job->primary.timeline)},
+						 {"database", sql_scalar("SELECT current_database()", 0, NULL)},
+						 {"schema", job->request->schema},
+						 {"seq", NUMBER(job->seq)},
+						 {"lsn", proof->written},
+						 {"timeout", NUMBER(seconds)}),
+			   NULL, &limits, reply);
 }
 
 /*

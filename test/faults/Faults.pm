@@ -687,7 +687,7 @@ sub _run
     return;
 }
 
-sub _mark { my ($node) = @_; return $node->pgdata . '.follow_primary/mark' }
+sub _mark { my ($node) = @_; return $node->pgdata . '.follow_primary/job/mark' }
 
 sub _phase
 {
@@ -741,7 +741,7 @@ sub _hold_stop
 sub _hold_rewind
 {
     my ($self, $node) = @_;
-    my $log = $node->pgdata . '.follow_primary/rewind.log';
+    my $log = $node->pgdata . '.follow_primary/job/rewind.log';
     $self->_release;
     my $pid = _poll('pg_rewind', sub { $self->_remote_process($node, qr{^\S*/pg_rewind }) });
     _poll('pg_rewind copies', sub { (eval { slurp($log) } // '') =~ m{[1-9]\d*/\d+ kB \(} || !process_alive($pid) });
@@ -753,7 +753,7 @@ sub _hold_rewind
 sub _hold_copy
 {
     my ($self, $node) = @_;
-    my @new = ($node->pgdata . '.follow_primary/new', $node->pgdata . '/.follow_primary_new');
+    my @new = ($node->pgdata . '.follow_primary/job/new', $node->pgdata . '/.follow_primary_new');
     $self->_release;
     my $pid = _poll('pg_basebackup', sub { $self->_remote_process($node, qr{^\S*/pg_basebackup }) });
     _poll('pg_basebackup copies', sub { !process_alive($pid) || grep { -d "$_/base" } @new });

@@ -33,7 +33,7 @@ my $r = $node[1]->try_sql('SET follow_primary.verify_timeout = 4; SET follow_pri
 is($r->{sqlstate}, '08001', 'that is an error at last');
 like($r->{message}, qr/at step attach: .* accepts connections but does not answer in time/, 'which says so');
 like($r->{hint}, qr/The node follows this server/, 'and what is done');
-ok(!-e $node[0]->pgdata . '.follow_primary/mark', 'nothing says any more that the node is half-changed');
+ok(!-e $node[0]->pgdata . '.follow_primary/job/mark', 'nothing says any more that the node is half-changed');
 is($node[1]->safe_psql(q{SELECT string_agg(step, ' ') FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job)
     AND (step = 'survey' AND finished_at - started_at > '5 s' OR step = 'attach' AND finished_at - started_at > '8 s')}),
     '', 'in bounded time');

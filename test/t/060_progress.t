@@ -196,7 +196,7 @@ is($viewer->out, "cancelled|running\n", 'which does not show it as interrupted')
 is(join('', map { $_->wait(10); $_->out } @plain), "cancelled\ncancelled|1000\n", 'so are the others, and what else they asked for is right');
 nothing_runs('no process of it is left on the node');
 is($new->slots, $slots, 'its slot is gone');
-ok(!-e $old->pgdata . '.follow_primary/new', 'so is what was copied');
+ok(!-e $old->pgdata . '.follow_primary/job/new', 'so is what was copied');
 (my $now = listing($old)) =~ s/^\Q@{[ $old->pgdata ]}\E\.follow_primary.*\n?//mg;
 chomp $now;
 is($now, $before, "the node's data is as it was");

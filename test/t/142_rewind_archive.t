@@ -62,7 +62,7 @@ is($second->job('lost_wal_bytes > 0, lost_transactions'), 't|',
     'what it committed is in WAL that it has no more: how much is not known, and not said to be nothing');
 like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal'}),
     qr/ with at least 0 transactions, kept in .*; not all of it is on the node any more$/, 'nor is it all saved');
-ok(!-e $first->pgdata . '.follow_primary/rewind.conf', 'the configuration that pg_rewind was given is gone');
+ok(!-e $first->pgdata . '.follow_primary/job/rewind.conf', 'the configuration that pg_rewind was given is gone');
 
 # The other way round, and the archive has lost a segment.
 my $segment = diverge($second, $first, 3);

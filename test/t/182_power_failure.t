@@ -13,7 +13,7 @@ plan skip_all => 'a standby that crashed is not recovered before PostgreSQL 13' 
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, conf => {
     shared_buffers => '256kB', checkpoint_timeout => '1h', max_wal_size => '4GB' });
 my ($primary, $node) = $cluster->nodes;
-my $work = $node->pgdata . '.follow_primary';
+my $work = $node->pgdata . '.follow_primary/job';
 $primary->safe_psql('CREATE TABLE t (i int PRIMARY KEY, j float8)');
 
 sub crash
@@ -63,7 +63,7 @@ sub follows_now
     $primary->wait_for_catchup($node);
     is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'),
         "$what: it has the primary's rows");
-    is(join(' ', grep { !/^lost_wal/ } map { s{.*/}{}r } glob "$work/*"), '', "$what: nothing is left beside its data");
+    is(join(' ', grep { !/^lost_wal/ } map { s{.*/}{}r } glob $node->pgdata . '.follow_primary/*'), '', "$what: nothing is left beside its data");
     return;
 }
 

@@ -39,7 +39,7 @@ for my $method (qw(basebackup rewind))
 
     if ($method eq 'basebackup')
     {
-        my $kept = $old->pgdata . '.follow_primary/old';
+        my $kept = $old->pgdata . '.follow_primary/job/old';
         my ($where) = run_ok([ $old->bin('pg_controldata'), $kept ]) =~ /^Database cluster state: *(.*)/m;
         is($where, 'shut down', 'the old data is there, whole');
         cmp_ok($old->commits_in($new->job('lost_wal_dir'), 1, $new->job('fork_lsn')), '>', 0, 'what only it had is saved as well');
@@ -52,7 +52,7 @@ for my $method (qw(basebackup rewind))
     $r = $new->make_follow($old, when_down => 'rejoin');
     is($r->{sqlstate}, '55000', "$method: the same error as long as the cause is there") or diag($r->{err});
     like($r->{detail}, qr/no_such_library/, "$method: with the same words");
-    ok(-e $old->pgdata . '.follow_primary/old/PG_VERSION', 'the old data is still there') if $method eq 'basebackup';
+    ok(-e $old->pgdata . '.follow_primary/job/old/PG_VERSION', 'the old data is still there') if $method eq 'basebackup';
 
     my $conf = slurp($old->pgdata . '/postgresql.conf');
     $conf =~ s/^shared_preload_libraries = 'no_such_library'\n//mg;

@@ -101,7 +101,7 @@ n=0
 while [ $n -lt 25 ]; do
     n=$((n + 1))
     mkfifo "$1.fifo" "$1.stdin"
-    sh "$3" "$2" "$1" x <"$1.stdin" >"$1.fifo" 2>/dev/null &
+    pgdata=$2 who=$1 beside=x sh "$3" <"$1.stdin" >"$1.fifo" 2>/dev/null &
     exec 8>"$1.stdin"
     while read -r line; do
         if [ "$line" = held=yes ]; then
@@ -125,18 +125,18 @@ ok(!-e "$dir/data.follow_primary.lock", 'no file is left');
 mkdir "$dir/$_" or die "$dir/$_: $!" for qw(closed home);
 chmod 0500, "$dir/closed" or die "chmod: $!";
 my $p = FollowPrimary::Process->start([ 'sh', '-c', 'mkfifo "$0" && exec 8<>"$0" && exec sh "$@" <&8', "$dir/stdin",
-    $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/home" });
+    $script ], env => { HOME => "$dir/home", pgdata => "$dir/closed/data", who => 'me', beside => 'x' });
 wait_until('the script has the lock', sub { $p->out =~ /^held=yes$/m }, 60);
 like($p->out, qr{^file=\Q$dir\E/home/\.follow_primary-\d+\.lock$}m, 'where nothing can be written beside the data, it locks a file at home');
-my ($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'him', 'x' ], env => { HOME => "$dir/home" });
+my ($code, $out, $err) = run_command(remote_script('lock', { pgdata => "$dir/closed/data", who => 'him', beside => 'x' }), env => { HOME => "$dir/home" });
 like("$code $out $err", qr/\A1 failed=locked\n me The lock is \S+, held by process @{[ $p->pid ]}\.\n\z/, 'that lock holds too');
 $p->stop;
 is(join(' ', glob "$dir/home/.follow_primary*"), '', 'and its file goes');
-($code, $out, $err) = run_command([ 'sh', $script, "$dir/closed/data", 'me', 'x' ], env => { HOME => "$dir/closed" });
+($code, $out, $err) = run_command(remote_script('lock', { pgdata => "$dir/closed/data", who => 'me', beside => 'x' }), env => { HOME => "$dir/closed" });
 like("$code $out $err", qr/^1 failed=permission\n .* can write neither \S+ nor \S+\n\z/, 'where it can write nowhere it says so');
 mkdir "$dir/bin" or die "$dir/bin: $!";
 symlink "/usr/bin/id", "$dir/bin/id" or die "symlink: $!";
-($code, $out, $err) = run_command([ '/bin/sh', $script, "$dir/data", 'me', 'x' ], env => { PATH => "$dir/bin" });
+($code, $out, $err) = run_command([ '/bin/sh', $script ], env => { PATH => "$dir/bin", pgdata => "$dir/data", who => 'me', beside => 'x' });
 like("$code $out $err", qr/^1 failed=no_flock\n there is no program flock/, 'without flock it says so');
 chmod 0700, "$dir/closed";
 

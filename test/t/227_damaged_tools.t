@@ -33,12 +33,11 @@ $node->start;
 #
 {
     my $bin     = bindir();
-    my $scripts = "$FindBin::Bin/../../src/remote";
     my @all     = sort map { s{.*/}{}r } glob "$dir/real/pg_wal/0*";
     my $save    = sub {
         my ($data, $tools, $from) = @_;
         run_ok([ 'rm', '-rf', "$data.follow_primary" ]);
-        my ($code, $out, $err) = run_command([ 'sh', "$scripts/save_wal.sh", $data, $tools, $from // $fork, 1, 7, 16777216 ], timeout => 60);
+        my ($code, $out, $err) = run_command(remote_script('save_wal', { pgdata => $data, bin => $tools, job => 7, fork_lsn => $from // $fork, fork_tli => 1 }), timeout => 60);
         return { code => $code, out => $out, err => $err, saved => join ' ', sort map { s{.*/}{}r } glob "$data.follow_primary/lost_wal-7/0*[0-9A-F]" };
     };
 
@@ -70,7 +69,7 @@ $node->start;
     is($partial->{out}, $whole->{out}, 'what is in a partial segment is counted') or diag($partial->{err});
     ok(-s "$dir/real.follow_primary/lost_wal-7/$needed[-1].partial", 'and saved');
     is_deeply([ glob "$dir/real.follow_primary/*" ], ["$dir/real.follow_primary/lost_wal-7"], 'and nothing else is left');
-    like(run_ok([ 'sh', "$scripts/save_wal.sh", "$dir/real", $bin, $fork, 1, 7, 16777216 ]), qr{^lost_wal_dir=.*/lost_wal-7\.1$}m,
+    like(run_ok(remote_script('save_wal', { pgdata => "$dir/real", bin => $bin, job => 7, fork_lsn => $fork, fork_tli => 1 })), qr{^lost_wal_dir=.*/lost_wal-7\.1$}m,
         "another primary's job of that number keeps it elsewhere");
     rename "$last.partial", $last or die;
 
@@ -146,7 +145,7 @@ $node->start;
     {
         $says->('pg_controldata', $text, 0);
         unlink "$dir/started";
-        my ($code, $out, $err) = run_command([ 'sh', "$scripts/rewind.sh", "$dir/fake", "$dir/tools", '', 'host=/nowhere', '', '', 7, 150000, '', '', $fork, 16777216 ]);
+        my ($code, $out, $err) = run_command(remote_script('rewind', { pgdata => "$dir/fake", bin => "$dir/tools", job => 7, conninfo => 'host=/nowhere', version => 150000, fork_lsn => $fork }));
         run_ok([ 'rm', '-rf', "$dir/fake.follow_primary" ]);
         push @wrong, "$code\n$out${err}of:\n$text" unless $code == 1 && $out =~ /^failed=\w+$/m && $out =~ /^changed=no$/m && !-e "$dir/started";
     }

@@ -8,7 +8,7 @@ use FollowPrimary::Test;
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1,
     sshd_conf => "ClientAliveInterval 2\nClientAliveCountMax 2\n");
 my ($old, $new) = $cluster->nodes;
-my $work = $old->pgdata . '.follow_primary';
+my $work = $old->pgdata . '.follow_primary/job';
 my $address = $old->address;
 
 sub start_job { my (%arguments) = @_; return $new->safe_psql($new->follow_sql($old, wait => 'false', when_down => 'rejoin', %arguments)) }

@@ -66,7 +66,7 @@ for my $case (@case)
         unlike($primary->safe_psql("SELECT string_agg(detail, ' ') FROM follow_primary_step WHERE job_id = $id"), qr/\n\n/, 'which leaves no trace in what is told');
         $primary->wait_for_catchup($node);
         is($node->safe_psql('SELECT count(*) FROM t'), 1000, 'the node is whole');
-        ok(!-e $node->pgdata . '.follow_primary/aside', 'nothing is left');
+        ok(!-e $node->pgdata . '.follow_primary/job', 'nothing is left');
     }
     else
     {

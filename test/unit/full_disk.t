@@ -8,7 +8,6 @@ use FollowPrimary::Mounts;
 my $dir = FollowPrimary::Mounts::enter('mkdir etc && mount -t tmpfs -o mode=0700,size=64k tmpfs etc');
 plan(skip_all => FollowPrimary::Mounts::NONE) if !$dir;
 
-my $script = $INC{'FollowPrimary/Test.pm'} =~ s{test/lib/.*}{src/remote/configure.sh}r;
 my $pgdata = scratch_dir('data');
 my $recovery = "$pgdata/myrecovery.conf";
 my $conf = "$dir/etc/postgresql.conf";
@@ -25,7 +24,8 @@ sub configure
     spew($conf, $text);
     system("cat /dev/zero >'$dir/etc/filler' 2>/dev/null") if $full;
     chmod 0500, "$dir/etc";
-    return run_command([ 'sh', $script, $pgdata, FollowPrimary::Node::bindir(), $conf, $recovery, 150000, "work_mem = '1MB'\n", 'yes' ]);
+    return run_command(remote_script('configure', { pgdata => $pgdata, bin => FollowPrimary::Node::bindir(), config => $conf,
+                recovery_file => $recovery, version => 150000, content => "work_mem = '1MB'\n", live => 'yes' }));
 }
 
 # Whole blocks: one byte more needs another. A line is added; or one that was in

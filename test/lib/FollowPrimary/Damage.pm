@@ -15,7 +15,7 @@ use warnings;
 
 use Exporter qw(import);
 use FollowPrimary::Node;
-use FollowPrimary::Scratch qw(run_ok);
+use FollowPrimary::Scratch qw(run_ok remote_script);
 use FindBin;
 use Test::More;
 
@@ -129,8 +129,8 @@ sub door
 sub survey_says
 {
     my ($of, $pgdata) = @_;
-    my $out = run_ok([ 'sh', "$FindBin::Bin/../../src/remote/survey.sh", $pgdata // $of->pgdata, $of->port, FollowPrimary::Node::bindir(), '',
-        'postgres', 'postgres', '', 16777216, $of->address, '1/0/1000028 2/0/1000028 3/0/1800000' ],
+    my $out = run_ok(remote_script('survey', { pgdata => $pgdata // $of->pgdata, bin => FollowPrimary::Node::bindir(), port => $of->port, host => $of->address,
+            records => join ' ', map { "$_->[0]:000000010000000000000001:$_->[1]" } [ '1/0/1000028', 40 ], [ '2/0/1000028', 40 ], [ '3/0/1800000', 8388608 ] }),
         env => { SSH_CONNECTION => '127.0.0.1 1 127.0.0.1 2' });
     return $out;
 }

@@ -15,6 +15,7 @@ use warnings;
 
 use Cwd qw(realpath);
 use Exporter qw(import);
+use File::Basename qw(dirname);
 use Fcntl qw(:DEFAULT);
 use File::Path qw(remove_tree);
 use File::Temp qw(tempdir);
@@ -30,7 +31,7 @@ use Time::HiRes qw(sleep time);
 }
 
 our @EXPORT_OK = qw(
-    scratch_dir run_command run_ok wait_until
+    scratch_dir run_command run_ok remote_script wait_until
     free_address free_port
     slurp spew append_text
     process_alive process_tree our_processes our_commands
@@ -55,6 +56,14 @@ $SIG{INT}  = sub { exit 130 };
 $SIG{TERM} = sub { exit 143 };
 # prove may be gone before we have cleaned up.
 $SIG{PIPE} = 'IGNORE';
+
+# The command that runs a script of src/remote by hand: its name without .sh, its named
+# arguments, and the list behind them.
+sub remote_script
+{
+    my ($name, $named, @list) = @_;
+    return [ 'env', (map { "$_=$named->{$_}" } sort keys %$named), 'sh', dirname(realpath(__FILE__)) . "/../../../src/remote/$name.sh", @list ];
+}
 
 # The scratch folder, made at the first call; with a name, a folder in it.
 sub scratch_dir

@@ -21,7 +21,8 @@ package FollowPrimary::Test;
 # (code, out, err), run_ok([…]) returning out, scratch_dir, free_port,
 # free_address, slurp, spew, append_text, our_processes, our_commands,
 # process_tree, process_alive, libssh2, make_ssh_key, pg_major, reloads, quote,
-# bindir, bindir_with, has_rows_of, streams_from.
+# bindir, bindir_with, has_rows_of, streams_from; remote_script('stop', { pgdata => …,
+# timeout => 10 }, …), the command that runs a script of src/remote by hand.
 
 use strict;
 use warnings;
@@ -35,7 +36,7 @@ use FollowPrimary::Pgpool;
 use Test::More;
 
 my @helpers = qw(scratch_dir run_command run_ok wait_until free_address free_port
-    slurp spew append_text our_processes our_commands process_tree process_alive);
+    slurp spew append_text remote_script our_processes our_commands process_tree process_alive);
 my @of_nodes = qw(pg_major reloads quote bindir bindir_with);
 our @ISA = qw(Exporter);
 our @EXPORT = (@helpers, @of_nodes, qw(libssh2 make_ssh_key has_rows_of streams_from), @Test::More::EXPORT);

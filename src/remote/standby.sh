@@ -1,10 +1,11 @@
-# recovery.sh - what makes a server a standby, from PostgreSQL 12 on and before;
-# for the scripts that read it as they read lib.sh.
+# standby.sh - what makes a server a standby, from PostgreSQL 12 on and before; for the scripts
+# that read it as they read lib.sh.
 #
-# Before 12 it is recovery.conf, whose settings are none of the server's: nobody
-# can ask it for them.
+# Before 12, recovery.conf does. Its settings are no settings of the server, which cannot be
+# asked for them.
+# shellcheck shell=sh disable=SC2154
 
-# make_standby PGDATA VERSION_NUM: whoever starts it from now on starts a standby.
+# make_standby PGDATA VERSION_NUM: from now on a start of PGDATA starts a standby.
 make_standby() {
     if [ "$2" -ge 120000 ]; then
         touch "$1/standby.signal" || return
@@ -14,14 +15,13 @@ make_standby() {
     fi
 }
 
-# recovery_conf PGDATA: prints set.NAME=VALUE for those settings in recovery.conf
-# that survey.sh asks a server of 12 or later for, and as that one would: the delay
-# in milliseconds, the values escaped as emit does. Nothing, where there is none.
+# recovery_conf PGDATA: prints set.NAME=VALUE for the settings in recovery.conf that survey.sh
+# asks a server of 12 or later for, in the same form: the delay in milliseconds, the values
+# escaped as emit does. Prints nothing where there is no recovery.conf.
 recovery_conf() {
     [ -f "$1/recovery.conf" ] || return 0
     read -r major <"$1/PG_VERSION"
     [ "$major" = 11 ] || return 0
-    # shellcheck disable=SC2154 # lib.sh's
     LC_ALL=C awk "$awk_unquoted"'
         function milliseconds(value,    unit) {
             unit = value
