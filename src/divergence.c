@@ -259,7 +259,7 @@ divergence_find(const PrimaryFacts *primary, NodeFacts *node, const RemoteReply 
 	RecordHeader ours;
 	RecordHeader theirs;
 
-	for (int i = 1; i < history->length; i++)
+	for (int i = Max(1, history->length - NEWEST_TIMELINES); i < history->length; i++)
 	{
 		XLogRecPtr	begin = history->stretches[i].begin;
 
