@@ -18,6 +18,7 @@ OBJS = \
 	src/pcp.o \
 	src/own_row.o \
 	src/plan.o \
+	src/primary_host.o \
 	src/process.o \
 	src/record.o \
 	src/recovery_conf.o \
@@ -43,6 +44,7 @@ OBJS = \
 	src/steps/step.o \
 	src/steps/verify.o \
 	src/survey.o \
+	src/standby_name.o \
 	src/sweep.o \
 	src/sweeper.o \
 	src/test_doors.o \

@@ -32,7 +32,9 @@
  *		divergence.c	does the node's WAL leave this server's history?
  *		wal.c			who has the WAL that the node needs?
  *		folders.c		where is its data, and is there room for a copy?
+ *		primary_host.c	the name under which the node reaches this server
  *		recovery_conf.c	the settings that make it a standby of this server
+ *		standby_name.c	the name by which a primary knows it as its standby
  *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
  *	remote.c		runs the scripts of src/remote on the node
  *	nodes.c			the rows of follow_primary_node, and this server's name

@@ -173,6 +173,14 @@ find_row(const SqlResult *rows, List *listens,
 	return *n == 1 ? host : NULL;
 }
 
+bool
+own_host(const char *host)
+{
+	List	   *listens = listen_hosts();
+
+	return is_own_name(host, listens) || is_own_address(host, listens);
+}
+
 char *
 own_row_host(const char *schema)
 {

@@ -16,5 +16,10 @@ extern char *own_row_host(const char *schema);
 
 /* listen_addresses, if that is one real address or name, else NULL. */
 extern char *only_listen_address(void);
+/*
+ * Does the host lead to this server, as it is seen from here?  Known names are, and
+ * others that lead to an address where it listens.  Raises what net_resolve() raises.
+ */
+extern bool own_host(const char *host);
 
 #endif							/* FOLLOW_PRIMARY_OWN_ROW_H */

@@ -381,7 +381,7 @@ is_done_or_unfinished(const PrimaryFacts *primary, const NodeFacts *node,
 		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
 		node->receiver_streaming &&
 		node->receiver_timeline == primary->timeline &&
-		primary->slot_active && node->uses_slot && node->receives_from_us)
+		primary->slot_active && node->uses_slot && node->receives_from_us && !node->other_name)
 	{
 		choose(plan, METHOD_NONE, "the node follows this server already");
 		return true;

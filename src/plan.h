@@ -129,6 +129,12 @@ typedef struct NodeFacts
 	TimeLineID	unseen_fork_timeline;	/* the first of the primary's that the
 										 * node began otherwise; 0 = not known */
 
+	/* By which it is known as a standby: see standby_name.h. */
+	char	   *application_name;	/* in primary_conninfo, or NULL */
+	char	   *cluster_name;
+	char	   *sync_names;		/* its own synchronous_standby_names */
+	bool		other_name;		/* the call gives it another name than it has */
+
 	/* Of a standby. */
 	bool		receiver_streaming;
 	TimeLineID	receiver_timeline;
@@ -137,8 +143,6 @@ typedef struct NodeFacts
 	bool		receives_from_us;	/* from the host and port that the job gives
 									 * it for this server */
 	char	   *conninfo;		/* primary_conninfo in force */
-	char	   *application_name;	/* in it, or NULL */
-	char	   *sender_name;	/* what its WAL sender has for that */
 	bool		conninfo_reloadable;	/* 13 and later */
 	bool		target_timeline_latest;
 	bool		replay_paused;

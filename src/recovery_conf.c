@@ -14,6 +14,7 @@
 #include "compat.h"
 #include "recovery_conf.h"
 #include "remote.h"
+#include "standby_name.h"
 
 /* Parses a connection string; the caller frees the result by PQconninfoFree(). */
 static PQconninfoOption *
@@ -139,6 +140,21 @@ conninfo_without_passwords(const char *conninfo, char **password, char **ssl_pas
 	return buf.data;
 }
 
+char *
+conninfo_limit(const char *conninfo, int version_num, int seconds)
+{
+	StringInfoData buf;
+
+	seconds = Max(2, seconds);	/* libpq takes 1 for 2 */
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, conninfo);
+	if (conninfo_value(conninfo, "connect_timeout") == NULL)
+		put_option(&buf, "connect_timeout", psprintf("%d", seconds));
+	if (version_num >= 120000 && conninfo_value(conninfo, "tcp_user_timeout") == NULL)
+		put_option(&buf, "tcp_user_timeout", psprintf("%d", seconds * 1000));
+	return buf.data;
+}
+
 /* A line of a settings file. */
 static void
 put_setting(StringInfo buf, const char *name, const char *value)
@@ -202,21 +218,22 @@ job_primary_conninfo(const Job *job)
 	const Request *request = job->request;
 	const Settings *settings = request->settings;
 	const char *application_name = request->application_name;
+	char	   *conninfo;
 
 	if (application_name == NULL)
-		application_name = job->node.application_name;
-	if (application_name == NULL)
-		application_name = request->node_host;
+		application_name = standby_name_to_write(&job->node, job->primary.version_num, request->node_host);
 
 	/* A standby keeps the options that it has connected with. */
 	if (job->node.state != NODE_PRIMARY && job->node.conninfo &&
 		job->node.conninfo[0] != '\0')
-		return conninfo_build(job->node.conninfo, NULL, job->primary_host,
-							  request->primary_port, NULL, application_name, NULL);
-	return conninfo_build(NULL, settings->replication_options, job->primary_host,
-						  request->primary_port, settings->replication_user,
-						  application_name,
-						  settings->passfile[0] ? node_path(job, settings->passfile) : NULL);
+		conninfo = conninfo_build(job->node.conninfo, NULL, job->primary_host,
+								  request->primary_port, NULL, application_name, NULL);
+	else
+		conninfo = conninfo_build(NULL, settings->replication_options, job->primary_host,
+								  request->primary_port, settings->replication_user,
+								  application_name,
+								  settings->passfile[0] ? node_path(job, settings->passfile) : NULL);
+	return conninfo_limit(conninfo, job->primary.version_num, settings->connect_timeout);
 }
 
 char *

@@ -20,6 +20,12 @@ extern char *conninfo_build(const char *base, const char *options,
 /* The same without password and sslpassword, whose values are set, "" if there is none. */
 extern char *conninfo_without_passwords(const char *conninfo, char **password,
 										char **ssl_password);
+/*
+ * The connection string, with limits for each address of the host, in seconds, where
+ * it has none of its own.  connect_timeout is for programs; a WAL receiver, which
+ * connects by PQconnectPoll(), knows only tcp_user_timeout, which libpq has from 12 on.
+ */
+extern char *conninfo_limit(const char *conninfo, int version_num, int seconds);
 
 /* The value of one key of a connection string, or NULL. */
 extern char *conninfo_value(const char *conninfo, const char *key);

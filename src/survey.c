@@ -20,11 +20,12 @@
 
 #include "compat.h"
 #include "divergence.h"
-#include "own_row.h"
+#include "primary_host.h"
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
 #include "ssh/net.h"
+#include "standby_name.h"
 #include "survey.h"
 #include "wal.h"
 
@@ -103,6 +104,7 @@ find_slot_client(Job *job)
 	SqlResult  *row = sql_run("SELECT s.active_pid, coalesce(r.application_name, ''), coalesce(host(r.client_addr), '') "
 							  "FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid "
 							  "WHERE s.slot_name = $1 AND s.active", lengthof(slot), slot);
+	const char *their_name = standby_name_in_force(node, facts->version_num);
 	const char *name;
 	const char *address;
 
@@ -116,7 +118,7 @@ find_slot_client(Job *job)
 	facts->slot_pid = atoi(sql_value(row, 0, 0));
 	facts->slot_client = psprintf("\"%s\" at %s, process %d here", name,
 								  address[0] ? address : "this host", facts->slot_pid);
-	facts->slot_of_node = node->sender_name && strcmp(name, node->sender_name) == 0 &&
+	facts->slot_of_node = their_name && strcmp(name, their_name) == 0 &&
 		address[0] && is_address_of(job->request->node_host, address);
 }
 
@@ -386,10 +388,6 @@ read_running(Job *job, const RemoteReply *reply)
 	node->replay_paused = value && strcmp(value, "true") == 0;
 	value = remote_get(reply, "set.primary_conninfo");
 	node->conninfo = value ? pstrdup(value) : NULL;
-	node->application_name = conninfo_value(node->conninfo, "application_name");
-	value = remote_get(reply, "set.cluster_name");
-	node->sender_name = node->application_name ? node->application_name :
-		pstrdup(value && value[0] ? value : "walreceiver");	/* as libpqrcv_connect() has it */
 	value = remote_get(reply, "set.recovery_target_timeline");
 	node->target_timeline_latest = value && strcmp(value, "latest") == 0;
 	value = remote_get(reply, "set.recovery_min_apply_delay");
@@ -509,6 +507,15 @@ read_control_data(NodeFacts *node, const RemoteReply *reply)
 		node->was_primary = false;
 }
 
+/* What the node is known by as a standby, whatever its state. */
+static void
+read_names(NodeFacts *node, const RemoteReply *reply)
+{
+	node->application_name = conninfo_value(remote_get(reply, "set.primary_conninfo"), "application_name");
+	node->cluster_name = value_of(reply, "set.cluster_name");
+	node->sync_names = value_of(reply, "set.synchronous_standby_names");
+}
+
 void
 survey_read_node(Job *job, const RemoteReply *reply)
 {
@@ -519,6 +526,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	read_left_over(node, reply);
 	read_tablespaces(job, reply);
 	read_control_data(node, reply);
+	read_names(node, reply);
 	node->restore_command = value_of(reply, "set.restore_command");
 	if (remote_get(reply, "pid"))
 		read_running(job, reply);
@@ -603,20 +611,10 @@ survey_archive(Job *job)
 bool
 survey_is_this_server(const RemoteReply *reply)
 {
-	char		boot_id[64] = "";
-	const char *theirs = remote_get(reply, "boot_id");
 	const char *inode = remote_get(reply, "pgdata_inode");
 	struct stat st;
-	FILE	   *file = AllocateFile("/proc/sys/kernel/random/boot_id", "r");
 
-	if (file)
-	{
-		if (fgets(boot_id, sizeof(boot_id), file))
-			boot_id[strcspn(boot_id, "\n")] = '\0';
-		FreeFile(file);
-	}
-	return theirs && inode && boot_id[0] != '\0' && strcmp(theirs, boot_id) == 0 &&
-		stat(DataDir, &st) == 0 &&
+	return inode && primary_host_is_shared(reply) && stat(DataDir, &st) == 0 &&
 		strcmp(inode, psprintf("%llu:%llu", (unsigned long long) st.st_dev,
 							   (unsigned long long) st.st_ino)) == 0;
 }
@@ -669,6 +667,16 @@ survey_connect(Job *job)
 	return connected;
 }
 
+/* Does the call give the node another name than the one in force? */
+static bool
+is_to_be_renamed(const Job *job)
+{
+	const char *wanted = job->request->application_name;
+	const char *name = standby_name_in_force(&job->node, job->primary.version_num);
+
+	return wanted && name && strcmp(wanted, name) != 0;
+}
+
 void
 survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 {
@@ -712,21 +720,6 @@ survey_raise_failure(const Job *job, const RemoteReply *reply)
 				 errhint("Set follow_primary.node_bin_dir, or node_bin_dir in the node's row, to the directory of PostgreSQL's programs there.")));
 }
 
-char *
-survey_primary_host(const Job *job, const RemoteReply *reply)
-{
-	char	   *host = job->request->primary_host;
-	const char *seen = remote_get(reply, "ssh_client");
-
-	if (host == NULL)
-		host = only_listen_address();
-	if (host == NULL && seen && seen[0] != '\0')
-		host = pstrdup(seen);
-	if (host == NULL)
-		host = pstrdup(ssh_local_address(job->ssh));
-	return host;
-}
-
 static void
 survey_node(Job *job)
 {
@@ -751,11 +744,15 @@ survey_node(Job *job)
 	survey_raise_failure(job, &reply);
 	survey_read_node(job, &reply);
 	if (node->state == NODE_DOWN)
+		node->conninfo = before.conninfo;	/* a step of this job stopped it */
+	if (before.pgdata)
 	{
-		/* A step of this job stopped it. */
-		node->conninfo = before.conninfo;
+		/* The files may be the primary's by now. */
 		node->application_name = before.application_name;
+		node->cluster_name = before.cluster_name;
+		node->sync_names = before.sync_names;
 	}
+	node->other_name = is_to_be_renamed(job);
 	survey_primary_again(job);
 	node->is_this_server = survey_is_this_server(&reply);
 	job->keep_slots = downstream_slots(job, &reply);
@@ -765,7 +762,7 @@ survey_node(Job *job)
 	if (!node->is_this_server)
 		survey_archive(job);
 
-	job->primary_host = survey_primary_host(job, &reply);
+	job->primary_host = primary_host_find(job, &reply);
 	node->receives_from_us = remote_says(&reply, "sql.receiver_from",
 										 psprintf("%s:%d", job->primary_host, job->request->primary_port));
 	find_former_slot(job, &reply);

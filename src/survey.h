@@ -43,9 +43,6 @@ extern bool survey_is_this_server(const RemoteReply *reply);
  */
 extern char *survey_lower_setting(const RemoteReply *reply);
 
-/* The name under which the node reaches this server. */
-extern char *survey_primary_host(const Job *job, const RemoteReply *reply);
-
 /* Raises 42501 if the rewind role cannot read what proves that a node follows. */
 extern void survey_check_rewind_user(const Job *job);
 

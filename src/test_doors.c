@@ -20,6 +20,7 @@
 #include "recovery_conf.h"
 #include "remote.h"
 #include "request.h"
+#include "standby_name.h"
 #include "steps/rewind.h"
 #include "steps/verify.h"
 #include "survey.h"
@@ -27,6 +28,8 @@
 PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
 PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo);
+PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo_limit);
+PG_FUNCTION_INFO_V1(follow_primary_unit_is_candidate);
 PG_FUNCTION_INFO_V1(follow_primary_unit_recovery_conf);
 PG_FUNCTION_INFO_V1(follow_primary_unit_restore_command_guard);
 PG_FUNCTION_INFO_V1(follow_primary_unit_plan);
@@ -68,6 +71,22 @@ follow_primary_unit_conninfo(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(conninfo_build(arg[0], arg[1], arg[2],
 													PG_GETARG_INT32(3), arg[4],
 													arg[5], NULL)));
+}
+
+/* (conninfo text, version_num, seconds int) returns text */
+Datum
+follow_primary_unit_conninfo_limit(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(conninfo_limit(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+													PG_GETARG_INT32(1), PG_GETARG_INT32(2))));
+}
+
+/* (name, synchronous_standby_names text) returns bool */
+Datum
+follow_primary_unit_is_candidate(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(standby_name_is_candidate(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+											 text_to_cstring(PG_GETARG_TEXT_PP(1))));
 }
 
 /* (version_num int, conninfo, slot, restore_command text) returns text */

@@ -15,6 +15,7 @@
 #include "check/item.h"
 #include "folders.h"
 #include "hints.h"
+#include "primary_host.h"
 #include "process.h"
 #include "recovery_conf.h"
 #include "record.h"
@@ -541,7 +542,7 @@ check_node(Check *check)
 		check_try_item(check, "name", try_this_server);
 		return;
 	}
-	job->primary_host = survey_primary_host(job, &check->survey);
+	job->primary_host = primary_host_find(job, &check->survey);
 
 	check_try_item(check, "tools", try_tools);
 	if (check->tried.ok)

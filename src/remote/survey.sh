@@ -311,7 +311,7 @@ FROM (
     UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
         FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings
-    WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
+    WHERE name IN ('config_file', 'synchronous_standby_names', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
                    'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num', 'max_connections',
                    'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction',
                    'shared_preload_libraries', 'cluster_name', 'recovery_target', 'recovery_target_name', 'recovery_target_time',
@@ -336,6 +336,16 @@ SQL
             esac
             ;;
     esac
+}
+
+# emit_settings NAME...: what a server that is down would read; while the data may be the
+# primary's, what save_config.sh saved of the node's own.
+emit_settings() {
+    of=$pgdata
+    [ ! -e "$work/config/complete" ] || [ -e "$work/config/restored" ] || of=$work/config/data
+    for setting; do
+        emit "set.$setting" "$("$bin/postgres" -D "$of" ${config:+-c config_file="$config"} -C "$setting" 2>/dev/null)"
+    done
 }
 
 # emit_slots: the slots that a server which is down has left. A logical one has a database, at
@@ -395,7 +405,7 @@ emit_wal
 recovery_conf "$pgdata"
 find_config
 if [ -z "$pid" ]; then
-    emit set.restore_command "$("$bin/postgres" -D "$pgdata" ${config:+-c config_file="$config"} -C restore_command 2>/dev/null)"
+    emit_settings restore_command primary_conninfo cluster_name synchronous_standby_names
     emit_slots
 fi
 exit 0

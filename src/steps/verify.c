@@ -18,12 +18,14 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
 #include "record.h"
 #include "sql.h"
 #include "ssh/net.h"
+#include "standby_name.h"
 #include "steps/node.h"
 #include "steps/verify.h"
 #include "survey.h"
@@ -238,6 +240,33 @@ verify_seen(const RemoteReply *reply)
 		NULL;
 }
 
+/*
+ * Was the node a candidate for synchronous replication, by this server's settings or
+ * its own, which it had as the former primary or like that one, and is it none by its
+ * name here?  Commits may wait for a standby of its old name, or not wait any more.
+ */
+static void
+tell_of_lost_candidacy(Job *job)
+{
+	const char *before = standby_name_in_force(&job->node, job->primary.version_num);
+	const char *slot[] = {job->request->slot_name};
+	const char *now = sql_scalar("SELECT r.application_name FROM pg_replication_slots s "
+								 "JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1",
+								 lengthof(slot), slot);
+	const char *ours = GetConfigOption("synchronous_standby_names", false, false);
+	bool		by_ours = standby_name_is_candidate(before, ours);
+	char	   *text;
+
+	if (now == NULL || standby_name_is_candidate(now, ours) ||
+		!(by_ours || standby_name_is_candidate(before, job->node.sync_names)))
+		return;
+	text = psprintf("as \"%s\" the node was a candidate for synchronous replication by synchronous_standby_names of %s; "
+					"as \"%s\" it is none by synchronous_standby_names of this server",
+					before, by_ours ? "this server" : "the node", now);
+	job_notice(job, "%s", text);
+	job_detail(job, "%s; %s", job->detail, text);
+}
+
 StepResult
 verify_follows(Job *job)
 {
@@ -281,6 +310,7 @@ verify_follows(Job *job)
 		return not_proven(job, psprintf("It did, but then %s.", objection));
 	job_detail(job, "streams timeline %u through slot \"%s\", and %s",
 			   job->primary.timeline, job->request->slot_name, seen);
+	tell_of_lost_candidacy(job);
 	job->undo = NULL;
 	job->slot_made = false;		/* it is the node's, whatever fails now */
 	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
