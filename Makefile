@@ -13,6 +13,7 @@ OBJS = \
 	src/divergence.o \
 	src/folders.o \
 	src/functions.o \
+	src/keeper.o \
 	src/methods.o \
 	src/nodes.o \
 	src/pcp.o \
@@ -27,6 +28,7 @@ OBJS = \
 	src/run.o \
 	src/settings.o \
 	src/snapshot.o \
+	src/slot_mark.o \
 	src/sql.o \
 	src/ssh/net.o \
 	src/ssh/ssh.o \

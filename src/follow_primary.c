@@ -8,6 +8,7 @@
  *
  *	functions.c		the SQL-callable functions
  *	test_doors.c	doors to internal functions, for the regression tests
+ *	keeper.c		preloaded workers: WAL for siblings, and the check now and then
  *	check.c			readiness: every node is tried, in processes of its own, with
  *		check/candidate.c	the items of this server
  *		check/node.c		the items of a node
@@ -35,6 +36,7 @@
  *		primary_host.c	the name under which the node reaches this server
  *		recovery_conf.c	the settings that make it a standby of this server
  *		standby_name.c	the name by which a primary knows it as its standby
+ *	slot_mark.c		whose is a slot of this server?
  *	record.c		the record of a job: rows, locks, NOTICEs; job.h is the job
  *	remote.c		runs the scripts of src/remote on the node
  *	nodes.c			the rows of follow_primary_node, and this server's name
@@ -64,6 +66,7 @@
 #include "miscadmin.h"
 
 #include "compat.h"
+#include "keeper.h"
 #include "settings.h"
 #include "sweeper.h"
 #include "version.h"
@@ -80,5 +83,8 @@ _PG_init(void)
 {
 	settings_define();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
 		sweeper_register();
+		keeper_register();
+	}
 }

@@ -5,11 +5,17 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "compat.h"
 #include "process.h"
 #include "sql.h"
 
@@ -54,4 +60,36 @@ process_start(Oid database)
 	/* Nor does a "role" that is set for the database say who this is. */
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
 	sql_keep_owner(ResourceOwnerCreate(NULL, "follow_primary"));
+}
+
+Oid *
+process_databases(int *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int			capacity = 16;
+	Oid		   *found = palloc(sizeof(Oid) * capacity);
+	Relation	relation;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*n = 0;
+	StartTransactionCommand();
+	relation = relation_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(relation, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		/* -2: what an interrupted DROP DATABASE left */
+		if (!database->datallowconn || database->datconnlimit < -1)
+			continue;
+		if (*n == capacity)
+			found = repalloc(found, sizeof(Oid) * (capacity *= 2));
+		found[(*n)++] = DATABASE_OID(tuple);
+	}
+	systable_endscan(scan);
+	relation_close(relation, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return found;
 }

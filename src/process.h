@@ -32,4 +32,7 @@ extern BackgroundWorker process_of(const char *function);
  */
 extern void process_start(Oid database);
 
+/* The databases that take connections, for a process that has none of its own. */
+extern Oid *process_databases(int *n);
+
 #endif							/* FOLLOW_PRIMARY_PROCESS_H */

@@ -173,6 +173,9 @@ static const Setting settings[] = {
 /* The variables of the settings themselves. */
 static Settings current;
 
+bool		setting_sibling_slots = true;
+int			setting_check_interval = 0;
+
 bool
 has_control_chars(const char *text)
 {
@@ -364,6 +367,15 @@ settings_define(void)
 		}
 		pfree(name);
 	}
+	DefineCustomBoolVariable("follow_primary.sibling_slots",
+							 "Keeps WAL on standbys for the other nodes, by replication slots.",
+							 "Where the library is preloaded.",
+							 &setting_sibling_slots, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("follow_primary.check_interval",
+							"How often the primary runs the check of readiness everywhere.",
+							"Where the library is preloaded. 0: never.",
+							&setting_check_interval, 0, 0, 86400, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("follow_primary");
 }
 

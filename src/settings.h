@@ -54,6 +54,10 @@ typedef struct Settings
 	int			progress_timeout;
 } Settings;
 
+/* Those of the preloaded workers, which no node has for itself. */
+extern bool setting_sibling_slots;
+extern int	setting_check_interval; /* seconds; 0 = never */
+
 /* Defines the settings; for _PG_init. */
 extern void settings_define(void);
 

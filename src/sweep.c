@@ -88,8 +88,8 @@ sweep(const char *schema)
  * A schema's owner who is no superuser could put other tables in the place of
  * the extension's: see extension_schema().
  */
-static char *
-find_schema(void)
+char *
+sweep_find_schema(void)
 {
 	return sql_scalar("SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
 					  "JOIN pg_database d ON d.datname = current_database() "
@@ -113,7 +113,7 @@ sweep_database(void)
 
 			if (tries > 0)
 				net_pause(SWEEP_PAUSE_MS);
-			schema = find_schema();
+			schema = sweep_find_schema();
 			if (schema)
 				sweep_rows(schema);
 			done = true;

@@ -20,4 +20,10 @@ extern void sweep(const char *schema);
  */
 extern void sweep_database(void);
 
+/*
+ * The extension's schema in this database, quoted; NULL if it is not there, or
+ * still 1.0, or if its schema is not a superuser's.
+ */
+extern char *sweep_find_schema(void);
+
 #endif							/* FOLLOW_PRIMARY_SWEEP_H */

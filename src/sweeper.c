@@ -14,13 +14,9 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
-#include "utils/rel.h"
 
 #include "compat.h"
 #include "process.h"
@@ -36,39 +32,6 @@ sweeper_register(void)
 	RegisterBackgroundWorker(&worker);
 }
 
-/* The databases that take connections. */
-static Oid *
-find_databases(int *n)
-{
-	MemoryContext context = CurrentMemoryContext;
-	int			capacity = 16;
-	Oid		   *found = palloc(sizeof(Oid) * capacity);
-	Relation	relation;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	*n = 0;
-	StartTransactionCommand();
-	relation = relation_open(DatabaseRelationId, AccessShareLock);
-	scan = systable_beginscan(relation, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
-
-		/* -2: what an interrupted DROP DATABASE left */
-		if (!database->datallowconn || database->datconnlimit < -1)
-			continue;
-		if (*n == capacity)
-			found = repalloc(found, sizeof(Oid) * (capacity *= 2));
-		found[(*n)++] = DATABASE_OID(tuple);
-	}
-	systable_endscan(scan);
-	relation_close(relation, AccessShareLock);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	return found;
-}
-
 static void
 sweep_all(void)
 {
@@ -76,7 +39,7 @@ sweep_all(void)
 	int			n;
 
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	databases = find_databases(&n);
+	databases = process_databases(&n);
 	for (int i = 0; i < n; i++)
 	{
 		BackgroundWorker worker = process_of("follow_primary_sweeper_main");

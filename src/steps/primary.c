@@ -12,6 +12,7 @@
 
 #include "compat.h"
 #include "record.h"
+#include "slot_mark.h"
 #include "sql.h"
 #include "ssh/net.h"
 #include "steps/primary.h"
@@ -156,6 +157,9 @@ primary_ensure_slot(Job *job)
 	{
 		const char *ended = plan_slot_is_held(facts, &job->node) ? free_slot_of_node(job) : NULL;
 
+		/* The keeper had it for this moment; now it is the node's. */
+		if (slot_mark(slot[0]) == SLOT_OF_KEEPER)
+			slot_set_mark(slot[0], SLOT_OF_JOB);
 		job_detail(job, "%s, which was there%s", slot[0],
 				   ended ? psprintf("; its WAL sender of a connection that is lost, process %s, was ended", ended) : "");
 		return STEP_DONE;
@@ -166,6 +170,7 @@ primary_ensure_slot(Job *job)
 	sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
 	job->slot_made = true;
 	RESUME_INTERRUPTS();
+	slot_set_mark(slot[0], SLOT_OF_JOB);
 	facts->slot_exists = true;
 	job_detail(job, "%s, made", slot[0]);
 	return STEP_DONE;

@@ -13,7 +13,7 @@ for my $program (map { glob "$_/*" } '/usr/bin', '/bin', '/usr/sbin', '/sbin')
 }
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
     sshd_conf => "SetEnv PATH=$path",
-    conf => { shared_preload_libraries => 'follow_primary', max_worker_processes => 12, 'follow_primary.connect_timeout' => '5s',
+    conf => { shared_preload_libraries => 'follow_primary', max_worker_processes => 12, 'follow_primary.connect_timeout' => '5s', 'follow_primary.sibling_slots' => 'off',
         max_wal_size => '64MB', wal_keep_size => '64MB', checkpoint_timeout => '1h' });
 my ($primary, $candidate, $sibling) = $cluster->nodes;
 my %name = ('' => '', map { ($_->address . ':' . $_->port => $_->name) } $cluster->nodes);
@@ -246,7 +246,7 @@ sub lowered
 }
 $primary->poll_query_until('SELECT count(*) FROM pg_stat_replication', 2);
 broken('too few WAL senders', rows => { wal_senders => [ 'error', qr/Raise max_wal_senders/ ] }, lowered(max_wal_senders => 2));
-broken('too few workers', rows => { workers => [ 'error', qr/Raise max_worker_processes/ ] }, lowered(max_worker_processes => 3));
+broken('too few workers', rows => { workers => [ 'error', qr/Raise max_worker_processes/ ] }, lowered(max_worker_processes => 5));
 
 # A sibling that is down: another cluster's data in its place.
 my $other = FollowPrimary::Node->new(host => $sibling->host, name => 'other');
