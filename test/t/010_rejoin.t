@@ -19,8 +19,7 @@ $old->start;
 $old->safe_psql('INSERT INTO t SELECT generate_series(100001, 102000)');
 is($old->safe_psql('SELECT count(*) FROM t WHERE i > 100000'), 2000, 'the former primary has stray rows');
 
-my $r = $new->make_follow($old);
-ok($r->{ok}, 'one call makes the former primary follow') or diag($r->{err});
+my $r = makes_follow($new, $old, 'one call makes the former primary follow');
 $new->safe_psql('INSERT INTO t VALUES (5000)');
 $new->wait_for_catchup($old);
 is($old->safe_psql('SELECT count(*), count(*) FILTER (WHERE i > 100000), max(i) FROM t'), '2001|0|5000',
@@ -28,10 +27,8 @@ is($old->safe_psql('SELECT count(*), count(*) FILTER (WHERE i > 100000), max(i) 
 ok($old->in_recovery, 'it is a standby');
 
 $sibling->start;
-$r = $new->make_follow($sibling);
-ok($r->{ok}, 'the sibling follows') or diag($r->{err});
-$r = $new->make_follow($sibling);
-ok($r->{ok}, 'and a second call finds that it does') or diag($r->{err});
+makes_follow($new, $sibling, 'the sibling follows');
+makes_follow($new, $sibling, 'and a second call finds that it does');
 is($new->safe_psql('SELECT string_agg(method, \' \' ORDER BY id) FROM follow_primary_job'), 'rewind repoint none',
     'each by the cheapest method');
 done_testing();

@@ -277,7 +277,8 @@ nothing_is_changed();
 #
 spew("$scratch/pgpass", "*:*:*:*:wrong\n", 0600);
 is_refused('a wrong password for a copy', row => { passfile => "$scratch/pgpass" }, with => { method => 'basebackup' },
-    sqlstate => '08006', message => qr/at step copy/, detail => qr/password authentication failed for user "repl"/, hint => qr/password file/);
+    sqlstate => '08006', message => qr/at step connect/, detail => qr/password authentication failed for user "repl"/, hint => qr/password file/);
+spew("$scratch/pgpass", (slurp($cluster->passfile) =~ /^(.*:repl:.*\n)/m)[0] . "*:*:*:*:wrong\n");
 is_refused('a wrong password for a rewind', for => $old, row => { passfile => "$scratch/pgpass" },
     sqlstate => '08006', message => qr/at step connect/, detail => qr/password authentication failed for user "postgres"/, hint => qr/password file/);
 is_refused('a role that may not replicate', for => $old, row => { replication_user => 'plain' },
@@ -285,8 +286,7 @@ is_refused('a role that may not replicate', for => $old, row => { replication_us
 
 # After all that the right calls work.
 ok($new->make_follow($sibling)->{ok}, 'the sibling follows');
-my $r = $new->make_follow($old);
-ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+makes_follow($new, $old, 'the former primary follows');
 
 # pg_dump takes the rows of the node table, which a DBA wrote, and not the jobs.
 $new->set_row($old, restore_command => 'cp "/a b/%f" %p', stop_timeout => 7);

@@ -50,8 +50,7 @@ ok($node[1]->poll_query_until("SELECT state FROM follow_primary_job WHERE node_h
     'skipped', 20), 'pgpool asked for the crashed node too, which was skipped');
 
 # 2. One call brings the crashed node back.
-my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
-ok($r->{ok}, 'the crashed node rejoins') or diag($r->{err});
+my $r = makes_follow($node[1], $node[0], 'the crashed node rejoins', when_down => 'rejoin', node_id => 0);
 like($r->{err}, qr/NOTICE: .*attach: pgpool at 127\.0\.0\.1:\d+ shows node 0 up/, 'pgpool was found where the caller is');
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has all nodes up');
 follows_now(@node[ 1, 0 ], 'the crashed node');
@@ -103,8 +102,7 @@ $r = $node[1]->try_sql("SET follow_primary.pcp_port = $closed; SET follow_primar
 is($r->{sqlstate}, '08001', 'a closed control port is an error at last');
 like($r->{message}, qr/at step attach: .*"127\.0\.0\.1" port $closed/, 'the message names step and port');
 like($r->{hint}, qr/The node follows this server/, 'the hint says what is done');
-$r = $node[1]->make_follow($node[2], node_id => 2);
-ok($r->{ok}, 'the same call with pgpool answering succeeds') or diag($r->{err});
+makes_follow($node[1], $node[2], 'the same call with pgpool answering succeeds', node_id => 2);
 is($node[1]->job('state, method', node => $node[2]), 'succeeded|none', 'nothing else was left to do');
 is($pgpool->nodes, '0:standby:up 1:primary:up 2:standby:up', 'pgpool has the node up');
 

@@ -40,8 +40,7 @@ is($node[1]->safe_psql(q{SELECT string_agg(detail, ', ' ORDER BY job_id) FROM fo
     "pgpool's node 2 is up already, pgpool's node 3 is up already", 'their jobs found them attached by the health check');
 
 # 2. The former primary, which pgpool does not know as a standby.
-my $r = $node[1]->make_follow($node[0], when_down => 'rejoin', node_id => 0);
-ok($r->{ok}, 'the crashed primary rejoins') or diag($r->{err});
+my $r = makes_follow($node[1], $node[0], 'the crashed primary rejoins', when_down => 'rejoin', node_id => 0);
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 
 # 3. A command takes its time with one node. Meanwhile the health check can attach the
@@ -73,8 +72,7 @@ is($_->safe_psql('SELECT count(*) FROM pg_stat_wal_receiver'), 0, $_->name . ' f
     for @node[ 2, 3 ];
 for my $id (2, 3)
 {
-    $r = $node[0]->make_follow($node[$id], node_id => $id);
-    ok($r->{ok}, "a call makes node $id follow") or diag($r->{err});
+    makes_follow($node[0], $node[$id], "a call makes node $id follow", node_id => $id);
 }
 is($pgpool->untruths($node[0], $node[1]), '', 'the siblings are up, and follow');
 done_testing();

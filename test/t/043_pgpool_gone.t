@@ -54,8 +54,7 @@ $node[0]->start;
 $node[0]->wait_for_streaming($node[1]);
 kill 'CONT', @pcp;
 is($pgpool->nodes, '0:standby:down 1:primary:up 2:standby:up', 'pgpool knows nothing of it');
-$r = $node[1]->make_follow($node[0], node_id => 0);
-ok($r->{ok}, 'the next call') or diag($r->{err});
+makes_follow($node[1], $node[0], 'the next call', node_id => 0);
 is($node[1]->job('state, method', node => $node[0]), 'succeeded|none', 'only attaches it');
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 
@@ -76,8 +75,7 @@ $pgpool->pcp('pcp_attach_node', '-n', 2);
 $pgpool->wait_for_primary(2, 30);
 for my $id (0, 1)
 {
-    $r = $node[2]->make_follow($node[$id], node_id => $id, when_down => 'rejoin');
-    ok($r->{ok}, "a call on the third node brings back node $id") or diag($r->{err});
+    makes_follow($node[2], $node[$id], "a call on the third node brings back node $id", node_id => $id, when_down => 'rejoin');
 }
 is($pgpool->untruths($node[2]), '', 'all are up, and follow');
 is($node[2]->safe_psql("SELECT state, error_code FROM follow_primary_job WHERE id = $held"),

@@ -116,8 +116,7 @@ $node[1]->safe_psql("INSERT INTO follow_primary_node (host, port, node_id, pgdat
     VALUES ('localhost', @{[ $_->port ]}, @{[ $_->id ]}, '@{[ $_->pgdata ]}', '@{[ $_->slot_name ]}', 'server@{[ $_->id ]}')") for @node;
 for my $id (0, 2)
 {
-    my $r = $node[1]->make_follow($node[$id]);
-    ok($r->{ok}, "node $id follows through a slot of its own") or diag($r->{err});
+    makes_follow($node[1], $node[$id], "node $id follows through a slot of its own");
 }
 is($pgpool->untruths($node[1]), '', 'all are up, and follow');
 is($node[1]->slots, 'server0 server2',

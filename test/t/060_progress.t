@@ -13,8 +13,7 @@ $old->safe_psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i");
 $old->wait_for_catchup($_) for $new, $sibling;
 $old->kill9;
 $new->promote;
-my $r = $new->make_follow($sibling);
-ok($r->{ok}, 'a sibling follows') or diag($r->{err});
+my $r = makes_follow($new, $sibling, 'a sibling follows');
 $new->safe_psql("CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 60000) i");
 $new->wait_for_catchup($sibling);
 
@@ -109,8 +108,7 @@ my $tables = 'SELECT (SELECT count(*) FROM follow_primary_job), (SELECT count(*)
 my ($rows, $slots) = ($new->safe_psql($tables), $new->slots);
 for my $method (qw(auto rewind basebackup))
 {
-    $r = $new->make_follow($old, function => 'follow_primary_plan', method => $method, when_down => 'rejoin');
-    ok($r->{ok}, "a plan, method $method") or diag($r->{err});
+    $r = makes_follow($new, $old, "a plan, method $method", function => 'follow_primary_plan', method => $method, when_down => 'rejoin');
     my $expected = $method eq 'basebackup' ? 'basebackup' : 'rewind';
     like($r->{out}, qr/^$expected\|.*\|\{.*start,verify/, 'it tells method, reason and steps');
     $r = $new->make_follow($sibling, function => 'follow_primary_plan', method => $method);

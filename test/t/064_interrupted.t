@@ -74,8 +74,7 @@ wait_until('the row of another database is corrected, too', sub {
 no_sweeper_left($primary, $offset);
 is($primary->safe_psql('SELECT state FROM theirs.follow_primary_job', dbname => 'theirs'), 'running', 'nothing is done in a schema whose owner is no superuser');
 is($primary->safe_psql('SELECT state FROM theirs.follow_primary_progress', dbname => 'theirs'), 'interrupted', 'the view there shows it all the same');
-my $r = $primary->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
+my $r = makes_follow($primary, $node, 'the next call succeeds', when_down => 'rejoin');
 
 # 2. Another server is promoted instead.
 $id = start_held_job($primary);
@@ -86,8 +85,7 @@ $standby->promote;
 ok($standby->poll_query_until("SELECT state, error_code FROM follow_primary_job WHERE id = $id", 'interrupted|57P01', 20),
     'the row is corrected where another standby is promoted');
 no_sweeper_left($standby, $offset);
-$r = $standby->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
+makes_follow($standby, $node, 'the next call succeeds', when_down => 'rejoin');
 
 # 3. No background worker is free: the log says so, and the server serves.
 $standby->set(max_worker_processes => 2);

@@ -19,21 +19,18 @@ sub free_slot
     return;
 }
 
-my $r = $primary->make_follow($node);
-ok($r->{ok}, 'a node without a slot') or diag($r->{err});
+my $r = makes_follow($primary, $node, 'a node without a slot');
 is(slots(), "$slot physical true", 'has one now, and uses it');
 is($primary->step('slot'), "$slot, made", 'as the step says');
 
 free_slot();
-$r = $primary->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'a node with a slot') or diag($r->{err});
+makes_follow($primary, $node, 'a node with a slot', when_down => 'rejoin');
 is($primary->step('slot'), "$slot, which was there", 'keeps it');
 
 # A slot that holds back no WAL.
 free_slot();
 $primary->safe_psql("SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_physical_replication_slot('$slot')");
-$r = $primary->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'a node whose slot reserves nothing') or diag($r->{err});
+makes_follow($primary, $node, 'a node whose slot reserves nothing', when_down => 'rejoin');
 is($primary->step('slot'), "$slot, made", 'gets it anew');
 
 SKIP:
@@ -51,8 +48,7 @@ SKIP:
     is($primary->safe_psql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '$slot'"), 'lost', 'a slot has lost its WAL');
     $primary->set(max_slot_wal_keep_size => -1);
     $primary->reload;
-    $r = $primary->make_follow($node, when_down => 'rejoin');
-    ok($r->{ok}, 'its node follows again') or diag($r->{err});
+    makes_follow($primary, $node, 'its node follows again', when_down => 'rejoin');
     is($primary->step('slot'), "$slot, made", 'through one made anew');
 }
 
@@ -77,8 +73,7 @@ is($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_n
 # more.
 my @stopped = process_tree($other->pid);
 kill 'STOP', @stopped;
-$r = $primary->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'a slot whose client does not answer is taken') or diag($r->{err});
+makes_follow($primary, $node, 'a slot whose client does not answer is taken', when_down => 'rejoin');
 is($primary->step('slot'), "$slot, which was there; its WAL sender of a connection that is lost, process $sender, was ended", 'as it is, and that is told');
 isnt($primary->safe_psql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '$slot'"), $sender, 'its sender is another now');
 kill 'CONT', @stopped;
@@ -110,8 +105,7 @@ is($primary->safe_psql($has_slot), 1, 'a job has made a slot');
 kill 'KILL', $primary->safe_psql("SELECT worker_pid FROM follow_primary_job WHERE id = $id");
 ok($primary->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", 'interrupted', 30), 'its worker is killed');
 ok($primary->poll_query_until($has_slot, 0, 10), 'the slot is gone');
-$r = $primary->make_follow($other, method => 'repoint');
-ok($r->{ok}, 'the next call succeeds') or diag($r->{err});
+makes_follow($primary, $other, 'the next call succeeds', method => 'repoint');
 is($primary->safe_psql($has_slot), 1, 'with a slot');
 
 done_testing();

@@ -82,8 +82,7 @@ my $pgbench    = $reloads && FollowPrimary::Process->start([ $reader->bin('pgben
 my $pids       = q{SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE application_name = 'pgbench'};
 my $clients;
 wait_until('three clients read', sub { split(' ', $clients = $reader->safe_psql($pids)) == 3 }) if $reloads;
-my $r       = $new->make_follow($reader);
-ok($r->{ok}, 'the standby follows the new primary') or diag($r->{err});
+my $r = makes_follow($new, $reader, 'the standby follows the new primary');
 if ($reloads)
 {
     # A client of pgbench ends at an error, and its connection with it.
@@ -119,8 +118,7 @@ pass('the settings outlive a restart');
 # Only a start reads recovery_target_timeline.
 $plan = $new->plan_for($pinned);
 like($plan, qr/^repoint\|.*\{lock,connect,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
-$r = $new->make_follow($pinned);
-ok($r->{ok}, 'which works') or diag($r->{err});
+makes_follow($new, $pinned, 'which works');
 unlike($new->steps, qr/rewind|copy|checkpoint/, 'without a rewind');
 is($pinned->standby_setting('recovery_target_timeline'), 'latest', 'and for the next time it is right');
 $new->wait_for_catchup($pinned);

@@ -56,8 +56,7 @@ for my $case ([ $replayed, 'replayed' ], [ $stored, 'received' ], [ $restarted, 
     my $r = $new->try_sql($new->follow_sql($node, function => 'follow_primary_plan', method => 'repoint'));
     like($r->{out}, qr/^refuse\|/, "$what: a repoint is refused even when it is asked for");
 
-    $r = $new->make_follow($node);
-    ok($r->{ok}, "$what: the node follows") or diag($r->{err});
+    makes_follow($new, $node, "$what: the node follows");
     is($new->job('method, fork_lsn, lost_transactions, lost_wal_bytes > 50000'),
         "rewind|$fork|2|t", "$what: by a rewind; the fork is known, what was lost is counted");
     my $dir = $new->job('lost_wal_dir');

@@ -37,8 +37,7 @@ sub follows
 {
     my ($node, $what, $lost, $from) = @_;
     $from //= $fork;
-    my $r = $new->make_follow($node, when_down => 'rejoin');
-    ok($r->{ok}, "$what: it is made to follow") or diag($r->{err});
+    my $r = makes_follow($new, $node, "$what: it is made to follow", when_down => 'rejoin');
     is($new->safe_psql('SELECT method, fork_lsn, lost_transactions >= ' . $lost . ', lost_wal_bytes > 0 FROM follow_primary_job ORDER BY id DESC LIMIT 1'),
         "basebackup|$from|t|t", "$what: by a copy; what is lost is counted from the fork on");
     my $dir = $new->job('lost_wal_dir');

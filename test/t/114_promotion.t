@@ -23,14 +23,12 @@ $new->promote;
 
 # The sibling comes first: it needs no checkpoint, and must not wait for one.
 my $log = $new->log_size;
-my $r   = $new->make_follow($sibling);
-ok($r->{ok}, 'the sibling is repointed while the checkpoint runs') or diag($r->{err});
+my $r = makes_follow($new, $sibling, 'the sibling is repointed while the checkpoint runs');
 is($new->safe_psql('SELECT method FROM follow_primary_job'), 'repoint', 'by a repoint');
 is($new->safe_psql($on_old_timeline), 't', 'the checkpoint of the promotion has not ended yet');
 unlike($new->log_content($log), qr/checkpoint complete/, 'nor was it hurried');
 
-$r = $new->make_follow($old);
-ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+makes_follow($new, $old, 'the former primary follows');
 is($new->job('method, lost_transactions'), 'rewind|1', 'by a rewind');
 is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'that was none in name only');
 is($new->safe_psql($on_old_timeline), 'f', 'for which the control file had to show the new timeline');

@@ -26,8 +26,7 @@ isnt($sibling->controldata("Latest checkpoint's NextXID"), $checkpoint[1], 'but 
 
 $old->kill9;
 $new->promote;
-my $r = $new->make_follow($sibling);
-ok($r->{ok}, 'it follows the new primary') or diag($r->{err});
+makes_follow($new, $sibling, 'it follows the new primary');
 is($new->safe_psql('SELECT method FROM follow_primary_job'), 'repoint', 'by a repoint');
 
 done_testing();

@@ -59,19 +59,16 @@ $old->release_step;
 is($old->job('state'), 'interrupted', 'a job is interrupted after the swap');
 like(slurp($lost->pgdata . '.follow_primary/job/mark'), qr/^phase=ready$/m, 'its mark says that the data was brought');
 $lost->promote;
-my $r = $lost->make_follow($new);
-ok($r->{ok}, 'its node is promoted, and followed by another') or diag($r->{err});
+my $r = makes_follow($lost, $new, 'its node is promoted, and followed by another');
 $new->stop;
 $lost->safe_psql('INSERT INTO t SELECT 3');
 $lost->kill9;
 $new->start;
 $new->promote;
 
-$r = $new->make_follow($lost);
-ok($r->{ok}, 'it is lost, and the other promoted') or diag($r->{err});
+makes_follow($new, $lost, 'it is lost, and the other promoted');
 is($new->job('state, reason'), 'skipped|the node is down', 'it is down by itself now, and left alone');
-$r = $new->make_follow($lost, when_down => 'rejoin');
-ok($r->{ok}, 'it is asked back') or diag($r->{err});
+makes_follow($new, $lost, 'it is asked back', when_down => 'rejoin');
 is($new->job('method, lost_transactions, lost_wal_dir IS NOT NULL'), 'rewind|1|t', 'what only it had is counted and saved');
 
 # Another job ends before it has moved anything, and somebody uses the node's own data
@@ -93,8 +90,7 @@ is($new->job('lost_transactions'), 1, 'what would have been lost is saved');
 $lost->start;
 $lost->safe_psql('INSERT INTO t SELECT 5');
 $lost->stop;
-$r = $new->make_follow($lost, method => 'basebackup', when_down => 'rejoin');
-ok($r->{ok}, 'the next call replaces data that was used since') or diag($r->{err});
+makes_follow($new, $lost, 'the next call replaces data that was used since', method => 'basebackup', when_down => 'rejoin');
 is($new->job('lost_transactions'), 2, 'and saves what was written there, too');
 
 done_testing();

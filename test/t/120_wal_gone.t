@@ -53,8 +53,7 @@ like($new->plan_for($node), qr/^basebackup\|.*no longer on this server.*restore_
 my $r = $new->make_follow($node, method => 'repoint');
 is($r->{sqlstate}, '55000', 'a repoint is refused, for the node would wait for ever');
 like($r->{message}, qr/no longer on this server/, 'with the reason');
-$r = $new->make_follow($node);
-ok($r->{ok}, 'the copy is made') or diag($r->{err});
+makes_follow($new, $node, 'the copy is made');
 is($new->job('method'), 'basebackup', 'and nothing else');
 has_rows_of($new, $node, 'copied');
 
@@ -73,8 +72,7 @@ my $hole = sprintf '%s/00000001%08X%08X', $archive, hex(substr $next, 0, 8), hex
 rename $hole, "$hole.away" or BAIL_OUT("rename $hole: $!");
 like($new->plan_for($node), qr/^basebackup\|.*does not serve it/, 'a hole in the archive: the plan is a copy');
 rename "$hole.away", $hole;
-$r = $new->make_follow($node);
-ok($r->{ok}, 'the node is repointed') or diag($r->{err});
+makes_follow($new, $node, 'the node is repointed');
 is($new->job('method'), 'repoint', 'and nothing else');
 is($node->pid == $pid, $reloads, 'it was restarted only where PostgreSQL needs it');
 has_rows_of($new, $node, 'from the archive');
@@ -82,8 +80,7 @@ has_rows_of($new, $node, 'from the archive');
 # A node that is down and has no restore_command of its own gets ours.
 $node = $stopped;
 like($new->plan_for($node, when_down => 'rejoin'), qr/^rewind\|/, 'down, with an archive: it is started over');
-$r = $new->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'down, with an archive: it follows') or diag($r->{err});
+makes_follow($new, $node, 'down, with an archive: it follows', when_down => 'rejoin');
 is($new->step('rewind'),
     'no rewind was required', 'and no data was touched');
 has_rows_of($new, $node, 'down');

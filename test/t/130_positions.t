@@ -15,8 +15,7 @@ my $primary;
 sub follow
 {
     my ($node, $what, %arguments) = @_;
-    my $r = $primary->make_follow($node, when_down => 'rejoin', %arguments);
-    ok($r->{ok}, "$what: it follows") or diag($r->{err});
+    my $r = makes_follow($primary, $node, "$what: it follows", when_down => 'rejoin', %arguments);
     has_rows_of($primary, $node, $what);
     # A later promotion may use the number of that WAL's timeline again.
     is(join(' ', grep { my $wal = $node->pgdata . '/pg_wal/' . s{.*/}{}r; -e $wal && slurp($wal) eq slurp($_) }

@@ -35,31 +35,27 @@ $old->wait_for_catchup($middle);
 $old->kill9;
 $new->start;
 $new->promote;
-my $r = $new->make_follow($middle);
-ok($r->{ok}, 'the middle one is made to follow') or diag($r->{err});
+my $r = makes_follow($new, $middle, 'the middle one is made to follow');
 is($new->safe_psql(q{SELECT method, detail FROM follow_primary_job j JOIN follow_primary_step s ON j.id = s.job_id AND s.step = 'rewind'}),
     'rewind|rewound', 'by a rewind');
 is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'it has kept the slot of its own standby, and no other');
 $leaf->start;
 $leaf->wait_for_streaming($middle);
-$r = $new->make_follow($middle, method => 'basebackup');
-ok($r->{ok}, 'it is copied anew') or diag($r->{err});
+makes_follow($new, $middle, 'it is copied anew', method => 'basebackup');
 is($middle->safe_psql('SELECT slot_name FROM pg_replication_slots'), 'leaf_of_middle', 'the slot is still there');
 $leaf->wait_for_streaming($middle);
 has_rows_of($new, $leaf, "the leaf streams from it again, and has the primary's rows");
 
 # The former primary comes back, and a second failover follows: now the job repoints
 # the middle one while the leaf streams.
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+makes_follow($new, $old, 'the former primary follows', when_down => 'rejoin');
 $new->wait_for_catchup($_) for $old, $middle, $leaf;
 $new->kill9;
 $old->promote;
 my $receiver = 'SELECT pid, status, slot_name, sender_host FROM pg_stat_wal_receiver';
 my $before   = $leaf->safe_psql($receiver);
 my $pid      = $middle->pid;
-$r = $old->make_follow($middle);
-ok($r->{ok}, 'the middle one is made to follow again') or diag($r->{err});
+makes_follow($old, $middle, 'the middle one is made to follow again');
 is($old->job('method'), 'repoint', 'by a repoint');
 my $reloads = reloads('primary_conninfo');
 is($middle->pid == $pid, $reloads, 'with no restart where PostgreSQL needs none');
@@ -72,8 +68,7 @@ my $slot      = 'leaf';
 my %leaf_slot = (slot_name => $slot);
 is($leaf->safe_psql('SELECT received_tli FROM pg_stat_wal_receiver'), '3', "the leaf streams the primary's timeline, though not from it");
 like($old->plan_for($leaf, %leaf_slot), qr/^repoint\|/, 'the plan is a repoint, not none');
-$r = $old->make_follow($leaf, %leaf_slot);
-ok($r->{ok}, 'it is made to follow') or diag($r->{err});
+makes_follow($old, $leaf, 'it is made to follow', %leaf_slot);
 is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary now');
 is($middle->safe_psql('SELECT count(*) FROM pg_stat_replication'), '0', 'and no longer from the other standby');
 has_rows_of($old, $leaf, 'new rows arrive');
@@ -94,8 +89,7 @@ $old->safe_psql('DELETE FROM follow_primary_job');    # which knew whose the slo
 like($old->plan_for($leaf, %leaf_slot), qr/^repoint\|/, 'that is not taken for its own');
 $archiver->stop;
 ok($old->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'", 'f'), 'its slot is free');
-$r = $old->make_follow($leaf, %leaf_slot);
-ok($r->{ok}, 'it is made to follow') or diag($r->{err});
+makes_follow($old, $leaf, 'it is made to follow', %leaf_slot);
 is($leaf->safe_psql('SELECT sender_host FROM pg_stat_wal_receiver'), $old->address, 'it streams from the primary again');
 
 done_testing();

@@ -39,20 +39,17 @@ my $r = $new->make_follow($paused);
 is($r->{sqlstate}, '55000', 'paused: the call says so');
 like($r->{hint}, qr/pg_wal_replay_resume/, 'and what to do');
 $paused->safe_psql('SELECT pg_wal_replay_resume()');
-$r = $new->make_follow($paused);
-ok($r->{ok}, 'paused no more: it follows') or diag($r->{err});
+makes_follow($new, $paused, 'paused no more: it follows');
 like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
 
 $paused->safe_psql('SELECT pg_wal_replay_pause()');
 $paused->poll_query_until('SELECT pg_is_wal_replay_paused()');
-$r = $new->make_follow($paused);
-ok($r->{ok}, 'paused while it follows: a second call succeeds') or diag($r->{err});
+makes_follow($new, $paused, 'paused while it follows: a second call succeeds');
 like(proof(), qr/^none\|.*has received what is written here.*recovery is paused/, 'proven by what it received, and said');
 $paused->safe_psql('SELECT pg_wal_replay_resume()');
 
 # A delayed standby; no WAL waits to be replayed.
-$r = $new->make_follow($delayed);
-ok($r->{ok}, 'delayed: it follows') or diag($r->{err});
+makes_follow($new, $delayed, 'delayed: it follows');
 like(proof(), qr/^repoint\|.*has received what is written here.*recovery_min_apply_delay/, 'proven by what it received, and said');
 is($delayed->safe_psql('SELECT count(*) FROM t'), '2', 'it shows no new row: its delay is respected');
 is($delayed->standby_setting('recovery_min_apply_delay'), '1h', 'and as it was set');
@@ -67,18 +64,15 @@ like($r->{detail}, qr/recovery_min_apply_delay/, 'with the reason');
 is(slurp($late->recovery_file), $conf, 'its settings are as they were');
 $late->set_standby(recovery_min_apply_delay => undef);
 $late->poll_query_until('SELECT count(*) FROM t', '2');
-$r = $new->make_follow($late);
-ok($r->{ok}, 'when that is over, it follows') or diag($r->{err});
+makes_follow($new, $late, 'when that is over, it follows');
 like(proof(), qr/^repoint\|.*shows what is written here/, 'proven by the row');
 
 # With hot_standby = off nobody can ask the node what it received.
 like($new->plan_for($blind), qr/^rewind\|the node cannot be asked/, 'hot_standby off: no repoint without knowing');
-$r = $new->make_follow($blind);
-ok($r->{ok}, 'hot_standby off: it follows') or diag($r->{err});
+makes_follow($new, $blind, 'hot_standby off: it follows');
 like(proof(), qr/^rewind\|.*replays what is written here.*hot_standby is off/, 'proven by what it replays, and said');
 is($new->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'no rewind was required', 'it was only restarted');
-$r = $new->make_follow($blind);
-ok($r->{ok}, 'hot_standby off: so does a second call') or diag($r->{err});
+makes_follow($new, $blind, 'hot_standby off: so does a second call');
 
 $delayed->set_standby(recovery_min_apply_delay => undef);
 $blind->stop;
@@ -108,8 +102,7 @@ SKIP:
     like($r->{hint}, qr/Raise it there/, 'and it is said what to do');
     $paused->set(max_connections => 500);
     $paused->restart;
-    $r = $new->make_follow($paused);
-    ok($r->{ok}, 'enough connections: it follows') or diag($r->{err});
+    makes_follow($new, $paused, 'enough connections: it follows');
     like(proof(), qr/shows what is written here/, 'and shows it');
 }
 

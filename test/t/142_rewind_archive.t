@@ -45,8 +45,7 @@ sub diverge
 sub follows
 {
     my ($new, $old, $method, $what) = @_;
-    my $r = $new->make_follow($old);
-    ok($r->{ok}, "$what: it follows") or diag($r->{err});
+    my $r = makes_follow($new, $old, "$what: it follows");
     is($new->job('method'), $method, "$what: by $method");
     $new->safe_psql('INSERT INTO t SELECT 3');
     $new->wait_for_catchup($old);
@@ -83,8 +82,7 @@ $first->safe_psql('INSERT INTO t SELECT 2000; SELECT pg_switch_wal()');
 $first->safe_psql('INSERT INTO t SELECT 3000');
 $segment = $first->safe_psql('SELECT pg_walfile_name(pg_current_wal_lsn())');
 $first->kill9;
-$r = $second->make_follow($first, when_down => 'rejoin');
-ok($r->{ok}, 'a killed primary follows') or diag($r->{err});
+$r = makes_follow($second, $first, 'a killed primary follows', when_down => 'rejoin');
 ok(-e saved($second, $segment), 'the last of what only it had is saved') or diag($r->{err});
 like((run_command([ $first->bin('pg_waldump'), saved($second, $segment) ]))[1], qr/desc: COMMIT/, 'with its last commit');
 
@@ -98,8 +96,7 @@ wait_until('a segment is to be archived', sub { -e $second->pgdata . "/pg_wal/ar
 $second->kill9;
 $first->promote;
 my $content = slurp($second->pgdata . "/pg_wal/$segment");
-$r = $first->make_follow($second, when_down => 'rejoin');
-ok($r->{ok}, 'a primary follows that was behind with its archive') or diag($r->{err});
+$r = makes_follow($first, $second, 'a primary follows that was behind with its archive', when_down => 'rejoin');
 like($first->step('save_wal'),
     qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved') or diag($r->{err});
 ok(slurp(saved($first, $segment)) eq $content, 'as it was');

@@ -39,8 +39,7 @@ is($old->controldata('Database cluster state'), 'shut down', "the node's data wa
 
 $new->safe_psql('DROP TABLE x');
 $new->safe_psql('DROP TABLESPACE made');
-$r = $new->make_follow($old);
-ok($r->{ok}, 'without it, the node follows') or diag($r->{err});
+makes_follow($new, $old, 'without it, the node follows');
 is($new->job('method'), 'rewind', 'by a rewind');
 $new->safe_psql('INSERT INTO t SELECT 3');
 $new->wait_for_catchup($old);

@@ -37,8 +37,7 @@ $new->safe_psql('INSERT INTO t SELECT 2');
 
 for my $method ('rewind', 'basebackup')
 {
-    my $r = $new->make_follow($old, method => $method);
-    ok($r->{ok}, "$method: the node follows") or diag($r->{err});
+    makes_follow($new, $old, "$method: the node follows", method => $method);
     has_rows_of($new, $old, $method);
     my %set = map { split /=/, $_, 2 } split ' ', $old->standby_setting('primary_conninfo');
     is("$set{host}:$set{port} $set{user}", $new->address . ':' . $new->port . ' repl', "$method: it follows the primary by its settings");

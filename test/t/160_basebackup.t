@@ -66,8 +66,7 @@ $new->promote;
 # 1. Somebody emptied the data directory of the killed primary, configuration and all:
 # the copy brings the primary's, and with it the primary's port.
 remove_tree($old->pgdata, { keep_root => 1 });
-my $r = $new->make_follow($old, node_pgdata => $old->pgdata, when_down => 'rejoin');
-ok($r->{ok}, 'a node with an empty data directory follows after one call') or diag($r->{err});
+my $r = makes_follow($new, $old, 'a node with an empty data directory follows after one call', node_pgdata => $old->pgdata, when_down => 'rejoin');
 is($new->job('state, requested_method, method'), 'succeeded|auto|basebackup', 'by a copy, without being asked');
 like($new->job('reason'), qr/is empty/, "the reason is in the job's row");
 is($new->job('bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'and so is how much was copied');
@@ -80,8 +79,7 @@ is(temporary_folders($old), '', 'nothing is left beside the data');
 
 # 2. A running standby that streams through its slot serves reads until the copy is
 # there. keep_old_data keeps the replaced data.
-$r = $new->make_follow($sibling);
-ok($r->{ok}, 'a sibling is repointed') or diag($r->{err});
+makes_follow($new, $sibling, 'a sibling is repointed');
 mark_configuration($sibling);
 my $reader = $sibling->psql_start('SELECT clock_timestamp(), count(*), pg_sleep(0.02) FROM t;' x 6000);
 wait_until('it is read', sub { $reader->out });
@@ -111,8 +109,7 @@ mark_configuration($new);
 $new->safe_psql('CREATE TABLE stray (i int)');
 $new->safe_psql("INSERT INTO stray VALUES ($_)") for 1 .. 5;
 is($new->safe_psql('SELECT pg_is_in_recovery()'), 'f', 'a second primary runs');
-$r = $old->make_follow($new, method => 'basebackup');
-ok($r->{ok}, 'it is replaced by a copy') or diag($r->{err});
+makes_follow($old, $new, 'it is replaced by a copy', method => 'basebackup');
 follows_now($new, $old, 'the former primary');
 keeps_configuration($new, 'the former primary');
 is($new->safe_psql("SELECT to_regclass('stray')"), '', 'its stray table is gone');

@@ -41,8 +41,7 @@ sub diverge
     is($r->{sqlstate}, '55000', 'a rewind that is asked for is refused without checksums and hints');
     like($r->{message}, qr/neither data checksums nor wal_log_hints/, 'with the reason');
     ok($old->running && !$old->in_recovery, 'the node goes on');
-    $r = $new->make_follow($old);
-    ok($r->{ok}, 'else it gets a copy') or diag($r->{err});
+    makes_follow($new, $old, 'else it gets a copy');
     is($new->job('method, reason'), 'basebackup|the node has neither data checksums nor wal_log_hints', 'for this reason');
     unlike($new->steps, qr/\brewind\b/, 'with no attempt to rewind');
     cmp_ok($new->job('lost_transactions'), '>=', 1, 'what it had is saved');
@@ -89,8 +88,7 @@ for my $ends (0, 1)
     is($old->safe_psql('SELECT count(*) FROM t WHERE i = -2'), 1 + $ends, 'it has what was written there');
     $old->stop;
 }
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'else it goes over to a copy by itself') or diag($r->{err});
+makes_follow($new, $old, 'else it goes over to a copy by itself', when_down => 'rejoin');
 is($new->job('method'), 'basebackup', "which the job's row names");
 like($new->job('reason'), qr/^the node .*; not possible: .*pg_wal/s, 'with both reasons');
 is($new->safe_psql("SELECT count(*) FROM follow_primary_step WHERE step IN ('rewind', 'copy')
@@ -161,8 +159,7 @@ $old->safe_psql('INSERT INTO t VALUES (-2); SELECT pg_switch_wal()') for 1 .. 3;
 $old->wait_for_catchup($new);
 $old->kill9;
 $new->promote;
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'a node that crashed long after its checkpoint follows') or diag($r->{err});
+makes_follow($new, $old, 'a node that crashed long after its checkpoint follows', when_down => 'rejoin');
 is($new->job('state, method, reason'), 'succeeded|rewind|the node is down', 'by a rewind');
 has_rows_of($new, $old, 'long after its checkpoint');
 

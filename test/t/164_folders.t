@@ -44,8 +44,7 @@ my $links_of_new = links($new);
 is($links_of_new, space($new, 'space'), 'the primary has its tablespace in a place of its own');
 
 # 1. A copy of the running standby.
-my $r = $new->make_follow($third, method => 'basebackup');
-ok($r->{ok}, 'a node with tablespace and WAL elsewhere gets a copy') or diag($r->{err});
+my $r = makes_follow($new, $third, 'a node with tablespace and WAL elsewhere gets a copy', method => 'basebackup');
 is(links($third), space($third, 'space'), 'its tablespace is in its own place');
 is(readlink($third->pgdata . '/pg_wal'), space($third, 'wal'), 'its WAL, too');
 ok(glob(space($third, 'wal') . '/00000002*'), 'which is the new one');
@@ -67,8 +66,7 @@ is((readlink((glob("$folders[2]/pg_tblspc/*"))[0])), $folders[1], 'and to the ke
 has_rows_of($new, $third, 'the node', 't', 'spaced');
 
 # 3. A former primary with a tablespace is rewound.
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'the killed primary is rewound') or diag($r->{err});
+makes_follow($new, $old, 'the killed primary is rewound', when_down => 'rejoin');
 is($new->job('method'), 'rewind', 'so says the job');
 is(links($old), space($old, 'space'), 'its tablespace stays where it is');
 has_rows_of($new, $old, 'it', 't', 'spaced');
@@ -89,8 +87,7 @@ is($new->slots, $slots, 'the slots are those that were there');
 # On another machine the place would be free; here it is free after this.
 $new->safe_psql('ALTER TABLE spaced SET TABLESPACE pg_default');
 $new->safe_psql('DROP TABLESPACE space');
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'without that tablespace the node gets its copy') or diag($r->{err});
+makes_follow($new, $old, 'without that tablespace the node gets its copy', when_down => 'rejoin');
 has_rows_of($new, $old, 'it', 't', 'spaced');
 
 done_testing();

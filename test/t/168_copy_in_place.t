@@ -130,8 +130,7 @@ $new->fail_steps;
 
 # 5. The next call goes on, though copy_in_place is off by now.
 $new->set_row($old, copy_in_place => undef);
-$r = $new->make_follow($old);
-ok($r->{ok}, 'the next call makes the copy') or diag($r->{err});
+makes_follow($new, $old, 'the next call makes the copy');
 like($new->job('method, reason'), qr/^basebackup\|an interrupted job removed the old data to make room for a copy/, 'and says why');
 sub follows_now
 {

@@ -37,30 +37,26 @@ is($new->safe_psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 
     'no slot was made for it');
 
 # A crashed former primary.
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, "when_down => 'rejoin' brings the killed primary back") or diag($r->{err});
+makes_follow($new, $old, "when_down => 'rejoin' brings the killed primary back", when_down => 'rejoin');
 is($new->job('state, method'), 'succeeded|rewind', 'by a rewind');
 follows_now($old, 'it');
 
 # A standby that is stopped, and one that crashes, while both follow the dead primary.
 $stopped->stop('fast');
 is($stopped->controldata('Database cluster state'), 'shut down in recovery', 'a standby is stopped');
-$r = $new->make_follow($stopped, when_down => 'rejoin');
-ok($r->{ok}, 'the stopped standby comes back') or diag($r->{err});
+makes_follow($new, $stopped, 'the stopped standby comes back', when_down => 'rejoin');
 follows_now($stopped, 'it');
 
 $crashed->kill9;
 is($crashed->controldata('Database cluster state'), 'in archive recovery', 'a standby is killed');
-$r = $new->make_follow($crashed, when_down => 'rejoin');
-ok($r->{ok}, 'the killed standby comes back') or diag($r->{err});
+makes_follow($new, $crashed, 'the killed standby comes back', when_down => 'rejoin');
 follows_now($crashed, 'it');
 
 # A standby that was restarted when its primary was gone already: its data is
 # consistent at the last record of its WAL, which is no commit.
 $restarted->restart;
 $restarted->kill9;
-$r = $new->make_follow($restarted, when_down => 'rejoin');
-ok($r->{ok}, 'a standby that was restarted without its primary, and killed, comes back') or diag($r->{err});
+makes_follow($new, $restarted, 'a standby that was restarted without its primary, and killed, comes back', when_down => 'rejoin');
 follows_now($restarted, 'it');
 
 # A former primary that was shut down cleanly: its last record, the shutdown
@@ -70,11 +66,9 @@ $new->wait_for_catchup($_) for $old, $stopped, $crashed, $restarted;
 $new->stop('fast');
 ($old, $new) = ($new, $old);
 $new->promote;
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'a primary that was shut down in good order comes back') or diag($r->{err});
+makes_follow($new, $old, 'a primary that was shut down in good order comes back', when_down => 'rejoin');
 is($new->job('coalesce(lost_transactions, 0)'), 0, 'and has lost nothing');
-$r = $new->make_follow($stopped);
-ok($r->{ok}, 'its sibling follows') or diag($r->{err});
+makes_follow($new, $stopped, 'its sibling follows');
 follows_now($old, 'the former primary');
 
 # A standby with nothing to replay: the last record is the shutdown checkpoint, and a
@@ -84,8 +78,7 @@ $restarted->safe_psql('CHECKPOINT');
 $restarted->kill9;
 is($restarted->controldata("Latest checkpoint's REDO location"), $restarted->controldata('Latest checkpoint location'),
     'a standby is killed whose WAL ends in a shutdown checkpoint');
-$r = $new->make_follow($restarted, when_down => 'rejoin');
-ok($r->{ok}, 'it comes back') or diag($r->{err});
+makes_follow($new, $restarted, 'it comes back', when_down => 'rejoin');
 follows_now($restarted, 'it');
 
 # Neither sshd nor PostgreSQL answers: a dead host is a node that is down.
@@ -112,8 +105,7 @@ ok($stopped->running, 'its server goes on');
 
 # The host is back, and the same call succeeds.
 $crashed->host->ssh_start;
-$r = $new->make_follow($crashed, when_down => 'rejoin');
-ok($r->{ok}, 'once the host is back it rejoins') or diag($r->{err});
+makes_follow($new, $crashed, 'once the host is back it rejoins', when_down => 'rejoin');
 follows_now($crashed, 'it');
 
 done_testing();

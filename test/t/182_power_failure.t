@@ -56,8 +56,7 @@ sub lose_power
 sub follows_now
 {
     my ($what, $how, @asked) = @_;
-    my $r = $primary->make_follow($node, when_down => 'rejoin', @asked);
-    ok($r->{ok}, "$what: the call succeeds") or diag($r->{err});
+    my $r = makes_follow($primary, $node, "$what: the call succeeds", when_down => 'rejoin', @asked);
     is($primary->job('method'), $how, "$what: $how");
     $primary->safe_psql('INSERT INTO t SELECT min(i) - 1 FROM t');
     $primary->wait_for_catchup($node);
@@ -115,8 +114,7 @@ is($primary->job('method'), 'basebackup', 'after pg_rewind: basebackup');
 $primary->safe_psql('SELECT follow_primary_cancel(' . $primary->job('id') . ')');
 isnt($call->wait(60), 0, 'after pg_rewind: cancelled before the proof');
 $primary->release_step;
-my $r = $primary->make_follow($node, when_down => 'rejoin');
-ok($r->{ok}, 'after pg_rewind: the next call succeeds') or diag($r->{err});
+makes_follow($primary, $node, 'after pg_rewind: the next call succeeds', when_down => 'rejoin');
 my @kept = $primary->job('hint') =~ /'([^']+)'/g;
 is(join(' ', sort map { s{.*/}{}r =~ s/-\d+/-N/r } @kept), 'old-N old-N.wal', "another primary's interrupted job: what it left is kept");
 cmp_ok(scalar(() = glob "$kept[0]/????????????????????????"), '>', 0, 'with the WAL that was there');

@@ -57,8 +57,7 @@ for my $method (qw(basebackup rewind))
     my $conf = slurp($old->pgdata . '/postgresql.conf');
     $conf =~ s/^shared_preload_libraries = 'no_such_library'\n//mg;
     spew($old->pgdata . '/postgresql.conf', $conf);
-    $r = $new->make_follow($old, when_down => 'rejoin');
-    ok($r->{ok}, "$method: once the cause is gone the next call succeeds") or diag($r->{err});
+    makes_follow($new, $old, "$method: once the cause is gone the next call succeeds", when_down => 'rejoin');
     has_rows_of($new, $old, $method);
     is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, "$method: its own port");
     is(join(' ', grep { !m{/lost_wal-} } glob($old->pgdata . '.follow_primary/*')), '',

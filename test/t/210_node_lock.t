@@ -73,8 +73,7 @@ is($first->wait(60), 0, 'the first ends') or diag($first->err);
 $old->hold_step('lock');
 $second = $old->psql_start($old->follow_sql($other, method => 'rewind'));
 $old->wait_held(1);
-$r = $new->make_follow($other);
-ok($r->{ok}, 'a job has the node between the survey and the lock of another') or diag($r->{err});
+makes_follow($new, $other, 'a job has the node between the survey and the lock of another');
 $old->release_step;
 is($second->wait(60), 0, 'which looks again') or diag($second->err);
 is($old->safe_psql("SELECT string_agg(step, ' ' ORDER BY seq) FROM follow_primary_step
@@ -142,8 +141,7 @@ for my $kind (qw(cancelled terminated killed lost))
     is($other->pid, $postmaster, "the node's server was not touched");
 }
 
-$r = $new->make_follow($other, method => 'rewind');
-ok($r->{ok}, 'a file that nobody locks is no hindrance') or diag($r->{err});
+makes_follow($new, $other, 'a file that nobody locks is no hindrance', method => 'rewind');
 ok(!-e lock_file($other), 'and it goes with the next job');
 
 $new->fail_steps('stop');

@@ -64,8 +64,7 @@ wait_until('all of it has ended', sub {
 }, 10);
 is($unlocked, 0, 'the node is locked for as long as something of it goes on');
 $new->set_row($node, node_bin_dir => undef);
-$r = $new->make_follow($node, method => 'basebackup');
-ok($r->{ok}, 'and then the next call goes through') or diag($r->{err});
+makes_follow($new, $node, 'and then the next call goes through', method => 'basebackup');
 
 # Somebody ends the lock's holder on the node, as the hint of a refusal says.
 $bin = bindir_with(scratch_dir('patient'), 'pg_basebackup', "echo \$\$ >'$dir/pid'; exec sleep 987654");

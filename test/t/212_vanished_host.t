@@ -36,8 +36,7 @@ $primary->kill9;
 isnt($job->wait(10), 0, 'the primary is gone');
 is(scalar(remote_sleep()), 1, 'the node has not noticed');
 
-$r = $successor->make_follow($node);
-ok($r->{ok}, 'the successor has its way') or diag($r->{err});
+$r = makes_follow($successor, $node, 'the successor has its way');
 like($r->{err}, qr/lock: \Q$lock, taken from a job whose host does not answer: $who\E, and another look at the node/, 'and tells what it did');
 is(scalar(remote_sleep()), 0, 'nothing of the first job goes on');
 ok(!-e $lock, 'nor is its lock there');

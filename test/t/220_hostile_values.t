@@ -152,8 +152,7 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
 
     $node->stop;
     $primary->set_row($node, %row);
-    my $r = $primary->make_follow($node, when_down => 'rejoin');
-    ok($r->{ok}, "$kind: a job with all of them") or diag($r->{err});
+    my $r = makes_follow($primary, $node, "$kind: a job with all of them", when_down => 'rejoin');
     is($primary->safe_psql("SELECT usename, application_name FROM pg_stat_replication"), "$text|$row{application_name}",
         'role and application_name are those');
     my ($conninfo, $restore) = map { $node->standby_setting($_) } qw(primary_conninfo restore_command);
@@ -175,8 +174,7 @@ for my $kind (grep { !/newline|kB/ } sort keys %value)
 my $long = ': ' . 'x' x 10240 . "; cp '$scratch/archive %f' %p";
 spew("$scratch/archive one", 'archived');
 $primary->set_row($node, restore_command => $long);
-my $r = $primary->make_follow($node, method => 'repoint');
-ok($r->{ok}, '10 kB: a job with a restore_command of that length') or diag($r->{err});
+makes_follow($primary, $node, '10 kB: a job with a restore_command of that length', method => 'repoint');
 (my $command = $node->standby_setting('restore_command')) =~ s{%([fp])}{$1 eq 'f' ? 'one' : "$scratch/restored"}ge;
 cmp_ok(length $command, '>', 10240, 'which is in force');
 run_command([ 'sh', '-c', $command ]);

@@ -46,8 +46,7 @@ ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id",
 wait_until('its session ends', sub { !shells() });
 ok($old->running, 'the server runs on');
 $new->release_step;
-my $r = $new->make_follow($old);
-ok($r->{ok}, 'the next call finds it following') or diag($r->{err});
+my $r = makes_follow($new, $old, 'the next call finds it following');
 is($new->job('method'), 'none', 'and only proves it');
 
 # 3. The job ends before pg_rewind has changed anything: a server may be started
@@ -68,8 +67,7 @@ wait_until('its session ends', sub { !shells() });
 is((stat $old->pgdata)[2] & 0777, 0700, 'the data may be started');
 ok(!-e "$work/mark", 'and is not marked');
 $new->set_row($old, node_bin_dir => undef);
-$r = $new->make_follow($old, method => 'rewind', when_down => 'rejoin');
-ok($r->{ok}, 'the next call rewinds it') or diag($r->{err});
+makes_follow($new, $old, 'the next call rewinds it', method => 'rewind', when_down => 'rejoin');
 is($new->job('method, lost_transactions'), 'rewind|1', 'and knows what it loses');
 is($old->safe_psql('SELECT count(*) FROM t'), $new->safe_psql('SELECT count(*) FROM t'), "it has the primary's rows");
 

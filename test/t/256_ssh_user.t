@@ -46,8 +46,7 @@ is($old->pid, $pid, 'the node has run all the time');
 # The right name carries a whole job.
 my $log = length $old->host->ssh_log;
 $new->set_row($old, ssh_user => $user);
-my $r = $new->make_follow($old);
-ok($r->{ok}, 'the user of the row is let in, and the node follows') or diag($r->{err});
+my $r = makes_follow($new, $old, 'the user of the row is let in, and the node follows');
 is($new->job('method, state, lost_transactions'),
     'rewind|succeeded|1', 'by a rewind');
 my %accepted = map { $_ => 1 } substr($old->host->ssh_log, $log) =~ /Accepted publickey for (\S+)/g;
@@ -56,8 +55,7 @@ like($old->safe_psql('SHOW primary_conninfo'), qr{passfile='\Q$home\E/\.pgpass o
 has_rows_of($new, $old, 'rewound');
 
 # The node also gets a copy, whose pg_basebackup takes the password from the same file.
-$r = $new->make_follow($old, method => 'basebackup');
-ok($r->{ok}, 'it gets a copy, too') or diag($r->{err});
+makes_follow($new, $old, 'it gets a copy, too', method => 'basebackup');
 
 # Without a password file in the row, libpq looks for its own in that home; before 15
 # it asks the account, not the environment. (The standby's WAL receiver keeps what it
@@ -69,8 +67,7 @@ SKIP:
     $r = $new->make_follow($old, method => 'basebackup');
     ok(!$r->{ok} && $r->{err} =~ /no password supplied/, 'without a name for it, no other password file is read') or diag($r->{err});
     spew("$home/.pgpass", slurp($cluster->passfile), 0600);
-    $r = $new->make_follow($old, method => 'basebackup');
-    ok($r->{ok}, 'but ~/.pgpass of that user is') or diag($r->{err});
+    makes_follow($new, $old, 'but ~/.pgpass of that user is', method => 'basebackup');
 }
 
 done_testing();

@@ -65,8 +65,7 @@ my $pid = $sibling->pid;
 # Else the sibling may receive more of it than the server that is promoted.
 $old->kill9;
 $new->promote;
-my $r = $new->make_follow($sibling);
-ok($r->{ok}, 'the sibling follows') or diag($r->{err});
+my $r = makes_follow($new, $sibling, 'the sibling follows');
 is($sibling->pid, $pid, 'it was not restarted');
 follows($sibling, 'repoint', 'sibling');
 $old->start;
@@ -88,8 +87,7 @@ else
 }
 $old->safe_psql('INSERT INTO t SELECT 7777');
 $old->kill9;
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'the crashed primary follows') or diag($r->{err});
+makes_follow($new, $old, 'the crashed primary follows', when_down => 'rejoin');
 follows($old, 'rewind', 'crashed primary');
 
 # 3. By pg_ctlcluster, as DBAs of Debian use it.
@@ -101,8 +99,7 @@ my $log = $old->host->dir . "/$name.ctl.log";
 for my $method ('basebackup', 'rewind')
 {
     my $size = -s $log // 0;
-    $r = $new->make_follow($old, method => $method);
-    ok($r->{ok}, "$method: pg_ctlcluster stops and starts the node") or diag($r->{err});
+    makes_follow($new, $old, "$method: pg_ctlcluster stops and starts the node", method => $method);
     follows($old, $method, "$method by pg_ctlcluster");
     cmp_ok(-s $log, '>', $size, "$method: the server writes where pg_ctlcluster lets it");
     like(run_ok([ 'pg_ctlcluster', $version, $name, 'status' ]), qr/server is running/, "$method: pg_ctlcluster knows it");
@@ -119,8 +116,7 @@ $conf =~ s/^shared_preload_libraries = 'no_such_library'\n//m;
 spew($old->config_dir . '/postgresql.conf', $conf);
 remove_tree($old->pgdata, { keep_root => 1 });
 remove_tree($old->pgdata . '.follow_primary');
-$r = $new->make_follow($old, when_down => 'rejoin');
-ok($r->{ok}, 'an emptied data directory is filled') or diag($r->{err});
+makes_follow($new, $old, 'an emptied data directory is filled', when_down => 'rejoin');
 follows($old, 'basebackup', 'emptied');
 
 done_testing();

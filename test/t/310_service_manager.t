@@ -91,21 +91,18 @@ spew($new->pgdata . '/pg_hba.conf', $hba);
 $new->reload;
 
 # 2. Now the repoint succeeds.
-$r = $new->make_follow($sibling);
-ok($r->{ok}, 'the sibling follows') or diag($r->{err});
+makes_follow($new, $sibling, 'the sibling follows');
 follows($sibling, 'repoint', 'restart');
 is(asked(), join('', map { told($sibling, $_) } qw(stop start)), 'restart: by the manager');
 
 # 3. A server that still runs as a primary is stopped and rewound.
 $old->safe_psql('INSERT INTO t VALUES (7777)');
-$r = $new->make_follow($old);
-ok($r->{ok}, 'the former primary follows') or diag($r->{err});
+makes_follow($new, $old, 'the former primary follows');
 follows($old, 'rewind', 'former primary');
 is(asked(), join('', map { told($old, $_) } qw(stop start)), 'former primary: by the manager');
 
 # 4. A copy of a running standby.
-$r = $new->make_follow($sibling, method => 'basebackup');
-ok($r->{ok}, 'the sibling gets a copy') or diag($r->{err});
+makes_follow($new, $sibling, 'the sibling gets a copy', method => 'basebackup');
 follows($sibling, 'basebackup', 'copy');
 
 # 5. A rewind fails before it changes anything: the job starts the standby again.
@@ -147,8 +144,7 @@ for my $fault ([ unix_socket_directories => '/nonexistent', qr/FATAL: .*could no
     my $conf = slurp($old->pgdata . '/postgresql.conf');
     $conf =~ s/^$name = '\Q$value\E'\n//m;
     spew($old->pgdata . '/postgresql.conf', $conf);
-    $r = $new->make_follow($old, when_down => 'rejoin');
-    ok($r->{ok}, "$name: once the cause is gone the next call succeeds") or diag($r->{err});
+    makes_follow($new, $old, "$name: once the cause is gone the next call succeeds", when_down => 'rejoin');
     in_care($old, $name);
 }
 

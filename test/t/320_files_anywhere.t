@@ -13,13 +13,8 @@ sub real { my ($path) = @_; chomp(my $real = run_ok([ 'readlink', '-f', $path ])
 
 sub follows
 {
-    my ($primary, $node, $method, $what, %arguments) = @_;
-    $last = $primary;
-    my $r = $primary->make_follow($node, %arguments);
-    ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    is($last->job('method, state'), "$method|succeeded", "$what: $method");
-    has_rows_of($primary, $node, $what);
-    return;
+    ($last) = @_;
+    return follows_by(@_);
 }
 
 # 1. All at once, with segments of 1 MB.

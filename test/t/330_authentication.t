@@ -85,10 +85,7 @@ $new->promote;
 sub follows
 {
     my ($node, $method, $what, %arguments) = @_;
-    my $r = $new->make_follow($node, %arguments);
-    ok($r->{ok}, "$what: it follows") or diag($r->{err});
-    is($new->job('method, state'), "$method|succeeded", "$what: $method");
-    has_rows_of($new, $node, $what);
+    follows_by($new, $node, $method, $what, %arguments);
     is($new->safe_psql('SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_stat_ssl s USING (pid) WHERE s.ssl IS NOT TRUE'),
         '0', "$what: and streams by TLS");
     return;

@@ -21,8 +21,9 @@ package FollowPrimary::Test;
 # (code, out, err), run_ok([…]) returning out, scratch_dir, free_port,
 # free_address, slurp, spew, append_text, our_processes, our_commands,
 # process_tree, process_alive, libssh2, make_ssh_key, pg_major, reloads, quote,
-# bindir, bindir_with, has_rows_of, streams_from; remote_script('stop', { pgdata => …,
-# timeout => 10 }, …), the command that runs a script of src/remote by hand.
+# bindir, bindir_with, makes_follow, follows_by, has_rows_of, streams_from;
+# remote_script('stop', { pgdata => …, timeout => 10 }, …), the command that runs a
+# script of src/remote by hand.
 
 use strict;
 use warnings;
@@ -39,7 +40,7 @@ my @helpers = qw(scratch_dir run_command run_ok wait_until free_address free_por
     slurp spew append_text remote_script our_processes our_commands process_tree process_alive);
 my @of_nodes = qw(pg_major reloads quote bindir bindir_with);
 our @ISA = qw(Exporter);
-our @EXPORT = (@helpers, @of_nodes, qw(libssh2 make_ssh_key has_rows_of streams_from), @Test::More::EXPORT);
+our @EXPORT = (@helpers, @of_nodes, qw(libssh2 make_ssh_key makes_follow follows_by has_rows_of streams_from), @Test::More::EXPORT);
 FollowPrimary::Scratch->import(@helpers);
 
 my $owner = $$;
@@ -54,6 +55,26 @@ sub import
     }
     __PACKAGE__->export_to_level(1, @_);
     return;
+}
+
+# The call on the primary makes the node follow.  Arguments as make_follow's; returns
+# what that returns.
+sub makes_follow
+{
+    my ($primary, $node, $what, %arguments) = @_;
+    my $r = $primary->make_follow($node, %arguments);
+    ok($r->{ok}, $what) or diag($r->{err});
+    return $r;
+}
+
+# The same, by that method, and with the primary's rows in table t.
+sub follows_by
+{
+    my ($primary, $node, $method, $what, %arguments) = @_;
+    my $r = makes_follow($primary, $node, "$what: it follows", %arguments);
+    is($primary->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($primary, $node, $what);
+    return $r;
 }
 
 # A new row of the primary arrives on the node, which then has all its rows and no
