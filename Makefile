@@ -49,6 +49,7 @@ OBJS = \
 	src/standby_name.o \
 	src/sweep.o \
 	src/sweeper.o \
+	src/switchover.o \
 	src/test_doors.o \
 	src/timeline.o \
 	src/wal.o \

@@ -365,3 +365,11 @@ COMMENT ON COLUMN @extschema@.follow_primary_cluster.ready IS 'by the last check
 COMMENT ON COLUMN @extschema@.follow_primary_cluster.checked_at IS 'when that was checked';
 REVOKE ALL ON TABLE @extschema@.follow_primary_cluster FROM PUBLIC;
 GRANT SELECT ON @extschema@.follow_primary_cluster TO pg_monitor;
+CREATE FUNCTION @extschema@.follow_primary_switchover(timeout interval DEFAULT '60 s')
+RETURNS TABLE (job_id bigint, node_host text, node_port integer, state text, method text, message text, hint text, elapsed interval)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'follow_primary_switchover';
+COMMENT ON FUNCTION @extschema@.follow_primary_switchover(interval)
+    IS 'makes this standby the primary in place of the one that it follows, which follows it then, as all other nodes do; returns a row for each';
+REVOKE ALL ON FUNCTION @extschema@.follow_primary_switchover(interval) FROM PUBLIC;

@@ -9,6 +9,7 @@
  *	functions.c		the SQL-callable functions
  *	test_doors.c	doors to internal functions, for the regression tests
  *	keeper.c		preloaded workers: WAL for siblings, and the check now and then
+ *	switchover.c	this standby becomes the primary in place of the one that it follows
  *	check.c			readiness: every node is tried, in processes of its own, with
  *		check/candidate.c	the items of this server
  *		check/node.c		the items of a node

@@ -6,6 +6,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -28,6 +29,7 @@
 #include "sql.h"
 #include "ssh/net.h"
 #include "survey.h"
+#include "switchover.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(follow_primary);
@@ -36,6 +38,7 @@ PG_FUNCTION_INFO_V1(follow_primary_cancel);
 PG_FUNCTION_INFO_V1(follow_primary_interrupted);
 PG_FUNCTION_INFO_V1(follow_primary_wait);
 PG_FUNCTION_INFO_V1(follow_primary_all);
+PG_FUNCTION_INFO_V1(follow_primary_switchover);
 
 /* Places of the arguments that come after the request's. */
 #define ARG_WAIT		10		/* of follow_primary() */
@@ -170,28 +173,14 @@ follow_primary_plan(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-Datum
-follow_primary_all(PG_FUNCTION_ARGS)
+/* The function's result: a row for each job. */
+static void
+put_jobs(FunctionCallInfo fcinfo, List *jobs)
 {
-	static const char *const names[] = {"method", "when_down", "attach"};
 	TupleDesc	tupdesc;
 	Tuplestorestate *set;
 	AttInMetadata *meta;
-	List	   *jobs;
 	ListCell   *cell;
-	bool		released;
-
-	require_set(fcinfo);
-	require_primary("follow_primary_all()");
-	for (int i = 0; i < lengthof(names); i++)
-		require_argument(fcinfo, i, names[i]);
-	jobs = cluster_jobs(fcinfo, request_parse_method(text_to_cstring(PG_GETARG_TEXT_PP(0))),
-						request_parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(1))),
-						PG_GETARG_BOOL(2));
-	released = snapshot_release(fcinfo);
-	cluster_run(fcinfo, jobs);
-	if (released)
-		snapshot_retake();
 
 	set = begin_set(fcinfo, &tupdesc);
 	meta = TupleDescGetAttInMetadata(tupdesc);
@@ -206,6 +195,82 @@ follow_primary_all(PG_FUNCTION_ARGS)
 
 		tuplestore_puttuple(set, BuildTupleFromCStrings(meta, values));
 	}
+}
+
+Datum
+follow_primary_all(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"method", "when_down", "attach"};
+	List	   *jobs;
+	bool		released;
+
+	require_set(fcinfo);
+	require_primary("follow_primary_all()");
+	for (int i = 0; i < lengthof(names); i++)
+		require_argument(fcinfo, i, names[i]);
+	jobs = cluster_jobs(fcinfo, request_parse_method(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+						request_parse_when_down(text_to_cstring(PG_GETARG_TEXT_PP(1))),
+						PG_GETARG_BOOL(2));
+	released = snapshot_release(fcinfo);
+	cluster_run(fcinfo, jobs);
+	if (released)
+		snapshot_retake();
+
+	put_jobs(fcinfo, jobs);
+	return (Datum) 0;
+}
+
+/* Refuses what is no moment, and no caller, for a switchover. */
+static void
+check_switchover(FunctionCallInfo fcinfo)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only a superuser may make a switchover")));
+	if (!RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is the primary already"),
+				 errhint("Call follow_primary_switchover() on the standby that is to become the primary. If a switchover to this server was interrupted: SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').",
+						 extension_schema(fcinfo))));
+	if (IsTransactionBlock())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("follow_primary_switchover() cannot run inside a transaction block"),
+				 errhint("Call it by itself.")));
+	if (PG_VERSION_NUM < 120000)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a switchover needs PostgreSQL 12 or later")));
+}
+
+#define MIN_SWITCHOVER_S	10
+#define MAX_SWITCHOVER_S	3600
+
+Datum
+follow_primary_switchover(PG_FUNCTION_ARGS)
+{
+	Interval   *timeout;
+	List	   *jobs;
+	double		seconds;
+	bool		released;
+
+	require_set(fcinfo);
+	require_argument(fcinfo, 0, "timeout");
+	timeout = PG_GETARG_INTERVAL_P(0);
+	seconds = timeout->month != 0 || timeout->day != 0 ? -1 : timeout->time / (double) USECS_PER_SEC;
+	if (seconds < MIN_SWITCHOVER_S || seconds > MAX_SWITCHOVER_S)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for argument \"%s\"", "timeout"),
+				 errdetail("It is not between %d seconds and an hour.", MIN_SWITCHOVER_S)));
+	check_switchover(fcinfo);
+	released = snapshot_release(fcinfo);
+	jobs = switchover_run(fcinfo, (int) (seconds * 1000));
+	if (released)
+		snapshot_retake();
+	put_jobs(fcinfo, jobs);
 	return (Datum) 0;
 }
 

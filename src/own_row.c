@@ -207,3 +207,24 @@ only_listen_address(void)
 		return NULL;
 	return pstrdup(all);
 }
+
+bool
+own_row_is_same_host(const char *one, const char *other)
+{
+	struct addrinfo *ones;
+	struct addrinfo *others;
+	bool		same = false;
+
+	if (pg_strcasecmp(one, other) == 0)
+		return true;
+	ones = look_up(one);
+	others = look_up(other);
+	for (struct addrinfo *a = ones; a && !same; a = a->ai_next)
+		for (struct addrinfo *b = others; b && !same; b = b->ai_next)
+			same = is_same_address(a->ai_addr, b->ai_addr);
+	if (ones)
+		freeaddrinfo(ones);
+	if (others)
+		freeaddrinfo(others);
+	return same;
+}

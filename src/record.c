@@ -204,6 +204,25 @@ job_record(Job *job)
 }
 
 void
+job_record_past(Job *job)
+{
+	const char *args[] = {TEXT_INT64(job->id), job->request->past};
+	char	   *last;
+
+	if (job->request->past == NULL)
+		return;
+	last = sql_write(psprintf("WITH past AS (SELECT n, string_to_array(line, E'\\t') AS w "
+							  "FROM unnest(string_to_array(rtrim($2, E'\\n'), E'\\n')) WITH ORDINALITY l (line, n)), "
+							  "job AS (UPDATE %s.follow_primary_job SET started_at = (SELECT min(w[2]::timestamptz) FROM past) WHERE id = $1::bigint) "
+							  "INSERT INTO %s.follow_primary_step (job_id, seq, step, state, started_at, finished_at, detail) "
+							  "SELECT $1::bigint, n, w[1], 'succeeded', w[2]::timestamptz, w[3]::timestamptz, nullif(w[4], '') FROM past "
+							  "RETURNING (SELECT max(n) FROM past)",
+							  job->request->schema, job->request->schema),
+					 lengthof(args), args, false)->values[0];
+	job->seq = atoi(last);
+}
+
+void
 job_lock_node(Job *job)
 {
 	const Request *request = job->request;

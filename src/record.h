@@ -20,6 +20,9 @@ extern void job_log_end(const Job *job, const char *state, const ErrorData *erro
 /* Inserts the job's row, and takes the lock that says that the job is alive. */
 extern void job_record(Job *job);
 
+/* Writes the steps that were taken before the job had a row, and when they began. */
+extern void job_record_past(Job *job);
+
 /*
  * Takes the lock on the node for this job.  Raises 55006 when another job has
  * the node.

@@ -45,6 +45,7 @@ SCRIPT(clean);
 SCRIPT(lock);
 SCRIPT(check);
 SCRIPT(ask);
+SCRIPT(switchover);
 
 #define NONCE_BYTES 8
 

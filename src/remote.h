@@ -31,6 +31,7 @@ extern const RemoteScript remote_clear;
 extern const RemoteScript remote_basebackup;
 extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;
+extern const RemoteScript remote_switchover;
 extern const RemoteScript remote_clean;
 extern const RemoteScript remote_lock;
 extern const RemoteScript remote_check;

@@ -546,6 +546,7 @@ request_send(StringInfo buf, const Request *request)
 	pq_sendint8(buf, request->attach);
 	send_text(buf, request->slot_name);
 	send_text(buf, request->application_name);
+	send_text(buf, request->past);
 	send_text(buf, request->client_host);
 	settings_send(buf, request->settings);
 }
@@ -568,6 +569,7 @@ request_receive(StringInfo buf)
 	request->attach = pq_getmsgint(buf, 1) != 0;
 	request->slot_name = receive_text(buf);
 	request->application_name = receive_text(buf);
+	request->past = receive_text(buf);
 	request->client_host = receive_text(buf);
 	request->settings = settings_receive(buf);
 	return request;

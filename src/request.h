@@ -29,6 +29,9 @@ typedef struct Request
 	RequestedMethod method;
 	bool		rejoin_when_down;
 	bool		attach;			/* to pgpool, if node_id is known */
+	char	   *past;			/* steps that were taken before the job had a row,
+								 * a line each: name, begin, end, detail, by tabs;
+								 * NULL: none */
 	char	   *slot_name;
 	char	   *application_name;	/* NULL: what the node uses, else
 									 * node_host */

@@ -461,6 +461,7 @@ follow_primary_worker_main(Datum main_arg)
 	PG_TRY();
 	{
 		job_record(job);
+		job_record_past(job);
 		send_message(MESSAGE_JOB_ID, psprintf(INT64_FORMAT, job->id));
 		job_log_begin(job);
 		run_job(job);

@@ -1,0 +1,275 @@
+#!/bin/sh
+# switchover.sh - a running primary gives its place to one of its standbys, in parts, each
+# safe to be the last: at every moment this server is the primary, or the standby is, or the
+# watcher here makes this one the primary again.
+#
+# arguments:
+#   action      look     tells what speaks against it; changes nothing
+#               prepare  makes a checkpoint, as far as the role may
+#               stop     stops the server fast and tells where its WAL ends; leaves the watcher
+#               commit   from now on a start here makes a standby: the other may be promoted
+#               done     the other has been promoted; a process that still waits for the
+#                        archiver is ended
+#               back     the other will not be promoted: this server is started as the primary
+#   db_user     role to ask the server as, in database db_name, with passfile
+#   standby     the application_name by which the standby streams
+#   slot        the slot that it streams through, '' = none
+#   timeout     stop: seconds after which the watcher acts
+#   candidate   look, stop: connection string of the standby, for the watcher
+#   own         the standby's host:port
+#   lock, file  look, stop: the number of the advisory lock that the session on the standby has,
+#               and the name of the file that it makes before it promotes
+#   config      the configuration file; '' = in the data directory
+#   start_command  stop, back: run by sh -c instead of pg_ctl, if not ''
+#   stop_command   stop: likewise
+#
+# The watcher is a process of its own that outlives the connection. After the time it starts
+# this server as the primary again, unless the standby may be promoted. One atomic step decides
+# that, the making of the directory job/switchover.decided: the action commit makes it first, or
+# the watcher does. After a commit the watcher asks the standby. The session there has an
+# advisory lock, and makes a file before it promotes: where there is neither, it has not asked
+# for the promotion and will not any more. Only then the watcher starts this server; where the
+# standby does not answer, it starts nothing. So there are never two primaries.
+#
+# prints:
+#   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails
+#         candidate  what the standby answers to the watcher's question
+#         pending    host:port of a standby that has stopped this server, or was about to, by a
+#                    switchover that has not ended
+#   stop: end      the LSN of the shutdown checkpoint
+#         record   its first bytes
+# fails:
+#   sql            the server did not answer
+#   candidate      the standby cannot be asked from here
+#   timeout        it has not shut down in time; it was started again, or goes on
+#   decided        the watcher was first: the standby must not be promoted
+#   start_failed   the server did not start
+set -u
+# shellcheck source=src/remote/lib.sh
+. "${0%/*}/lib.sh"
+
+: "${action?}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" "${standby=}" "${slot=}" "${timeout=60}" \
+    "${candidate=}" "${own=}" "${lock=0}" "${file=}" "${config=}" "${start_command=}" "${stop_command=}" "${version=150000}" "${segment_size=16777216}"
+state=$work/switchover
+decided=$state.decided
+
+# ask SQL: sets answer to what the server says, by position; returns 1 with what it said.
+ask() {
+    lock_file "$pgdata/postmaster.pid" || die sql "the server of $pgdata does not run"
+    host=$lock_socket_dir
+    [ -n "$host" ] || host=$lock_listen
+    case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
+    connect_with "$passfile" "$db_name"
+    PGOPTIONS="$PGOPTIONS -c client_min_messages=error" answer=$("$bin/psql" -X -q -A -t -w -h "$host" \
+        -p "$lock_port" -U "$db_user" -v ON_ERROR_STOP=1 -v standby="$standby" -v slot="$slot" 2>"$errors")
+}
+
+# control NAME: sets value to what pg_controldata says of it.
+control() {
+    value=$(LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^$1: *//p")
+}
+
+# write_state WORD: durably. The file has the word, the number of the switchover, its standby.
+write_state() {
+    printf '%s %s %s\n' "$1" "$lock" "$own" | put "$state" || exit 1
+}
+
+look() {
+    word='' pending=''
+    [ ! -e "$state" ] || read -r word _ pending <"$state"
+    case $word in
+        armed | committed) emit pending "$pending" ;;
+    esac
+    server_pid || return 0
+    ask <<'SQL' || die sql "$(cat "$errors")"
+SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
+       (SELECT timeline_id FROM pg_control_checkpoint()),
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,
+       (SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+        WHERE r.state = 'streaming' AND r.application_name = :'standby' AND coalesce(s.slot_name, '') = :'slot'),
+       (SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'),
+       (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver);
+SQL
+    IFS='|' read -r in_recovery system_id timeline flushed standbys copies archiver_fails <<ANSWER
+$answer
+ANSWER
+    set_question
+    PGOPTIONS="$PGOPTIONS -c client_min_messages=error" "$bin/psql" -X -q -A -t -w -d "$candidate" -c "$question" \
+        </dev/null >"$errors.answer" 2>"$errors" ||
+        die candidate "this server cannot ask the standby by \"$candidate\": $(cat "$errors")"
+    emit candidate "$(cat "$errors.answer")"
+    emit in_recovery "$in_recovery"
+    emit system_id "$system_id"
+    emit timeline "$timeline"
+    emit flushed "$flushed"
+    emit standbys "$standbys"
+    emit copies "$copies"
+    emit archiver_fails "$archiver_fails"
+    set -- "$pgdata"/pg_wal/archive_status/*.ready
+    [ -e "$1" ] || shift
+    emit ready $#
+}
+
+# What the watcher and the action back have in common: start_primary starts the server as the
+# primary it was; returns 1 if it does not run in the end. A process that has shut down, and waits
+# for an archiver or for a standby that does not answer, is ended first.
+# shellcheck disable=SC2016 # the variables are those of who evaluates it
+start_primary='
+control_state() {
+    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^Database cluster state: *//p"
+}
+server_process() {
+    process=
+    { read -r process <"$pgdata/postmaster.pid"; } 2>/dev/null
+    [ -n "$process" ] && [ "/proc/$process/cwd/." -ef "$pgdata/." ]
+}
+start_primary() {
+    tries=0
+    while [ "$tries" -lt 100 ]; do
+        if server_process; then
+            case $(control_state) in
+                "in production") return 0 ;;
+                "shut down") kill -QUIT "$process" ;;
+            esac
+        else
+            rm -f "$pgdata/standby.signal"
+            if [ -n "$start_command" ]; then
+                sh -c "$start_command" </dev/null
+            elif [ -n "$config" ]; then
+                "$bin/pg_ctl" -D "$pgdata" -l "$pgdata.follow_primary.log" -w -o "-c config_file=$config" start </dev/null
+            else
+                "$bin/pg_ctl" -D "$pgdata" -l "$pgdata.follow_primary.log" -w start </dev/null
+            fi
+        fi
+        tries=$((tries + 1))
+        sleep 0.2
+    done
+    return 1
+}
+'
+
+# The watcher's text. It has its own copies of the arguments.
+# shellcheck disable=SC2016 # they are the watcher's variables
+watcher='
+is_over() {
+    word="" number=""
+    { read -r word number _ <"$state"; } 2>/dev/null
+    [ "$number" != "$lock" ] || [ "$word" = done ]
+}
+go_back() {
+    start_primary && rm -f "$state"
+    exit
+}
+end=$(($(date +%s) + timeout))
+while [ "$(date +%s)" -lt "$end" ]; do
+    if is_over; then exit 0; fi
+    sleep 0.2
+done
+if is_over; then exit 0; fi
+if mkdir "$decided" 2>/dev/null; then go_back; fi
+tries=0
+while [ "$tries" -lt 3600 ]; do
+    if is_over; then exit 0; fi
+    case $("$bin/psql" -X -q -A -t -w -d "$candidate" -c "$question" 2>/dev/null) in
+        "f|"*) exit 0 ;;
+        "t|f|f") go_back ;;
+    esac
+    tries=$((tries + 1))
+    sleep 1
+done
+'
+
+# set_question: sets question to what the standby is asked: is it in recovery, has the session
+# there its lock, is there its file?
+set_question() {
+    question="SELECT pg_is_in_recovery(), EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+        AND classid::bigint << 32 | objid::bigint = $lock), EXISTS (SELECT FROM pg_stat_file('$file', true) s WHERE s.size IS NOT NULL)"
+}
+
+# start_watcher: in a session of its own, so that it does not end with this connection.
+start_watcher() {
+    rmdir "$decided" 2>/dev/null
+    write_state armed
+    use_passfile "$passfile"
+    set_question
+    question=$question lock=$lock pgdata=$pgdata bin=$bin state=$state decided=$decided timeout=$timeout \
+        candidate=$candidate config=$config start_command=$start_command PGCONNECT_TIMEOUT=3 \
+        PGOPTIONS='-c role=none -c client_min_messages=error' LC_ALL=C \
+        setsid sh -c "$start_primary$watcher" follow_primary-watcher </dev/null >>"$kept/switchover.log" 2>&1 \
+        3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+}
+
+# first_bytes LSN: sets bytes to the first bytes of the WAL record there, in hexadecimal.
+first_bytes() {
+    position=$((0x${1%/*} * 4294967296 + 0x${1#*/}))
+    per_id=$((4294967296 / segment_size))
+    control "Latest checkpoint's TimeLineID"
+    segment=$((position / segment_size))
+    file=$pgdata/pg_wal/$(printf '%08X%08X%08X' "$value" $((segment / per_id)) $((segment % per_id)))
+    bytes=
+    for byte in $(od -An -v -tx1 -j $((position % segment_size)) -N 24 -- "$file" 2>/dev/null); do
+        bytes=$bytes$byte
+    done
+}
+
+# stop: the server has shut down when its control file says so; its process may still wait
+# for an archive_command.
+stop() {
+    server_pid || die sql "the server of $pgdata does not run"
+    mkdir -p "$work" || die permission "could not make $work"
+    start_watcher
+    first=$pid
+    if [ -n "$stop_command" ]; then
+        sh -c "$stop_command" </dev/null >&2 &
+    else
+        kill -INT "$first" || die sql "the server, process $first, could not be told to stop"
+    fi
+    end=$(($(date +%s) + timeout - 5))
+    while :; do
+        control 'Database cluster state'
+        [ "$value" != 'shut down' ] || break
+        [ "$(date +%s)" -lt "$end" ] || die timeout "the server has not shut down within $((timeout - 5)) s"
+        sleep 0.01
+    done
+    control 'Latest checkpoint location'
+    emit end "$value"
+    first_bytes "$value"
+    emit record "$bytes"
+}
+
+# commit: from now on a start here makes a standby.
+commit() {
+    mkdir "$decided" 2>/dev/null || die decided "the watcher is about to start this server again"
+    : >"$pgdata/standby.signal" && sync "$pgdata/standby.signal" "$pgdata" 2>/dev/null
+    [ -e "$pgdata/standby.signal" ] || die permission "could not make $pgdata/standby.signal"
+    write_state committed
+}
+
+# end_switchover: the other is the primary. Nothing but an archiver can hold up the process here.
+end_switchover() {
+    write_state 'done'
+    control 'Database cluster state'
+    if [ "$value" = 'shut down' ] && server_pid; then
+        kill -QUIT "$pid"
+    fi
+}
+
+back() {
+    eval "$start_primary"
+    start_primary >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- ||
+        die start_failed "the server does not run: see $pgdata.follow_primary.log"
+    rmdir "$decided" 2>/dev/null
+    rm -f "$state"
+}
+
+errors=$(mktemp) || die no_space "could not make a temporary file"
+trap 'rm -f "$errors" "$errors.answer"' EXIT
+case $action in
+    look) look ;;
+    prepare) echo CHECKPOINT | ask || { emit checkpoint no; say "$(cat "$errors")"; } ;;
+    stop) stop ;;
+    commit) commit ;;
+    done) end_switchover ;;
+    back) back ;;
+esac
+exit 0
