@@ -23,6 +23,7 @@ OBJS = \
 	src/process.o \
 	src/record.o \
 	src/recovery_conf.o \
+	src/home.o \
 	src/remote.o \
 	src/request.o \
 	src/run.o \

@@ -57,6 +57,7 @@
  *		ssh_run.c		scripts that run over the connection
  *		ssh_session.c	what these share; ssh_types.h, what others need to know
  *		net.c			TCP connections, and waiting
+ *	home.c			paths in a home directory
  *	hints.h			hints that several errors share
  *	version.h		the library's version
  *	compat.h		all that differs between PostgreSQL versions

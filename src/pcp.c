@@ -39,14 +39,15 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "port.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "home.h"
 #include "pcp.h"
+#include "sql.h"
 #include "ssh/net.h"
 
 /* Bounds what a damaged or hostile answer can make us allocate. */
@@ -179,22 +180,6 @@ pcp_next_string(const PcpMessage *message, int *position)
 	return start;
 }
 
-/* What another machine wrote, fit for a message of this database. */
-static char *
-pcp_clean_text(const char *text)
-{
-	char	   *clean = pstrdup(text);
-	bool		valid = pg_verifymbstr(text, strlen(text), true);
-	char	   *c;
-
-	for (c = clean; *c != '\0'; c++)
-	{
-		if (IS_HIGHBIT_SET(*c) ? !valid : (*c < ' ' || *c == 0x7f))
-			*c = '?';
-	}
-	return clean;
-}
-
 /*
  * The body holds strings that start with a byte for their meaning: S severity,
  * M message, D detail, and others; an empty one ends them.
@@ -222,7 +207,7 @@ pcp_raise_error(const PcpTarget *target, const PcpMessage *message)
 				(errcode(ERRCODE_INVALID_PASSWORD),
 				 errmsg("pgpool at \"%s\" port %d does not accept the password of PCP user \"%s\"",
 						target->host, target->port, target->user),
-				 errdetail("pgpool reports: %s", pcp_clean_text(text)),
+				 errdetail("pgpool reports: %s", sql_text(text)),
 				 errhint("Compare the password in \"%s\" with the MD5 hash of it in pgpool's pcp.conf.",
 						 target->pass_file)));
 
@@ -231,9 +216,9 @@ pcp_raise_error(const PcpTarget *target, const PcpMessage *message)
 			 errmsg("pgpool at \"%s\" port %d reported an error",
 					target->host, target->port),
 			 detail != NULL ?
-			 errdetail("pgpool reports: %s: %s", pcp_clean_text(text),
-					   pcp_clean_text(detail)) :
-			 errdetail("pgpool reports: %s", pcp_clean_text(text))));
+			 errdetail("pgpool reports: %s: %s", sql_text(text),
+					   sql_text(detail)) :
+			 errdetail("pgpool reports: %s", sql_text(text))));
 }
 
 static void
@@ -522,7 +507,7 @@ pcp_find_password(char *text, const PcpTarget *target)
 static void
 pcp_make_secret(const PcpTarget *target, PcpSecret *secret)
 {
-	char		path[MAXPGPATH];
+	char	   *path;
 	char	   *text;
 	char	   *password;
 	char		inner[PCP_MD5_HEX_BYTES + 1];
@@ -535,20 +520,7 @@ pcp_make_secret(const PcpTarget *target, PcpSecret *secret)
 				 errdetail("pgpool knows names of up to %d bytes.",
 						   PCP_MAX_USER_BYTES)));
 
-	if (strncmp(target->pass_file, "~/", 2) == 0)
-	{
-		char		home[MAXPGPATH];
-
-		if (!get_home_path(home))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PASSWORD),
-					 errmsg("could not find the home directory of the server's user"),
-					 errhint("Set follow_primary.pcp_pass_file to an absolute path.")));
-		snprintf(path, sizeof(path), "%s/%s", home, target->pass_file + 2);
-	}
-	else
-		snprintf(path, sizeof(path), "%s", target->pass_file);
-
+	path = own_home_path(target->pass_file);
 	text = pcp_read_pass_file(target, path);
 	password = pcp_find_password(text, target);
 	if (password == NULL)

@@ -12,6 +12,7 @@
 #include "postmaster/postmaster.h"
 
 #include "compat.h"
+#include "home.h"
 #include "recovery_conf.h"
 #include "remote.h"
 #include "standby_name.h"
@@ -205,14 +206,6 @@ recovery_conf_render(int version_num, const char *conninfo,
 }
 
 char *
-node_path(const Job *job, const char *path)
-{
-	if (strncmp(path, "~/", 2) == 0)
-		return psprintf("%s/%s", job->node_home, path + 2);
-	return pstrdup(path);
-}
-
-char *
 job_primary_conninfo(const Job *job)
 {
 	const Request *request = job->request;
@@ -232,7 +225,7 @@ job_primary_conninfo(const Job *job)
 		conninfo = conninfo_build(NULL, settings->replication_options, job->primary_host,
 								  request->primary_port, settings->replication_user,
 								  application_name,
-								  settings->passfile[0] ? node_path(job, settings->passfile) : NULL);
+								  settings->passfile[0] ? home_path(settings->passfile, job->node_home) : NULL);
 	return conninfo_limit(conninfo, job->primary.version_num, settings->connect_timeout);
 }
 

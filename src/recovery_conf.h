@@ -65,7 +65,4 @@ extern char *job_identity_conf(const Job *job);
 extern char *job_tool_conninfo(const Job *job, const char *user,
 							   const char *database);
 
-/* A path on the node, with ~/ replaced by the SSH user's home there. */
-extern char *node_path(const Job *job, const char *path);
-
 #endif							/* FOLLOW_PRIMARY_RECOVERY_CONF_H */

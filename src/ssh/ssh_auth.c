@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "compat.h"
+#include "home.h"
 #include "ssh/ssh_auth.h"
 #include "ssh/ssh_session.h"
 
@@ -204,7 +205,7 @@ ssh_authenticate(SshSession *session, const char *key_file)
 	initStringInfo(&refusals);
 	for (int i = 0; i < files; i++)
 	{
-		char	   *path = ssh_home_path(explicit_file ? key_file : default_key_files[i]);
+		char	   *path = own_home_path(explicit_file ? key_file : default_key_files[i]);
 		bool		is_rsa = false;
 		int			error = 0;
 		KeyFileState state = key_file_look(path, pem_rsa, &is_rsa, &error);
@@ -280,7 +281,7 @@ ssh_authenticate(SshSession *session, const char *key_file)
 				 errmsg("no SSH key to authenticate with at \"%s\" port %d",
 						session->host, session->port),
 				 errdetail("None of id_ed25519, id_ecdsa and id_rsa exists in \"%s\".",
-						   ssh_home_path("~/.ssh")),
+						   own_home_path("~/.ssh")),
 				 errhint("Make one as OS user \"%s\": %s, "
 						 "and add its .pub file to ~%s/.ssh/authorized_keys on \"%s\"; or set follow_primary.ssh_key_file.",
 						 ssh_os_user(), make_key, session->user, session->host)));

@@ -20,6 +20,7 @@
 #include "utils/formatting.h"
 
 #include "compat.h"
+#include "home.h"
 #include "ssh/ssh_hostkey.h"
 #include "ssh/ssh_session.h"
 
@@ -215,7 +216,7 @@ known_hosts_read(SshSession *session, const char *path)
 	char	   *next;
 	int			line = 0;
 
-	known->path = ssh_home_path(path && path[0] ? path : "~/.ssh/known_hosts");
+	known->path = own_home_path(path && path[0] ? path : "~/.ssh/known_hosts");
 
 	initStringInfo(&content);
 	if (!ssh_read_file(known->path, SSH_MAX_FILE, &content))

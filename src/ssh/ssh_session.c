@@ -111,22 +111,6 @@ ssh_only_rsa(SshSession *session)
 }
 
 char *
-ssh_home_path(const char *path)
-{
-	struct passwd *entry;
-
-	if (strncmp(path, "~/", 2) != 0)
-		return pstrdup(path);
-	entry = getpwuid(geteuid());
-	if (entry == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("could not look up the home directory of OS user %ld for \"%s\"",
-						(long) geteuid(), path)));
-	return psprintf("%s/%s", entry->pw_dir, path + 2);
-}
-
-char *
 ssh_os_user(void)
 {
 	struct passwd *entry = getpwuid(geteuid());

@@ -80,9 +80,6 @@ extern bool ssh_has_host_key_method(SshSession *session, const char *method);
  */
 extern bool ssh_only_rsa(SshSession *session);
 
-/* Replaces a leading ~/ by the home directory that the OS knows, not $HOME. */
-extern char *ssh_home_path(const char *path);
-
 /* The OS user of this process. */
 extern char *ssh_os_user(void);
 

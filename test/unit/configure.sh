@@ -122,4 +122,33 @@ configure 110000
 ok 'configure before 12: its other settings stay' is "$(cat "$pgdata/recovery.conf")" "$content
 # a comment
 recovery_min_apply_delay = '5s'"
+
+# check_config.sh tells before the first change what could not be written; root may write all.
+mkdir "$top/etc"
+config=$top/etc/postgresql.conf
+echo 'port = 1' >"$config"
+chmod 400 "$config"
+chmod 500 "$top/etc"
+check() {
+    run check_config.sh config="$config" recovery_file="$recovery" version=150000
+}
+if [ "$(id -u)" -ne 0 ]; then
+    check
+    ok 'check: a file that cannot be written' fails_with config_not_writable
+    chmod 600 "$config"
+    check
+    ok 'check: one that can be written in place' is "$rc" 0
+    printf '%s\n' "include_if_exists = '$quoted'" >>"$config"
+    chmod 400 "$config"
+    check
+    ok 'check: one that needs no change' is "$rc" 0
+    ok 'check: nothing was changed' is "$(cat "$config")" "port = 1
+include_if_exists = '$quoted'"
+    mkdir "$top/closed"
+    chmod 500 "$top/closed"
+    recovery=$top/closed/my.conf
+    check
+    ok 'check: a folder that cannot be written' fails_with config_not_writable
+fi
+chmod 700 "$top/etc"
 done_testing
