@@ -60,7 +60,7 @@ REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
 REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh folders.sh include.sh messages.sh \
-	recover.sh standby.sh)
+	names.sh own.sh recover.sh standby.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

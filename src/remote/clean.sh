@@ -27,6 +27,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
+# shellcheck source=src/remote/own.sh
+. "${0%/*}/own.sh"
 
 : "${keep?}" "${waldir=}"
 put_reason=clean_failed
@@ -78,6 +80,19 @@ clean_replaced() {
     done
 }
 
+# keep_own FOLDER: the node's own that an interrupted rewind moved away, and nobody moved back:
+# somebody else has put other data there since.
+keep_own() {
+    [ -d "$saved/data/$1" ] || return 0
+    to=$kept/own-$job/$1
+    mkdir -p "${to%/*}" || die clean_failed "could not make ${to%/*}"
+    rename "$saved/data/$1" "$to"
+    case $nl$replaced$nl in
+        *"$nl$kept/own-$job$nl"*) ;;
+        *) replaced=$replaced${replaced:+$nl}$kept/own-$job ;;
+    esac
+}
+
 # keep_all: whatever becomes of this job, no later one removes what an earlier one replaced.
 keep_all() {
     # where a rewind was interrupted, the links to the WAL that it found
@@ -114,6 +129,7 @@ for folder in "$waldir" "$@"; do
 done
 clean_replaced "$pgdata/.follow_primary_old" "$pgdata/.follow_primary_old-$job"
 clean_replaced "$work/old" "$kept/old-$job"
+each_own folders keep_own
 # First what says that something else is whole.
 remove "$work/repoint/complete" "$work/proven" "$work" "$pgdata/.follow_primary_new" "$pgdata"/*.fp_tmp
 # it stays while something in it is kept

@@ -10,7 +10,8 @@
 # save_config.sh and save_wal.sh have run before. The mark says "clearing" from before the first
 # file goes. PG_VERSION goes first, so that no server can be started any more, not even after a
 # power failure. From then on the file "layout" tells survey.sh where the WAL and the
-# tablespaces were. What is the cluster's is removed (folders.sh); the folders themselves stay.
+# tablespaces were. What is the cluster's is removed (folders.sh); the folders themselves stay,
+# and so does what is the node's own, since the copy may need it to connect.
 # Run again, the script removes what is left.
 #
 # fails:
@@ -27,6 +28,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
+# shellcheck source=src/remote/own.sh
+. "${0%/*}/own.sh"
 
 : "${version?}" "${waldir=}"
 major=${version%????}
@@ -38,6 +41,15 @@ each_folder() {
     done <<FOLDERS
 $folders
 FOLDERS
+}
+
+# add_entry OWN_PATH: adds the entry of PGDATA that is, or holds, it. One of PostgreSQL's own
+# folders is not spared for a file in it, which is saved.
+add_entry() {
+    case $1 in
+        base/* | global/* | pg_*/*) ;;
+        *) own_entries=$own_entries${1%%/*}$nl ;;
+    esac
 }
 
 # check_folder FOLDER: dies if something in it cannot be removed.
@@ -69,6 +81,9 @@ if [ -e "$pgdata/PG_VERSION" ]; then
     [ -e "$work/config/complete" ] || die not_saved "there is no saved configuration in $work/config"
     emit_folders | put "$work/layout" || exit 1
 fi
+own_entries=
+each_own files add_entry
+each_own folders add_entry
 each_folder check_folder
 
 configuration_goes

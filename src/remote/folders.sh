@@ -65,6 +65,7 @@ kind_of() {
 # staying FOLDER: prints its entries that are, or hold, a mount point or another of the folders,
 # a line each.
 staying() {
+    [ "$1" != "$pgdata" ] || printf '%s' "${own_entries:-}"
     printf '%s\n%s\n' "$mounts" "$folders" | while IFS= read -r path; do
         case $path in
             "$1"/*)

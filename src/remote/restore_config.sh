@@ -1,22 +1,25 @@
 #!/bin/sh
 # restore_config.sh - puts back what save_config.sh saved.
 #
-# arguments: none more
+# arguments:
+#   final   no = it is for a copy that is about to be made, since its connection may need them;
+#           they are to be put back once more
+#           yes = they are back
 #
-# A file that is equal already is left; every other is replaced in one step. Where the node reads
-# a folder by include_dir, settings files in it that are the primary's would become the node's:
-# they are moved to config/foreign.
+# A file that is equal already is left; every other is replaced in one step.
 #
 # prints:
-#   restored  the number of files that were replaced or moved away
+#   restored  the number of files that were replaced
 # fails:
 #   not_saved  there is nothing complete to restore
 #   no_space  permission  restore_failed
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/own.sh
+. "${0%/*}/own.sh"
 
-saved=$work/config
+: "${final=yes}"
 count=0
 try_reason=restore_failed
 
@@ -48,6 +51,7 @@ if [ -e "$saved/restored" ]; then
 fi
 [ -d "$pgdata" ] || die restore_failed "$pgdata is not a directory"
 
+own_back
 while IFS= read -r file; do
     if same "$saved/data/$file" "$pgdata/$file"; then
         continue
@@ -57,22 +61,12 @@ while IFS= read -r file; do
     esac
     try cp -pP "$saved/data/$file" "$pgdata/$file.fp_tmp"
     [ -h "$pgdata/$file.fp_tmp" ] || sync "$pgdata/$file.fp_tmp" 2>/dev/null
-    try mv -f "$pgdata/$file.fp_tmp" "$pgdata/$file"
+    # a folder of the primary's may be in the place of a link
+    [ -h "$pgdata/$file" ] || [ ! -d "$pgdata/$file" ] || try rm -rf "${pgdata:?}/$file"
+    try mv -fT "$pgdata/$file.fp_tmp" "$pgdata/$file"
     count=$((count + 1))
 done <"$saved/files"
 
-while IFS= read -r dir; do
-    for file in "$pgdata/$dir"/*.conf; do
-        [ -f "$file" ] || [ -h "$file" ] || continue
-        if grep -Fqx -e "$dir/${file##*/}" "$saved/files"; then
-            continue
-        fi
-        try mkdir -p "$saved/foreign/$dir"
-        try mv -f "$file" "$saved/foreign/$dir/"
-        count=$((count + 1))
-    done
-done <"$saved/dirs"
-
-try touch "$saved/restored"
+[ "$final" = no ] || try touch "$saved/restored"
 emit restored "$count"
 exit 0

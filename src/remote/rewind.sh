@@ -29,6 +29,7 @@
 #   needs_copy          only a new copy helps
 #   tablespace_in_use   something else is in a LOCATION
 #   source_unreachable  no_space  permission  running  rewind_failed
+# shellcheck disable=SC2317 # functions that each_own() calls
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -40,9 +41,12 @@ set -u
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/recover.sh
 . "${0%/*}/recover.sh"
+# shellcheck source=src/remote/own.sh
+. "${0%/*}/own.sh"
 
 : "${config=}" "${conninfo?}" "${passfile=}" "${restore_command=}" "${version?}" "${keep_slots=}" \
     "${lost_tli=}" "${fork_lsn=0/0}" "${segment_size=16777216}"
+try_reason=rewind_failed
 log=$work/rewind.log
 aside=$work/aside
 per_id=$((4294967296 / segment_size))
@@ -56,6 +60,7 @@ mark_rewind() {
 
 # as_it_was: puts back what a server needs to start as what it was.
 as_it_was() {
+    own_back
     for signal in standby.signal recovery.signal; do
         if [ -e "$aside/$signal" ]; then
             mv -f "$aside/$signal" "$pgdata/$signal"
@@ -67,7 +72,7 @@ as_it_was() {
 # forget: nothing was changed, so the node is what it was.
 forget() {
     as_it_was
-    [ ! -e "$work/config/was_restored" ] || mv -f "$work/config/was_restored" "$work/config/restored"
+    [ ! -e "$saved/was_restored" ] || mv -f "$saved/was_restored" "$saved/restored"
     rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark_rewind "$was"
@@ -237,6 +242,7 @@ database_versions() {
 
 # after_rewind: does what is left when pg_rewind has rewound the data. Ends here.
 after_rewind() {
+    (own_back) || { emit changed yes && exit 1; }
     # the source is a primary, so what pg_rewind leaves is one
     make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
     database_versions
@@ -245,7 +251,7 @@ after_rewind() {
     rm -rf "$aside"
     drop_slots
     put_back_slots || give_up yes rewind_failed "could not put back the slot ${slot##*/}"
-    rm -f "$work/config/was_restored"
+    rm -f "$saved/was_restored"
     mark_rewind rewound
     emit result rewound
     emit next_segment "$next"
@@ -350,9 +356,43 @@ quoted_setting() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/\\\\/&&/g; s/'/''/g")"
 }
 
+# folders_away: moves the folders that are the node's own out of the way, as far as that can be
+# done; else ends here, for pg_rewind would remove them. A restore_command that names one of them
+# gets its new name; one with relative names runs where all of them are.
+folders_away() {
+    [ -s "$saved/folders" ] || return 0
+    mark_rewind recovering
+    forbid_start "$pgdata"
+    if ! (own_aside); then
+        forget
+        emit changed no
+        exit 1
+    fi
+    each_own folders rename_in_command
+    [ "$directory" = . ] || cd "$saved/data" || unchanged permission "could not change to $saved/data"
+}
+
+# rename_in_command FOLDER
+rename_in_command() {
+    command=$restore_command
+    restore_command=
+    while :; do
+        case $command in
+            *"$pgdata/$1"*)
+                restore_command=$restore_command${command%%"$pgdata/$1"*}$saved/data/$1
+                command=${command#*"$pgdata/$1"}
+                ;;
+            *) break ;;
+        esac
+    done
+    restore_command=$restore_command$command
+}
+
 # run_pg_rewind: its output is in $log, its exit code is returned.
 run_pg_rewind() {
     enter_pgdata || unchanged permission "could not change to $pgdata"
+    [ "$directory" = . ] || cd "$pgdata" || unchanged permission "could not change to $pgdata"
+    folders_away
     set -- "$bin/pg_rewind" -P -D "$directory" --source-server="$conninfo"
     if [ "$version" -ge 130000 ]; then
         set -- "$@" --no-ensure-shutdown
@@ -382,9 +422,9 @@ run_pg_rewind() {
     # When the job is ended, so is pg_rewind, and this script goes on to say what has changed.
     trap : TERM PIPE
     rm -f "$log"
-    if [ -e "$work/config/restored" ]; then
+    if [ -e "$saved/restored" ]; then
         # forget() puts it back
-        mv -f "$work/config/restored" "$work/config/was_restored" && sync "$work/config" 2>/dev/null
+        mv -f "$saved/restored" "$saved/was_restored" && sync "$saved" 2>/dev/null
     fi
     mark_rewind rewinding
     forbid_start "$pgdata"

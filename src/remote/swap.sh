@@ -31,11 +31,14 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/folders.sh
 . "${0%/*}/folders.sh"
+# shellcheck source=src/remote/own.sh
+. "${0%/*}/own.sh"
 
 : "${waldir=}"
 list=$work/swap.list
 major=
 put_reason=swap_failed
+try_reason=swap_failed
 
 rename() {
     mv -T "$1" "$2" || die swap_failed "could not rename $1 to $2"
@@ -103,6 +106,13 @@ check_folder() {
     [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be moved; nothing was changed"
 }
 
+# check_own FOLDER: as check_folder(), for a folder of the node's own.
+check_own() {
+    if [ -d "$pgdata/$1" ] && [ ! -w "$pgdata/$1" ]; then
+        die permission "$pgdata/$1 is not the SSH user's to write, so it cannot be moved; nothing was changed"
+    fi
+}
+
 # old_is_free N LIVE NEW OLD: has no earlier job kept data under the name?
 old_is_free() {
     ! there "$4$suffix"
@@ -146,6 +156,7 @@ begin() {
     refuse_odd_mounts
     swaps=$(plan_swap)
     each_planned check_folder
+    each_own folders check_own
     suffix=
     n=1
     while ! each_planned old_is_free; do
@@ -297,6 +308,18 @@ swap_other() {
     fi
 }
 
+# take_own FOLDER: moves a folder of the node's own from the old data to the copy, which has the
+# primary's in its place. An interrupted rewind may have moved it before. A mount point stayed
+# where it is.
+take_own() {
+    from=$saved/data/$1
+    [ -d "$from" ] || from=$old_data/$1
+    if [ -d "$from" ] && [ ! -h "$from" ] && ! is_mounted "$pgdata/$1"; then
+        rm -rf "${pgdata:?}/$1" || die swap_failed "could not remove $pgdata/$1"
+        move_folder "$from" "$pgdata/$1"
+    fi
+}
+
 # swap_all: PGDATA goes first and comes last.
 swap_all() {
     away 1 "$pgdata" "$new_data" "$old_data"
@@ -329,6 +352,7 @@ if [ "$swapped" = no ]; then
     ! there "$new_data" || swap_all
     [ -f "$pgdata/PG_VERSION" ] ||
         die swap_failed "the copy is neither in $new_data nor in $pgdata: is the disk mounted?"
+    each_own folders take_own
     put_back_slots || die swap_failed "could not put back the slot ${slot##*/}"
     write_mark swapped method=basebackup
 fi

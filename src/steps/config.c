@@ -90,6 +90,34 @@ config_check_rewind_functions(const Job *job)
 						 args[1], missing, quote_identifier(role))));
 }
 
+/*
+ * What a job names of the node's files by settings of its own, a line each; the
+ * node's settings name the rest.
+ */
+static char *
+named_by_job(const Job *job)
+{
+	const Settings *settings = job->request->settings;
+	const char *restore_command = job_restore_command(job);
+	const char *const named[] = {
+		job_primary_conninfo(job),
+		settings->replication_options,
+		settings->passfile,
+		settings->archive_dir,
+		restore_command ? restore_command : "",
+		step_expand_command(job, settings->node_start_command),
+		step_expand_command(job, settings->node_stop_command),
+		step_expand_command(job, settings->node_reload_command),
+		job_recovery_file(job)
+	};
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	for (int i = 0; i < lengthof(named); i++)
+		appendStringInfo(&lines, "%s\n", named[i]);
+	return lines.data;
+}
+
 StepResult
 config_save(Job *job)
 {
@@ -102,12 +130,27 @@ config_save(Job *job)
 		return STEP_DONE;
 	}
 	remote_run(job->ssh, &remote_save_config,
-			   JOB_NAMED(job, {"config", job->config_file}, {"keep_slots", job->keep_slots}),
+			   JOB_NAMED(job, {"config", job->config_file}, {"keep_slots", job->keep_slots},
+						 {"own", named_by_job(job)}),
 			   NULL, &limits, &reply);
 	if (!reply.ok)
-		step_fail_commonly(job, &reply, "the configuration could not be saved");
-	job_detail(job, "%s files", step_text(&reply, "saved"));
+		step_fail_commonly(job, &reply, "the node's own files could not be saved");
+	job_detail(job, "%s files, and %s folders to keep", step_text(&reply, "saved"),
+			   step_text(&reply, "folders"));
 	return STEP_DONE;
+}
+
+void
+config_lend(Job *job)
+{
+	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
+	RemoteReply reply;
+
+	if ((job->node.mark != MARK_HALF_CHANGED && job->node.mark != MARK_CLEARED) || job->node.mark_stale)
+		return;
+	remote_run(job->ssh, &remote_restore_config, JOB_NAMED(job, {"final", "no"}), NULL, &limits, &reply);
+	if (!reply.ok && !remote_failed_for(&reply, "not_saved"))
+		step_fail_commonly(job, &reply, "the node's own files could not be put back");
 }
 
 static void
@@ -173,7 +216,7 @@ config_write(Job *job)
 			(job->node.pgdata_state != PGDATA_OK || job->plan.finish))
 			content = psprintf("%s%s", content, job_identity_conf(job));
 		else if (!reply.ok)
-			step_fail_commonly(job, &reply, "the configuration could not be put back");
+			step_fail_commonly(job, &reply, "the node's own files could not be put back");
 	}
 	if (job->plan.method == METHOD_REPOINT)
 	{

@@ -14,8 +14,14 @@ extern void config_try_write(Job *job, const RemoteLimits *limits);
 /* Raises 42501 if the rewind role may not run here what pg_rewind needs. */
 extern void config_check_rewind_functions(const Job *job);
 
-/* Puts the node's configuration aside, which a rewind or a copy replaces. */
+/* Puts the node's own files aside, which a rewind or a copy would replace. */
 extern StepResult config_save(Job *job);
+
+/*
+ * Before a copy, where an interrupted job has changed the data: puts the node's own
+ * files in their places, for the connection may need a key or a password file.
+ */
+extern void config_lend(Job *job);
 
 /* Makes the data directory a standby of this server, settings and all. */
 extern StepResult config_write(Job *job);

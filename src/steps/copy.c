@@ -12,6 +12,7 @@
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
+#include "steps/config.h"
 #include "steps/copy.h"
 #include "survey.h"
 
@@ -105,6 +106,7 @@ copy_make(Job *job)
 	RemoteReply reply;
 	int64		bytes;
 
+	config_lend(job);
 	/* Servers before 13 do not tell. */
 	if (job->primary.version_num < 130000)
 		limits.on_stderr_line = step_tool_progress;

@@ -29,51 +29,48 @@ run save_config.sh keep_slots='leaf gone'
 ok 'save_config: the slots that are to be kept are saved' is "$(cd "$work/slots" && echo * && cat leaf/state)" 'leaf
 leaf'
 ok 'save: runs' is "$rc" 0
-ok 'save: the manifest' is "$(sort "$work/config/files")" "$(sort <<'END'
-conf.d/1 a.conf
-postgresql.auto.conf
-postgresql.conf
-root.crt
-server.key
-sub/deep.conf
-sub/hba.conf
-sub/more.conf
-sub/odd 'name
-sub/users
-END
-)"
+ok 'save: the files' is "$(sort "$work/config/files" | paste -sd ' ')" 'postgresql.auto.conf postgresql.conf root.crt server.key'
+ok 'save: the folders' is "$(sort "$work/config/folders" | paste -sd ' ')" 'conf.d sub'
+ok 'save: what is needed of them' is "$(sort "$work/config/needed" | paste -sd ,)" \
+    "conf.d/1 a.conf,sub/deep.conf,sub/hba.conf,sub/more.conf,sub/odd 'name,sub/users"
 run restore_config.sh
 ok 'restore: nothing, while they are where they were' printed restored=0
 rm "$work/config/restored" # as rewind.sh, clear.sh and swap.sh do
 
 # the primary's files come
 before=$(cat "$pgdata/postgresql.conf")
-for file in postgresql.conf postgresql.auto.conf server.key sub/deep.conf; do
+mv "$pgdata/sub" "$work/config/data/sub" # as rewind.sh does
+mkdir "$pgdata/sub"
+for file in postgresql.conf postgresql.auto.conf server.key sub/deep.conf sub/foreign; do
     echo "the primary's" >"$pgdata/$file"
 done
-rm "$pgdata/root.crt" "$pgdata/sub/users"
-echo foreign >"$pgdata/conf.d/2.conf"
+rm "$pgdata/root.crt"
 marked rewinding
 run save_config.sh job=8
 ok 'save again, marked: the first job'\''s is kept' is "$(cat "$work/config/data/postgresql.conf")" "$before"
+run restore_config.sh final=no
+ok 'restore, for a copy: replaces what differs' printed restored=4
+ok 'restore, for a copy: it is to be done once more' test ! -e "$work/config/restored"
+echo "the primary's" >"$pgdata/server.key"
 run restore_config.sh
-ok 'restore: replaces what differs' printed restored=7
+ok 'restore: replaces what differs' printed restored=1
 ok 'restore: postgresql.conf' is "$(cat "$pgdata/postgresql.conf")" "$before"
 ok 'restore: the key and its mode' is "$(cat "$pgdata/server.key") $(mode "$pgdata/server.key")" 'key -rw-------'
 ok 'restore: a symbolic link' is "$(readlink "$pgdata/root.crt")" /nowhere
-ok "restore: the primary's settings file is out of the folder" test ! -e "$pgdata/conf.d/2.conf"
+ok "restore: a folder" is "$(cd "$pgdata" && echo sub/*)" "sub/deep.conf sub/hba.conf sub/more.conf sub/odd 'name sub/users"
 run restore_config.sh
 ok 'restore again: nothing to do' printed restored=0
-ok 'restore: a file that was gone' is "$(cat "$pgdata/sub/users")" me
 rm "$mark"
 echo new >"$pgdata/postgresql.auto.conf"
 run save_config.sh job=9
 ok 'save again, not marked: anew' is "$(cat "$work/config/data/postgresql.auto.conf")" new
 for phase in stopped recovering; do
     marked "$phase" 9
+    mv "$pgdata/sub" "$work/config/data/sub"
     echo "corrected, $phase" >"$pgdata/postgresql.auto.conf"
     run save_config.sh job=10
-    ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$work/config/data/postgresql.auto.conf")" "corrected, $phase"
+    ok "save again, marked $phase: anew, for the data is the node's" is "$(cat "$work/config/data/postgresql.auto.conf" "$pgdata/sub/users")" "corrected, $phase
+me"
 done
 echo dashed >"$pgdata/-x.conf"
 flushing save_config.sh job=11
@@ -108,7 +105,8 @@ echo "hba_file = 'authentication'" >"$top/etc/conf.d/1.conf"
 in_node "$outside"
 run save_config.sh config="$top/etc/postgresql.conf"
 ok 'save: what a configuration elsewhere names in PGDATA' \
-    is "$(sort "$work/config/files" | tr '\n' ' ')" 'authentication certs/server.crt certs/server.key extra '
+    is "$(sort "$work/config/files" | tr '\n' ' ')" 'authentication extra people '
+ok 'save: and its folder' is "$(cat "$work/config/folders")" certs
 
 in_node "$top/nothing here"
 run save_config.sh
