@@ -50,7 +50,9 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
          'p.free_senders=0 p.free_slots=0 p.slot=yes p.slot_active=yes uses_slot=yes streaming=yes receiver_tli=2 tli=2 lsn=0/4000000 history=1@0/3000000'),
     (33, 'none is free, the node is to be left alone', 'state=down p.free_senders=0 p.free_slots=0'),
     (34, 'no postgresql.conf', 'state=down rejoin=yes no_config=yes'),
-    (35, 'the same, but an interrupted job may have put it aside', 'state=down rejoin=yes no_config=yes mark=half')
+    (35, 'the same, but an interrupted job may have put it aside', 'state=down rejoin=yes no_config=yes mark=half'),
+    (36, 'the settings file is another''s', 'file_taken=yes'),
+    (37, 'the same, and it follows already', 'file_taken=yes streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/4000000 history=1@0/3000000')
 ) t(n, what, facts) ORDER BY n;
 
 -- A node that is down

@@ -526,7 +526,14 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 		choose_method(primary, node, requested, relation, plan);
 	if (plan->method == METHOD_REPOINT || plan->method == METHOD_REWIND ||
 		plan->method == METHOD_BASEBACKUP)
+	{
 		refuse_for_limits(primary, node, plan);
+		if (node->recovery_file_taken)
+			refuse(plan, ERRCODE_CONFIG_FILE_ERROR,
+				   psprintf("follow_primary.recovery_file, which each job writes anew, %s on the node",
+							node->recovery_file_taken),
+				   "Set follow_primary.recovery_file, or recovery_file in the node's row of follow_primary_node, to a file for a standby's settings alone; or move what is none to postgresql.conf.");
+	}
 }
 
 void

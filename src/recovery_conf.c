@@ -194,7 +194,7 @@ recovery_conf_render(int version_num, const char *conninfo,
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfoString(&buf, "# Written by follow_primary; the next call replaces it.\n");
+	appendStringInfoString(&buf, "# Written by follow_primary; the next call replaces these settings.\n");
 	if (version_num < 120000)
 		put_setting(&buf, "standby_mode", "on");
 	put_setting(&buf, "primary_conninfo", conninfo);
@@ -269,8 +269,9 @@ copy_from_archive(const char *dir)
 	return restore_command_guard(command.data);
 }
 
-char *
-job_restore_command(const Job *job)
+/* The restore_command that the job's settings give the node, or NULL. */
+static char *
+given_restore_command(const Job *job)
 {
 	const Settings *settings = job->request->settings;
 
@@ -278,6 +279,16 @@ job_restore_command(const Job *job)
 		return restore_command_guard(settings->restore_command);
 	if (settings->archive_dir[0] != '\0')
 		return copy_from_archive(settings->archive_dir);
+	return NULL;
+}
+
+char *
+job_restore_command(const Job *job)
+{
+	char	   *given = given_restore_command(job);
+
+	if (given)
+		return given;
 	if (job->node.restore_command && job->node.restore_command[0] != '\0')
 		return job->node.restore_command;
 	return NULL;
@@ -287,7 +298,7 @@ char *
 job_recovery_conf(const Job *job)
 {
 	return recovery_conf_render(job->primary.version_num, job_primary_conninfo(job),
-								job->request->slot_name, job_restore_command(job));
+								job->request->slot_name, given_restore_command(job));
 }
 
 char *

@@ -52,7 +52,10 @@ extern char *job_recovery_conf(const Job *job);
 /* Where on the node that text goes. */
 extern char *job_recovery_file(const Job *job);
 
-/* The restore_command in it: the job's setting, else the node's; or NULL. */
+/*
+ * The restore_command that the node will have: the job's setting, which is in that
+ * text; else what the node has, which stays where it is; or NULL.
+ */
 extern char *job_restore_command(const Job *job);
 
 /*

@@ -443,6 +443,8 @@ read_place(Job *job, const RemoteReply *reply)
 	node->version_major = major_of(remote_get(reply, "version"));
 	node->bin_version_major = major_of(remote_get(reply, "bin_version"));
 	node->config_missing = remote_says(reply, "config_missing", "yes");
+	value = remote_get(reply, "recovery_file_taken");
+	node->recovery_file_taken = value ? pstrdup(value) : NULL;
 	job->beside = text_of(reply, "beside");
 	job->control_time = text_of(reply, "control_time");
 	job->node_home = text_of(reply, "home");
@@ -693,6 +695,7 @@ survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 						 {"db_name", settings->rewind_database},
 						 {"passfile", settings->passfile},
 						 {"host", request->node_host},
+						 {"recovery_file", settings->recovery_file},
 						 {"records", divergence_records(&job->primary.history)}),
 			   NULL, &limits, reply);
 }

@@ -225,6 +225,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 		strcmp(value, "changed") == 0 ? MARK_CHANGED : MARK_NONE;
 	node.foreign_mark = YES("keep_foreign", "no");
 	node.config_missing = YES("no_config", "no");
+	node.recovery_file_taken = YES("file_taken", "no") ? "is the file \"/data/postgresql.conf\"" : NULL;
 	node.timeline = INT("tli", "1");
 	node.lsn = lsn_fact(words, "lsn", "0/3000000");
 	node.history_known = node.timeline == 1 || fact(words, "history", NULL) != NULL;

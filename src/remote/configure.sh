@@ -3,9 +3,9 @@
 #
 # arguments:
 #   config           the node's postgresql.conf; '' = the one in pgdata
-#   recovery_file    where content goes (absolute). Before 12 it goes to recovery.conf in pgdata,
-#                    which keeps its other settings; a port and listen_addresses in content go to
-#                    config then
+#   recovery_file    where content goes (absolute), before other settings that the file has.
+#                    Before 12 it is recovery.conf in pgdata; a port and listen_addresses in
+#                    content go to config then
 #   version          server_version_num of the primary
 #   content          the text of the settings file
 #   live             yes = the server is a running standby, or nothing is done
@@ -141,6 +141,37 @@ refuse_promoted() {
     fi
 }
 
+# is_own_file FILE: is it the node's? After a rewind or a copy it may be the primary's, of its
+# time as a standby.
+is_own_file() {
+    case $mark_phase in '' | stopped) return 0 ;; esac
+    case $1 in
+        "$pgdata"/*) own_path=${1#"$pgdata"/} ;;
+        *) return 0 ;;
+    esac
+    grep -Fqsx -e "$own_path" "$work/config/files" || grep -Fqsx -e "${own_path%%/*}" "$work/config/folders"
+}
+
+# add_others FILE: adds to content what else the file has, such as a delay.
+add_others() {
+    [ -f "$1" ] && is_own_file "$1" || return 0
+    others=$(FP_CONTENT=$content awk "$decides"'
+        function name_of(line) {
+            line = tolower(line)
+            sub(/^[ \t]*/, "", line)
+            sub(/[^a-z0-9_.].*$/, "", line)
+            return line
+        }
+        BEGIN {
+            for (i = split(ENVIRON["FP_CONTENT"], text, "\n"); i > 0; i--)
+                set[name_of(text[i])] = 1
+            delete set[""]
+        }
+        !decides($0) && !(name_of($0) in set) && !/^# Written by follow_primary/' "$1") ||
+        die config_not_writable "could not read $1"
+    content=${content%"$nl"}${others:+$nl$others}
+}
+
 # write_recovery_conf: before 12.
 write_recovery_conf() {
     # settings of the server go to the end of config
@@ -150,12 +181,7 @@ write_recovery_conf() {
         { cat "$config" && printf '%s\n' "$own"; } >"$edit" || die config_not_writable "could not read $config"
         replace "$config"
     fi
-    # a delay, an archive_cleanup_command: they can be nowhere else
-    if [ -f "$pgdata/recovery.conf" ]; then
-        others=$(awk "$decides$nl"'!decides($0) && !/^# Written by follow_primary/' "$pgdata/recovery.conf") ||
-            die config_not_writable "could not read $pgdata/recovery.conf"
-        content=${content%"$nl"}${others:+$nl$others}
-    fi
+    add_others "$pgdata/recovery.conf"
     put_text "$pgdata/recovery.conf" "$content"
 }
 
@@ -177,6 +203,7 @@ write_settings() {
     make_folder "${recovery_file%/*}"
     # so that include.sh knows a symbolic link to it
     [ -e "$recovery_file" ] || : >"$recovery_file" || die config_not_writable "could not write $recovery_file"
+    add_others "$recovery_file"
     put_text "$recovery_file" "$content"
     know_include
     ! with_include "$edit" || replace "$config_target"
@@ -258,10 +285,9 @@ check_effective() {
     fi
 }
 
-# shellcheck disable=SC2154 # mark_method: read_mark()
 # become_ready: settings were all that the node still needed.
+# shellcheck disable=SC2154 # mark_method: read_mark()
 become_ready() {
-    read_mark
     case $mark_phase in
         rewound | swapped)
             write_mark ready method="$mark_method"
@@ -276,6 +302,7 @@ export LC_ALL
 
 [ "$live" = no ] || refuse_promoted
 make_folder "$work"
+read_mark
 if [ "$version" -lt 120000 ]; then
     write_recovery_conf
     install_pending

@@ -8,6 +8,8 @@
 #   db_name   database to connect to for that
 #   passfile  password file for that; '' = libpq's default
 #   host      the node's host, as the caller names it
+#   recovery_file  the file that a job would write the settings of a standby to, relative to
+#             pgdata or absolute
 #   records   "KEY:FILE:OFFSET ...": WAL records whose first bytes are wanted, to be compared
 #             with the primary's; FILE is their segment
 #
@@ -25,7 +27,7 @@ set -u
 . "${0%/*}/standby.sh"
 
 : "${port=5432}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" \
-    "${host=localhost}" "${records=}"
+    "${host=localhost}" "${recovery_file=}" "${records=}"
 host_addresses=''
 running_config=''
 pid=''
@@ -360,6 +362,59 @@ emit_slots() {
     done
 }
 
+# is_standbys SETTING: is it one that a standby's settings file may have?
+is_standbys() {
+    case $1 in
+        standby_mode | primary_conninfo | primary_slot_name | recovery_* | restore_command | \
+            archive_cleanup_command | trigger_file | promote_trigger_file | hot_standby | \
+            hot_standby_feedback | max_standby_*_delay | wal_receiver_* | wal_retrieve_retry_interval | \
+            sync_replication_slots | port | listen_addresses) return 0 ;;
+    esac
+    return 1
+}
+
+# emit_recovery_file: what keeps the recovery file from being written, if anything does: each
+# job writes it anew, and keeps a standby's settings alone. After find_config.
+emit_recovery_file() {
+    case $recovery_file in
+        '') return 0 ;;
+        /*) ;;
+        *) recovery_file=$pgdata/$recovery_file ;;
+    esac
+    # before 12 it is another one, and a job may have brought the primary's
+    case $mark_phase in '' | stopped) ;; *) return 0 ;; esac
+    read_file "$pgdata/PG_VERSION"
+    [ "$text" -ge 12 ] 2>/dev/null && [ -e "$recovery_file" ] || return 0
+    for file in "${config:-$pgdata/postgresql.conf}" "$pgdata/postgresql.auto.conf"; do
+        # shellcheck disable=SC2039,SC3013 # as above
+        if [ "$recovery_file" -ef "$file" ]; then
+            emit recovery_file_taken "is the file \"$file\""
+            return
+        fi
+    done
+    if [ ! -f "$recovery_file" ]; then
+        emit recovery_file_taken "is no regular file"
+        return
+    fi
+    [ -r "$recovery_file" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        while :; do
+            case $line in
+                [[:blank:]]*) line=${line#?} ;;
+                *) break ;;
+            esac
+        done
+        setting=${line%%[!A-Za-z0-9_.]*}
+        case $line in
+            '' | '#'*) continue ;;
+        esac
+        if ! is_standbys "$setting"; then
+            emit recovery_file_taken "holds \"${setting:-$line}\", which is no setting of a standby"
+            return
+        fi
+    done <"$recovery_file"
+}
+
 connect_with "$passfile" "$db_name"
 
 boot_id=
@@ -404,6 +459,7 @@ emit_wal
 [ -z "$pid" ] || emit_answers
 recovery_conf "$pgdata"
 find_config
+emit_recovery_file
 if [ -z "$pid" ]; then
     emit_settings restore_command primary_conninfo cluster_name synchronous_standby_names
     emit_slots

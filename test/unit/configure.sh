@@ -118,6 +118,7 @@ ok 'configure before 12: recovery.conf' is "$(cat "$pgdata/recovery.conf")" "$co
 ok 'configure before 12: no standby.signal' test ! -e "$pgdata/standby.signal"
 printf '%s\n' "standby_mode = 'on'" "primary_conninfo='host=old'" "recovery_target_timeline = '1'" "restore_command = 'old'" \
     '# a comment' "recovery_min_apply_delay = '5s'" >"$pgdata/recovery.conf"
+rm -f "$mark"
 configure 110000
 ok 'configure before 12: its other settings stay' is "$(cat "$pgdata/recovery.conf")" "$content
 # a comment
