@@ -24,6 +24,7 @@
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
+#include "replication/slot.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -36,6 +37,7 @@
 #include "record.h"
 #include "recovery_conf.h"
 #include "remote.h"
+#include "slot_mark.h"
 #include "sql.h"
 #include "ssh/net.h"
 #include "steps/node.h"
@@ -68,6 +70,7 @@ typedef struct Switchover
 	int64		lock;			/* the advisory lock's number */
 	char	   *file;			/* for the watcher, relative to the data directory */
 	TimestampTz deadline;
+	List	   *slots;			/* names of those that were made for it */
 	bool		stopped;		/* the primary has been told to stop */
 	StringInfoData past;		/* the steps so far, for the former primary's job */
 	TimestampTz step_started;
@@ -378,9 +381,11 @@ prepare(Switchover *s)
 		const ClusterJob *job = (const ClusterJob *) lfirst(cell);
 		const char *slot[] = {job->request ? job->request->slot_name : NULL};
 
-		if (slot[0])
-			sql_run("SELECT pg_create_physical_replication_slot($1, true) "
-					"WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, slot);
+		if (slot[0] == NULL || sql_is_true("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", 1, slot))
+			continue;
+		s->slots = lappend(s->slots, pstrdup(slot[0]));
+		sql_run("SELECT pg_create_physical_replication_slot($1, true)", 1, slot);
+		slot_set_mark(slot[0], SLOT_OF_JOB);
 	}
 	run_part(s, "prepare", s->primary->request->settings->progress_timeout * 1000, &reply);
 	if (!reply.ok || remote_says(&reply, "checkpoint", "no"))
@@ -504,6 +509,28 @@ promote(Switchover *s)
 					 errdetail("The former primary is stopped, and a standby when it is started."),
 					 errhint("See this server's log. When it is the primary: SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').", s->schema)));
 		net_pause(POLL_MS);
+	}
+}
+
+/* After an error: the slots that were made would hold WAL for nobody. */
+static void
+drop_slots(Switchover *s)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ListCell   *cell;
+
+	foreach(cell, s->slots)
+	{
+		PG_TRY();
+		{
+			ReplicationSlotDrop((const char *) lfirst(cell), true);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(context);
+			FlushErrorState();
+		}
+		PG_END_TRY();
 	}
 }
 
@@ -651,6 +678,8 @@ switchover_run(FunctionCallInfo fcinfo, int timeout_ms)
 			error = CopyErrorData();
 			FlushErrorState();
 			go_back(s);
+			if (RecoveryInProgress())
+				drop_slots(s);
 			ssh_disconnect(s->primary->ssh);
 			ReThrowError(error);
 		}

@@ -34,7 +34,24 @@ sub begin
     return $session;
 }
 
-sub receiver { return $two->safe_psql('SELECT pid FROM pg_stat_wal_receiver') }
+# The primary is told to stop while the standby's WAL receiver is frozen: what it sends last
+# does not arrive.
+sub stop_unheard
+{
+    my $session  = begin();
+    my $receiver = $two->safe_psql('SELECT pid FROM pg_stat_wal_receiver');
+    kill 'STOP', $receiver or die;
+    spew("$dir/go", '');
+    return ($session, $receiver);
+}
+
+sub stop_primary
+{
+    my @begun = stop_unheard();
+    wait_until('the primary has stopped', sub { !$one->running }, 30);
+    return @begun;
+}
+
 sub primaries { return join ' ', map { $_->name } grep { $_->running && ($_->psql('SELECT pg_is_in_recovery()', timeout => 10))[1] =~ /^f/ } $cluster->nodes }
 
 # The one that was the primary is it again, takes writes, and the standbys follow.
@@ -54,43 +71,29 @@ sub is_as_before
 }
 
 # The WAL does not arrive.
-my $session  = begin();
-my $receiver = receiver();
-kill 'STOP', $receiver or die;
-spew("$dir/go", '');
+my ($session, $receiver) = stop_unheard();
 $session->wait($limit + 60);
 like($session->err, qr/ERROR: .*(did not arrive here in time|did not shut down in time|came too late)/, 'WAL that does not arrive ends the switchover');
 kill 'CONT', $receiver;
 is_as_before('no WAL');
+is($two->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', 'no slot is left on the standby');
 
 # The session is ended.
-$session  = begin();
-$receiver = receiver();
-kill 'STOP', $receiver or die;
-spew("$dir/go", '');
-wait_until('the primary has stopped', sub { !$one->running }, 30);
+($session, $receiver) = stop_primary();
 $two->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT * FROM follow_primary_switchover%'");
 $session->wait(30);
 kill 'CONT', $receiver;
 is_as_before('session ended');
 
 # The standby is stopped.
-$session  = begin();
-$receiver = receiver();
-kill 'STOP', $receiver or die;
-spew("$dir/go", '');
-wait_until('the primary has stopped', sub { !$one->running }, 30);
+($session, $receiver) = stop_primary();
 kill 'KILL', $receiver;
 $two->stop('immediate');
 $session->wait(30);
 is_as_before('standby stopped');
 
 # The connection to the primary's host is cut, and so is its sshd.
-$session  = begin();
-$receiver = receiver();
-kill 'STOP', $receiver or die;
-spew("$dir/go", '');
-wait_until('the primary has stopped', sub { !$one->running }, 30);
+($session, $receiver) = stop_primary();
 $one->host->ssh_stop;
 $session->wait($limit + 60);
 like($session->err, qr/ERROR/, 'a cut connection ends the switchover');
@@ -100,11 +103,7 @@ $one->host->ssh_start;
 
 # A second call finishes: it does not wait for the watcher. The primary is down by a
 # switchover whose session was ended.
-$session  = begin();
-$receiver = receiver();
-kill 'STOP', $receiver or die;
-spew("$dir/go", '');
-wait_until('the primary has stopped', sub { !$one->running }, 30);
+($session, $receiver) = stop_primary();
 $two->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT * FROM follow_primary_switchover%'");
 $session->wait(30);
 kill 'CONT', $receiver;
