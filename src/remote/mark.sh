@@ -22,7 +22,7 @@
 #
 # The mark goes when clean.sh is told that the node is proven, when start.sh has started
 # what was only "stopped", when rewind.sh has changed nothing, and with a swap that has
-# moved nothing. Its file has a line NAME=VALUE for each of mark_fields:
+# moved nothing. Its file has a line NAME=VALUE for each of these that it tells:
 #   job     the job that wrote the mark last
 #   phase   as above
 #   method  rewind or basebackup; none with "stopped"
@@ -32,23 +32,22 @@
 #
 # A start is prevented by more than the mark, for a service manager does not read it: see
 # forbid_start(). clear.sh and swap.sh move PG_VERSION away.
+# A new one is a line in read_mark(), and a word in write_mark() or at its calls.
 # shellcheck shell=sh disable=SC2154,SC2034
-
-mark_fields='job phase method boot fork'
 
 # read_mark: sets mark_job, mark_phase and so on; all are empty where there is no mark.
 # The phase of a mark that tells none is "unknown". Starts no process.
 read_mark() {
-    for name in $mark_fields; do
-        eval "mark_$name="
-    done
+    mark_job='' mark_phase='' mark_method='' mark_boot='' mark_fork=''
     [ -e "$mark" ] || return 0
     while IFS= read -r line || [ -n "$line" ]; do
-        for name in $mark_fields; do
-            case $line in
-                "$name="*) eval "mark_$name=\${line#*=}" ;;
-            esac
-        done
+        case $line in
+            job=*) mark_job=${line#*=} ;;
+            phase=*) mark_phase=${line#*=} ;;
+            method=*) mark_method=${line#*=} ;;
+            boot=*) mark_boot=${line#*=} ;;
+            fork=*) mark_fork=${line#*=} ;;
+        esac
     done <"$mark"
     mark_phase=${mark_phase:-unknown}
 }

@@ -264,7 +264,6 @@ touched() {
 }
 
 # this_boot: was the mark written since the machine was booted?
-# shellcheck disable=SC2154 # mark_boot: read_mark()
 this_boot() {
     [ -n "$boot" ] && [ "$mark_boot" = "$boot" ]
 }

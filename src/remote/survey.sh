@@ -149,7 +149,6 @@ find_config() {
     [ -f "${config:-$pgdata/postgresql.conf}" ] || emit config_missing yes
 }
 
-# shellcheck disable=SC2154 # mark_job: read_mark()
 # emit_work: what an interrupted job has left; what is kept for people does not count.
 emit_work() {
     read_mark
