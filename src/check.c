@@ -446,6 +446,7 @@ read_own_facts(PrimaryFacts *facts)
 						 "SELECT pg_current_wal_flush_lsn()", 0, NULL), &end);
 	facts->flush_lsn = end;
 	facts->oldest_wal = wal_oldest(end);
+	facts->timeline = (TimeLineID) strtoul(sql_scalar("SELECT timeline_id FROM pg_control_checkpoint()", 0, NULL), NULL, 10);
 }
 
 static void
@@ -592,6 +593,7 @@ follow_primary_check_main(Datum main_arg)
 	if (segment->has_node)
 	{
 		check->node = psprintf("%s:%d", check->job->request->node_host, check->job->request->node_port);
+		check->job->token = record_new_token();
 		read_own_facts(&check->job->primary);
 		check_node(check);
 		tell_standby_name(check);

@@ -97,8 +97,8 @@ hash_of(const char *text)
 }
 
 /* A random UUID (RFC 4122, version 4); the server has a function for it from 13 on only. */
-static char *
-random_uuid(void)
+char *
+record_new_token(void)
 {
 	unsigned char b[16];
 
@@ -178,7 +178,7 @@ job_record(Job *job)
 	const Request *request = job->request;
 	const char *table[] = {psprintf("%s.follow_primary_job", request->schema)};
 	const char *args[] = {
-		job->token = random_uuid(),
+		job->token = record_new_token(),
 		request->node_host,
 		TEXT_INT64(request->node_port),
 		request->node_pgdata,

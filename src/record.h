@@ -17,6 +17,9 @@ extern void job_error_context(void *arg);
 extern void job_log_begin(const Job *job);
 extern void job_log_end(const Job *job, const char *state, const ErrorData *error);
 
+/* A UUID, for a job's token. */
+extern char *record_new_token(void);
+
 /* Inserts the job's row, and takes the lock that says that the job is alive. */
 extern void job_record(Job *job);
 

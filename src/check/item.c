@@ -28,6 +28,18 @@ found(Check *check, CheckStatus status, char *message, const char *hint)
 	check->found.hint = hint ? pstrdup(hint) : NULL;
 }
 
+/* A row is a line to a monitor, and in the log. */
+static char *
+one_line(const char *text)
+{
+	char	   *line = pstrdup(text);
+
+	for (char *c = line; *c; c++)
+		if (*c == '\n')
+			*c = ' ';
+	return line;
+}
+
 void
 check_try_item(Check *check, const char *name, ItemTry try)
 {
@@ -57,7 +69,7 @@ check_try_item(Check *check, const char *name, ItemTry try)
 	PG_END_TRY();
 
 	row.status = (char *) status_names[check->found.status];
-	row.message = check->found.message;
+	row.message = check->found.message ? one_line(check->found.message) : NULL;
 	row.hint = check->found.hint;
 	check->put(&row);
 }

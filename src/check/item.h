@@ -45,6 +45,7 @@ typedef struct Check
 	RemoteReply tried;			/* what it found when it tried things */
 	TimestampTz deadline;		/* a node that hangs costs no more */
 	Finding		found;			/* by the item that is tried */
+	bool		connects;		/* the node to this server, by all ways */
 	bool		is_this_server;	/* the row leads back here */
 	bool		asked;			/* the node has given its own check */
 

@@ -20,8 +20,10 @@
 #include "recovery_conf.h"
 #include "record.h"
 #include "sql.h"
+#include "ssh/net.h"
 #include "steps/attach.h"
 #include "steps/config.h"
+#include "steps/connect.h"
 #include "steps/step.h"
 #include "survey.h"
 #include "version.h"
@@ -243,6 +245,8 @@ try_rewind(Check *check)
 	/* Of today's data alone: where histories part is a matter of the failover. */
 	facts.history_known = false;
 	facts.forked_unseen = false;
+	facts.timeline = 0;
+	primary.timeline = 1;
 	primary.full_page_writes = true;
 	objection = plan_rewind_objection(&primary, &facts, &plan);
 	if (objection)
@@ -280,11 +284,7 @@ try_tools(Check *check)
 	RemoteLimits limits = check_limits(check);
 	const char *missing;
 
-	remote_run(job->ssh, &remote_check,
-			   JOB_NAMED(job,
-						 {"passfile", settings->passfile},
-						 {"rewind_conninfo", job_tool_conninfo(job, settings->rewind_user, settings->rewind_database)},
-						 {"replication_conninfo", psprintf("%s replication=true", job_tool_conninfo(job, settings->replication_user, NULL))}),
+	remote_run(job->ssh, &remote_check, JOB_NAMED(job),
 			   LIST(step_expand_command(job, settings->node_start_command),
 					step_expand_command(job, settings->node_stop_command),
 					step_expand_command(job, settings->node_reload_command)),
@@ -356,59 +356,107 @@ try_preload(Check *check)
 
 /* ---- the way from the node to this server ---- */
 
-static bool
-no_connection(Check *check, const char *who)
-{
-	const char *failed = remote_get(&check->tried, psprintf("%s_failed", who));
+/*
+ * Each replication connection takes a WAL sender of this server.  No more than
+ * these at a time do it for a check, for the standbys need theirs.
+ */
+#define LANES				2
+#define LANE_PAUSE_MS		10
+#define LANE_LOCK_CLASS		1718645618
 
-	if (failed)
-		found(check, CHECK_ERROR,
-			  psprintf("the node cannot connect to this server at %s:%d: %s",
-					   check->job->primary_host, check->job->request->primary_port, failed),
-			  MUST_REACH_US_HINT);
-	return failed != NULL;
+/* Returns the lane, or -1 if none became free: then it goes on without. */
+static pg_noinline int
+enter_lane(const Check *check)
+{
+	TimestampTz half = check->deadline - (check->deadline - GetCurrentTimestamp()) / 2;
+
+	do
+	{
+		for (int lane = 0; lane < LANES; lane++)
+		{
+			const char *args[] = {NUMBER(LANE_LOCK_CLASS), NUMBER(lane)};
+
+			if (sql_is_true("SELECT pg_try_advisory_lock($1::int, $2::int)", lengthof(args), args))
+				return lane;
+		}
+		net_pause(LANE_PAUSE_MS);
+	} while (GetCurrentTimestamp() < half);
+	return -1;
 }
 
 static void
-found_another_server(Check *check, const char *who)
+leave_lane(int lane)
 {
-	found(check, CHECK_ERROR,
-		  psprintf("what answers the node at %s:%d is not this server",
-				   check->job->primary_host, check->job->request->primary_port),
-		  "Correct follow_primary.primary_host, or what that name leads to.");
+	const char *args[] = {NUMBER(LANE_LOCK_CLASS), NUMBER(lane)};
+
+	if (lane >= 0)
+		(void) sql_is_true("SELECT pg_advisory_unlock($1::int, $2::int)", lengthof(args), args);
+}
+
+/* By the very strings that a job gives to the node, and to pg_rewind. */
+static void
+connect_here(Check *check, bool replication, bool rewind)
+{
+	Job		   *job = check->job;
+	const Settings *settings = job->request->settings;
+	MemoryContext context = CurrentMemoryContext;
+	volatile int lane = replication ? enter_lane(check) : -1;
+
+	PG_TRY();
+	{
+		connect_try(job, "",
+					rewind ? job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
+					replication, check_limits(check).timeout_ms);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sql_recover_quietly(context);
+
+		leave_lane(lane);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	leave_lane(lane);
+}
+
+/* All at once, for speed; if one fails, the items try theirs. */
+static bool
+connects_by_all(Check *check)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool connects = false;
+
+	PG_TRY();
+	{
+		connect_here(check, true, true);
+		connects = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sql_recover_quietly(context);
+
+		if (error->sqlerrcode != ERRCODE_CONNECTION_FAILURE)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return connects;
 }
 
 static void
 try_replication(Check *check)
 {
-	const char *server = remote_get(&check->tried, "replication_server");
-	size_t		len = server ? strcspn(server, " ") : 0;
-
-	if (no_connection(check, "replication"))
-		return;
-	if (len == 0 || strcmp(pnstrdup(server, len), psprintf(UINT64_FORMAT, check->job->primary.system_id)) != 0)
-		found_another_server(check, "replication");
-	else
-		found(check, CHECK_OK, psprintf("role \"%s\" reaches this server at %s:%d",
-										check->job->request->settings->replication_user,
-										check->job->primary_host, check->job->request->primary_port), NULL);
+	check->connects = connects_by_all(check);
+	if (!check->connects)
+		connect_here(check, true, false);
+	found(check, CHECK_OK, psprintf("the node reaches this server at %s:%d",
+									check->job->primary_host, check->job->request->primary_port), NULL);
 }
 
 static void
 try_rewind_role(Check *check)
 {
-	const char *server = remote_get(&check->tried, "rewind_server");
-	char	   *this_server = psprintf(INT64_FORMAT " " UINT64_FORMAT,
-									   (int64) (PgStartTime + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY),
-									   check->job->primary.system_id);
-
-	if (no_connection(check, "rewind"))
-		return;
-	if (server == NULL || strcmp(server, this_server) != 0)
-	{
-		found_another_server(check, "rewind");
-		return;
-	}
+	if (!check->connects)
+		connect_here(check, false, true);
 	survey_check_rewind_user(check->job);
 	config_check_rewind_functions(check->job);
 	found(check, CHECK_OK, psprintf("role \"%s\" reaches this server, and may do what it has to",
@@ -472,6 +520,8 @@ try_pgpool(Check *check)
 /* ---- all of them ---- */
 
 static const CheckItem items[] = {
+	{"replication", try_replication},
+	{"rewind_role", try_rewind_role},
 	{"configuration", try_configuration},
 	{"rewind", try_rewind},
 	{"room", try_room},
@@ -487,9 +537,7 @@ static const CheckItem running_items[] = {
 static const CheckItem tried_items[] = {
 	{"programs", try_programs},
 	{"service_commands", try_service_commands},
-	{"library", try_library},
-	{"replication", try_replication},
-	{"rewind_role", try_rewind_role}
+	{"library", try_library}
 };
 
 static void

@@ -2,10 +2,6 @@
 # check.sh - tries on a node what a job is going to need there, and changes nothing.
 #
 # arguments:
-#   passfile              password file for the connections; '' = libpq's default
-#   rewind_conninfo       how the rewind role reaches the server that would be the primary, without a
-#                         password; '' = no connection is tried
-#   replication_conninfo  the same for replication
 #   COMMAND ...           (positional) of the settings node_start_command, node_stop_command,
 #                         node_reload_command, in this order; '' = none
 #
@@ -14,17 +10,10 @@
 #   missing_programs    those of PostgreSQL
 #   library             version of the extension's library there; '' = none is found
 #   library_file        where it was found, or looked for
-#   rewind_server       of the server that the rewind role reaches: when it started, in
-#                       microseconds, and its system identifier
-#   rewind_failed       why it reaches none
-#   replication_server  system identifier of the server that replication reaches
-#   replication_failed  why it reaches none
 #   command_N           why the Nth command could not be run
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
-
-: "${passfile=}" "${rewind_conninfo=}" "${replication_conninfo=}"
 
 # missing COMMAND...: sets missing to those that there are none of.
 missing() {
@@ -87,16 +76,6 @@ may_run() {
     return 1
 }
 
-# ask KEY CONNINFO COMMAND: prints what the server there says: the last line, for warnings come
-# before.
-ask() {
-    if answer=$("$bin/psql" -X -q -A -t -w -F ' ' -v ON_ERROR_STOP=1 -d "$2" -c "$3" </dev/null 2>&1); then
-        emit "$1_server" "${answer##*"$nl"}"
-    else
-        emit "$1_failed" "${answer:-psql failed}"
-    fi
-}
-
 missing flock awk sed grep od stat readlink find sync dd truncate wc sort df du timeout
 emit missing_tools "$missing"
 missing "$bin/postgres" "$bin/pg_ctl" "$bin/pg_controldata" "$bin/pg_rewind" "$bin/pg_basebackup" \
@@ -113,11 +92,4 @@ for command in "$@"; do
     [ -z "$command" ] || may_run "$command" || emit "command_$n" "$message"
 done
 
-[ -n "$rewind_conninfo" ] || exit 0
-LC_ALL=C
-PGOPTIONS='-c role=none -c search_path=pg_catalog'
-export LC_ALL PGOPTIONS
-use_passfile "$passfile"
-ask rewind "$rewind_conninfo" 'SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, (SELECT system_identifier FROM pg_control_system())'
-ask replication "$replication_conninfo" 'IDENTIFY_SYSTEM'
 exit 0

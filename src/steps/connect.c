@@ -53,25 +53,21 @@ fail_other_server(const Job *job, const RemoteReply *reply)
 					 request->node_host, job->primary_host, request->primary_port)));
 }
 
-StepResult
-connect_prove(Job *job)
+void
+connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {
-		.timeout_ms = FILES_TIMEOUT_MS,
+		.timeout_ms = timeout_ms,
 		.on_ask = connections_seen,
 		.arg = job
 	};
-	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
 	RemoteReply reply;
-	char	   *password;
-	char	   *ssl_password;
-	char	   *conninfo = conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password);
+	char	   *password = "";
+	char	   *ssl_password = "";
+	char	   *conninfo = follow ?
+		conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password) : "";
 
-	if (job->plan.method == METHOD_REWIND || job->plan.in_place)
-		config_try_write(job, &tries);
-	if (job->plan.method == METHOD_REWIND)
-		config_check_rewind_functions(job);
 	remote_run(job->ssh, &remote_connect,
 			   JOB_NAMED(job,
 						 {"passfile", settings->passfile},
@@ -83,15 +79,29 @@ connect_prove(Job *job)
 						 {"ssl_password", ssl_password},
 						 {"db_user", settings->rewind_user},
 						 {"db_name", settings->rewind_database}),
-			   LIST(conninfo,
-					job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
-					job_tool_conninfo(job, settings->replication_user, NULL) : "",
-					job->plan.method == METHOD_REWIND && !job->plan.finish ?
-					job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : ""),
+			   LIST(conninfo, copy, rewind),
 			   &limits, &reply);
 	if (remote_failed_for(&reply, "other_server"))
 		fail_other_server(job, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
+}
+
+StepResult
+connect_prove(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
+
+	if (job->plan.method == METHOD_REWIND || job->plan.in_place)
+		config_try_write(job, &tries);
+	if (job->plan.method == METHOD_REWIND)
+		config_check_rewind_functions(job);
+	connect_try(job,
+				job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
+				job_tool_conninfo(job, settings->replication_user, NULL) : "",
+				job->plan.method == METHOD_REWIND && !job->plan.finish ?
+				job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
+				true, FILES_TIMEOUT_MS);
 	return STEP_DONE;
 }

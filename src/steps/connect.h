@@ -13,4 +13,10 @@
  */
 extern StepResult connect_prove(Job *job);
 
+/*
+ * The same for some of them: the one that its server follows by, and those of
+ * pg_basebackup and pg_rewind ("" = not that one).  The job needs a token.
+ */
+extern void connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms);
+
 #endif							/* FOLLOW_PRIMARY_CONNECT_H */

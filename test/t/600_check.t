@@ -227,7 +227,7 @@ broken('a rewind role that cannot see the proof', rows => { "$me rewind_role" =>
 $primary->safe_psql('ALTER ROLE rewinder SUPERUSER');
 broken('a rewind role that is rejected', rows => { "$me rewind_role" => [ 'error', $must_reach ] },
     break => sub { $no_rewinder{break}->(); $rewinder{break}->() }, mend => sub { $no_rewinder{mend}->(); $rewinder{mend}->() });
-broken('a name that leads elsewhere', rows => { "$me rewind_role" => [ 'error', qr/primary_host/, qr/is not this server/ ] },
+broken('a name that leads elsewhere', rows => { map { ("$me $_" => [ 'error', qr/primary_host/, qr/leads to another server/ ]) } qw(replication rewind_role) },
     column(primary_host => $primary->address));
 broken('nothing keeps WAL', rows => { map { ("$_ wal" => [ 'warning', qr/sibling_slots/ ]) } 'node0', $me },
     setting($candidate, wal_keep_size => 0));
@@ -258,6 +258,6 @@ is($down->[0], 'error', 'a node that is down is an error');
 like($down->[2], qr/Start it/, 'with a hint');
 @items = sort keys %good;
 broken('another cluster', rows => { "$me system_identifier" => [ 'error', qr/Correct node_host, node_port or node_pgdata/ ] },
-    added => "$me sql", gone => qr/^node2 configuration, node2 rewind, node2 room, node2 wal$/, column(pgdata => $other->pgdata));
+    added => "$me sql", gone => qr/^node2 configuration, node2 replication, node2 rewind, node2 rewind_role, node2 room, node2 wal$/, column(pgdata => $other->pgdata));
 
 done_testing();
