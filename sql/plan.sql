@@ -101,7 +101,10 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (22, 'how far it is, is not known', 'tli=0'),
     (23, 'streams from a standby by a slot of that name', 'from_us=no tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes'),
     (24, 'a setting of it is too low for WAL of this server', 'too_low=yes'),
-    (25, 'the same, and it is to be restarted', 'too_low=yes latest=no')
+    (25, 'the same, and it is to be restarted', 'too_low=yes latest=no'),
+    (26, 'a recovery target is in force', 'target=yes'),
+    (27, 'which it has reached', 'target=yes paused=yes'),
+    (28, 'it follows already, and its next start would have a recovery target', 'target=written tli=2 lsn=0/4000000 history=1@0/3000000 streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes')
 ) t(n, what, facts) ORDER BY n;
 
 -- A node with WAL that this server lacks

@@ -49,6 +49,7 @@ typedef struct Job
 	/* What the steps did. */
 	bool		wal_saved;		/* what the node has of WAL behind the fork */
 	bool		wal_lost;		/* it has some */
+	bool		started;		/* the node's server, by this job */
 	bool		slot_made;		/* by this job, so it goes if the job fails */
 	void		(*undo) (struct Job *job);	/* puts back what a failed job
 											 * changed, and says so in undone;
@@ -72,6 +73,7 @@ typedef struct Job
 #define JOB_NAMED(job, ...) \
 	NAMED({"pgdata", (job)->node.pgdata}, \
 		  {"bin", (job)->request->settings->node_bin_dir}, \
-		  {"job", NUMBER((job)->id)}, ##__VA_ARGS__)
+		  {"job", NUMBER((job)->id)}, \
+		  {"token", (job)->token}, ##__VA_ARGS__)
 
 #endif							/* FOLLOW_PRIMARY_JOB_H */

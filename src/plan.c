@@ -379,7 +379,7 @@ is_done_or_unfinished(const PrimaryFacts *primary, const NodeFacts *node,
 	/* The proof comes with the verify step. */
 	if (requested == REQUESTED_AUTO && node->state == NODE_STANDBY &&
 		relation == REL_PREFIX && node->mark != MARK_HALF_CHANGED &&
-		node->receiver_streaming &&
+		node->receiver_streaming && node->recovery_target == NULL &&
 		node->receiver_timeline == primary->timeline &&
 		primary->slot_active && node->uses_slot && node->receives_from_us && !node->other_name)
 	{
@@ -456,10 +456,15 @@ static void
 plan_repoint(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 {
 	plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest ||
+		node->recovery_target_in_force ||
 		(node->lsn < primary->oldest_wal && node->archive_needs_restart);
 
-	/* A paused standby does not even connect to another primary. */
-	if (node->replay_paused)
+	/*
+	 * A paused standby does not even connect to another primary.  One that has
+	 * reached its recovery target would be promoted if it was told to go on; a
+	 * start without the target ends the pause.
+	 */
+	if (node->replay_paused && !node->recovery_target_in_force)
 		refuse(plan, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 			   "recovery is paused on the node: it follows nobody else until it goes on",
 			   "Call SELECT pg_wal_replay_resume() on the node, then follow_primary() again. method => 'rewind' restarts the node, which ends the pause.");

@@ -200,6 +200,18 @@ recovery_conf_render(int version_num, const char *conninfo,
 	put_setting(&buf, "primary_conninfo", conninfo);
 	put_setting(&buf, "primary_slot_name", slot_name);
 	put_setting(&buf, "recovery_target_timeline", "latest");
+	if (version_num >= 120000)
+	{
+		/* A primary ignores them; this file is the last that is read. */
+		appendStringInfoString(&buf, "# With one of these a standby would be promoted by itself, or stop to replay.\n");
+		put_setting(&buf, "recovery_target", "");
+		put_setting(&buf, "recovery_target_name", "");
+		put_setting(&buf, "recovery_target_time", "");
+		put_setting(&buf, "recovery_target_xid", "");
+		put_setting(&buf, "recovery_target_lsn", "");
+		if (version_num < 160000)
+			put_setting(&buf, "promote_trigger_file", "");
+	}
 	if (restore_command && restore_command[0] != '\0')
 		put_setting(&buf, "restore_command", restore_command);
 	return buf.data;

@@ -289,14 +289,14 @@ read_mark(const char *phase, bool stale)
  * belongs to this history, and its fork is the same.
  */
 static bool
-is_foreign_mark(const Job *job, const char *mark_job)
+is_foreign_mark(const Job *job, const char *token)
 {
 	const Request *request = job->request;
 	const char *args[] = {
-		mark_job, request->node_host, psprintf("%d", request->node_port)
+		token, request->node_host, psprintf("%d", request->node_port)
 	};
 
-	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE id::text = $1 "
+	return !sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE token::text = $1 "
 								 "AND lower(node_host) = lower($2) AND node_port = $3::int)",
 								 request->schema),
 						lengthof(args), args);
@@ -390,6 +390,11 @@ read_running(Job *job, const RemoteReply *reply)
 	node->conninfo = value ? pstrdup(value) : NULL;
 	value = remote_get(reply, "set.recovery_target_timeline");
 	node->target_timeline_latest = value && strcmp(value, "latest") == 0;
+	value = remote_get(reply, "sql.target");
+	node->recovery_target_in_force = value != NULL;
+	if (value == NULL)
+		value = remote_get(reply, "sql.target_written");
+	node->recovery_target = value ? pstrdup(value) : NULL;
 	value = remote_get(reply, "set.recovery_min_apply_delay");
 	node->replay_delayed = value && strcmp(value, "0") != 0;
 	value = remote_get(reply, "set.hot_standby");
@@ -761,7 +766,7 @@ survey_node(Job *job)
 	job->keep_slots = downstream_slots(job, &reply);
 	node->foreign_mark = remote_says(&reply, "keep", "yes") ||
 		(node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE &&
-		 !node->mark_stale && is_foreign_mark(job, remote_get(&reply, "mark_job")));
+		 !node->mark_stale && is_foreign_mark(job, remote_get(&reply, "mark_token")));
 	if (!node->is_this_server)
 		survey_archive(job);
 

@@ -243,6 +243,8 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.archive_serves = YES("archive", "no");
 	node.archive_needs_restart = YES("archive_restart", "no");
 	node.replay_paused = YES("paused", "no");
+	node.recovery_target_in_force = YES("target", "no");
+	node.recovery_target = strcmp(fact(words, "target", "no"), "no") != 0 ? "recovery_target_time" : NULL;
 	node.lower_setting = YES("too_low", "no") ? "(a setting) is lower on the node" : NULL;
 
 	plan_choose(&primary, &node, requested, YES("rejoin", "no"), &plan);

@@ -130,6 +130,7 @@ decides='
         sub(/[^a-z0-9_.].*$/, "", name)
         return name ~ /^(standby_mode|primary_conninfo|primary_slot_name)$/ ||
             name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
+            name ~ /^(promote_)?trigger_file$/ ||
             (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes")
     }'
 
@@ -267,6 +268,10 @@ check_effective() {
     expect primary_conninfo "$expect_conninfo"
     expect primary_slot_name "$expect_slot"
     expect recovery_target_timeline latest
+    for target in recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn; do
+        expect "$target" ''
+    done
+    [ "$version" -ge 160000 ] || expect promote_trigger_file ''
     wrong=
     for check in $checks; do
         wait "${check%%=*}"

@@ -5,7 +5,6 @@
 # arguments:
 #   passfile      password file; '' = libpq's default
 #   host  port    as in all three connection strings
-#   token         a word that nobody else has
 #   timeout       seconds for a connection whose string has no connect_timeout
 #   password  ssl_password   those of CONNINFO; '' = none
 #   db_user  db_name   by which the node's own server is asked, if it runs, whether a
@@ -17,8 +16,8 @@
 # That somebody answers proves nothing: a virtual address may still lead to the
 # former primary, a name to another cluster, or to the node itself. The primary
 # alone can tell, for it sees its own connections: each is made with an
-# application_name of its own, TOKEN_ID, and held, while this script asks. If host
-# has several addresses, one is made to each.
+# application_name of its own, follow_primary_TOKEN_ID, and held, while this script
+# asks. If host has several addresses, one is made to each.
 #
 # prints:
 #   ask  yes: the worker's answer is a line on stdin, the IDs of those connections that the
@@ -30,7 +29,7 @@ set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-: "${passfile=}" "${host?}" "${port=5432}" "${token?}" "${timeout=10}" "${password=}" "${ssl_password=}" \
+: "${passfile=}" "${host?}" "${port=5432}" "${timeout=10}" "${password=}" "${ssl_password=}" \
     "${db_user=postgres}" "${db_name=postgres}"
 
 # end_watch: the wrapper's watcher reads what we are to read.
@@ -106,7 +105,7 @@ connect() {
         : "${PGCONNECT_TIMEOUT:=$timeout}"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
         export PGCONNECT_TIMEOUT CONNECT_ID CONNECT_FILE CONNECT_HOLD
-        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=${token}_$1" -f "$dir/$kind" \
+        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
             </dev/null >/dev/null 2>"$dir/$1.error" || :
         echo "$1 end" >&6
     ) &
@@ -119,7 +118,7 @@ is_own_server() {
     case $local_host in '*' | 0.0.0.0 | ::) local_host=localhost ;; esac
     sees=$(connect_with "$passfile" "$db_name" &&
         "$bin/psql" -X -q -A -t -w -h "$local_host" -p "$lock_port" -U "$db_user" \
-            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '${token}_$1'" 2>/dev/null </dev/null)
+            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'follow_primary_${token}_$1'" 2>/dev/null </dev/null)
     [ "$sees" = 1 ]
 }
 

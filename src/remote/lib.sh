@@ -16,9 +16,10 @@
 #   pgdata  the data directory, by its one name
 #   bin     the directory of PostgreSQL's programs
 #   job     the number of the job
+#   token   what no other job has, of any primary
 # They are variables: the worker puts their assignments before the script's text. Lists are
 # positional. By hand: pgdata=/x bin=/y standby=yes sh src/remote/stop.sh
-: "${pgdata=}" "${bin=}" "${job=0}"
+: "${pgdata=}" "${bin=}" "${job=0}" "${token=}"
 
 # name_places: sets the names of what is beside $pgdata: kept, work and mark.
 # shellcheck disable=SC2034 # for the scripts
@@ -213,6 +214,16 @@ data_umask() {
     case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
         d???r-x-?-) umask 027 ;; # the ? is forbid_start()'s
     esac
+}
+
+# cluster_state: prints what the control file says.
+cluster_state() {
+    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n 's/^Database cluster state: *//p'
+}
+
+# in_production: is its server, which runs, a primary?
+in_production() {
+    [ "$(cluster_state)" = 'in production' ]
 }
 
 # control_time: when the server of PGDATA last wrote its control file.

@@ -23,7 +23,8 @@
 # The mark goes when clean.sh is told that the node is proven, when start.sh has started
 # what was only "stopped", when rewind.sh has changed nothing, and with a swap that has
 # moved nothing. Its file has a line NAME=VALUE for each of these that it tells:
-#   job     the job that wrote the mark last
+#   job     the number of the job that wrote the mark last; another primary's may have the same
+#   token   what no other job has, of any primary
 #   phase   as above
 #   method  rewind or basebackup; none with "stopped"
 #   boot    the boot of the machine in which a rewind wrote the mark
@@ -38,11 +39,12 @@
 # read_mark: sets mark_job, mark_phase and so on; all are empty where there is no mark.
 # The phase of a mark that tells none is "unknown". Starts no process.
 read_mark() {
-    mark_job='' mark_phase='' mark_method='' mark_boot='' mark_fork=''
+    mark_job='' mark_token='' mark_phase='' mark_method='' mark_boot='' mark_fork=''
     [ -e "$mark" ] || return 0
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
             job=*) mark_job=${line#*=} ;;
+            token=*) mark_token=${line#*=} ;;
             phase=*) mark_phase=${line#*=} ;;
             method=*) mark_method=${line#*=} ;;
             boot=*) mark_boot=${line#*=} ;;
@@ -57,7 +59,7 @@ read_mark() {
 write_mark() {
     mark_phase=$1
     shift
-    printf '%s\n' "job=$job" "phase=$mark_phase" "$@" | put "$mark" || exit 1
+    printf '%s\n' "job=$job" "token=$token" "phase=$mark_phase" "$@" | put "$mark" || exit 1
 }
 
 # remove_mark: durably.

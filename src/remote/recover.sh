@@ -15,9 +15,9 @@ control_value() {
     printf '%s\n' "$control" | sed -n "s/^$1: *//p"
 }
 
-# cluster_state: sets control to what pg_controldata says, and state. Returns 1 if the control
+# read_control: sets control to what pg_controldata says, and state. Returns 1 if the control
 # file cannot be read.
-cluster_state() {
+read_control() {
     control=$("$bin/pg_controldata" "$pgdata" 2>&1) || return 1
     case $control in
         *WARNING*) return 1 ;;
@@ -64,12 +64,16 @@ recover_primary() {
 }
 
 # recovering_server: runs a server that nobody connects to. It says in English how far it is,
-# and writes to a file for which WAL it asks.
+# and writes to a file for which WAL it asks. The settings files may have targets; an empty one
+# among them would not go with ours either, if it came after it.
 recovering_server() {
     FOLLOW_PRIMARY_ASKED=$aside/asked
     export FOLLOW_PRIMARY_ASKED
+    set --
+    [ "$version" -ge 160000 ] || set -- -c promote_trigger_file=
     # shellcheck disable=SC2016 # for the shell that the server starts
-    logged "$work/recovery.log" postgres \
+    logged "$work/recovery.log" postgres "$@" \
+        -c recovery_target_name= -c recovery_target_time= -c recovery_target_xid= -c recovery_target_lsn= \
         -c recovery_target=immediate -c recovery_target_action=shutdown -c recovery_target_timeline=latest \
         -c restore_command='echo %f >>"$FOLLOW_PRIMARY_ASKED"; false' -c wal_retrieve_retry_interval=100 \
         -c wal_keep_size=1000000000 -c recovery_min_apply_delay=0 \
@@ -114,6 +118,6 @@ recover_standby() {
     done
     wait "$server"
     rm -f "$pgdata"/.s.PGSQL.*
-    cluster_state && [ "$state" = 'shut down in recovery' ] &&
+    read_control && [ "$state" = 'shut down in recovery' ] &&
         grep -q 'consistent recovery state reached' "$work/recovery.log"
 }

@@ -450,7 +450,7 @@ if server_pid; then
 fi
 read_mark
 go_on
-cluster_state || {
+read_control || {
     say "$control"
     give_up no needs_copy "the control file of $pgdata cannot be read"
 }
@@ -473,7 +473,7 @@ run_pg_rewind || {
 trap - TERM PIPE
 if grep -q 'no rewind required' "$log"; then
     # pg_rewind compares timelines by number
-    [ -z "$crashed" ] || cluster_state
+    [ -z "$crashed" ] || read_control
     if [ -n "$lost_tli" ] && control_end && [ "$end" -gt "$fork" ]; then
         unchanged needs_copy "pg_rewind sees no need to rewind, but the data is past the fork"
     fi

@@ -17,7 +17,8 @@ make_standby() {
 
 # recovery_conf PGDATA: prints set.NAME=VALUE for the settings in recovery.conf that survey.sh
 # asks a server of 12 or later for, in the same form: the delay in milliseconds, the values
-# escaped as emit does. Prints nothing where there is no recovery.conf.
+# escaped as emit does; and sql.target=NAME for a recovery target. Prints nothing where there is
+# no recovery.conf.
 recovery_conf() {
     [ -f "$1/recovery.conf" ] || return 0
     read -r major <"$1/PG_VERSION"
@@ -38,6 +39,8 @@ recovery_conf() {
             sub(/[^a-z_].*$/, "", name)
             if (name ~ /^(primary_conninfo|primary_slot_name|restore_command|recovery_target_timeline|recovery_min_apply_delay)$/)
                 set[name] = unquoted(substr($0, length(name) + 1))
+            else if (name ~ /^recovery_target(_(name|time|xid|lsn))?$/ && unquoted(substr($0, length(name) + 1)) != "")
+                print "sql.target=" name
         }
         END {
             for (name in set) {

@@ -13,7 +13,8 @@
 # PGDATA.follow_primary/server.log. A mark that only says "stopped" goes when the server is up.
 #
 # prints:
-#   status  ready | standby
+#   status    ready | standby
+#   promoted  yes = it has become a primary
 # fails:
 #   marked        the node is half-changed, as its mark says
 #   start_failed  the server ended; what it logged is on stderr
@@ -106,6 +107,7 @@ finish() {
         rmdir "$work" "$kept" 2>/dev/null
     fi
     emit status "$status"
+    [ "$status" = standby ] || ! in_production || emit promoted yes
     exit 0
 }
 

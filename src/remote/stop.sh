@@ -7,6 +7,9 @@
 #            ended
 #   standby  yes = the caller knows the node for a standby: a server that is a primary by now
 #            is not stopped
+#   demote   yes = a job has started the server, which has become a primary: it ends at once,
+#            and a start of it starts a standby
+#   version  with demote: server_version_num of the primary
 #
 # A server that does not run is a success, whatever postmaster.pid says. A server that is
 # stopped here gets the mark "stopped": if the job ends now, the next call knows that the node
@@ -17,6 +20,7 @@
 #   promoted      yes = it is, or was, a primary although it was to be a standby; also where it
 #                 was killed
 #   control_time  when a server that did not run last wrote its control file
+#   started_by    with demote: the command line that it had
 # fails:
 #   permission  no_space  PGDATA.follow_primary cannot be written
 #   timeout               the server is still there after the time
@@ -26,8 +30,12 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/mark.sh
 . "${0%/*}/mark.sh"
+# shellcheck source=src/remote/standby.sh
+. "${0%/*}/standby.sh"
 
-: "${timeout=60}" "${command=}" "${standby=no}"
+: "${timeout=60}" "${command=}" "${standby=no}" "${demote=no}" "${version=0}"
+mode=fast
+[ "$demote" = no ] || mode=immediate # it writes and archives nothing more
 
 pause() {
     sleep 0.02 2>/dev/null || sleep 1
@@ -42,11 +50,6 @@ run_command() {
     fi
 }
 
-# cluster_state: prints what the control file says.
-cluster_state() {
-    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n 's/^Database cluster state: *//p'
-}
-
 # stop: stops the server, which runs as process $pid.
 stop() {
     deadline=$(($(date +%s) + timeout))
@@ -54,7 +57,7 @@ stop() {
         run_command
     else
         # without waiting, for it would look only ten times a second
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m fast -W stop >&2
+        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m "$mode" -W stop >&2
     fi
     rc=$?
 
@@ -79,7 +82,7 @@ umask 077
 
 if server_pid; then
     emit was_running yes
-    if [ "$standby" = yes ] && [ "$(cluster_state)" = 'in production' ]; then
+    if [ "$standby" = yes ] && in_production; then
         emit promoted yes
         exit 0
     fi
@@ -90,7 +93,12 @@ if server_pid; then
             write_mark stopped
             ;;
     esac
+    if [ "$demote" = yes ]; then
+        read_file "$pgdata/postmaster.opts"
+        emit started_by "$text"
+    fi
     stop
+    [ "$demote" = no ] || make_standby "$pgdata" "$version"
 else
     emit was_running no
     emit control_time "$(control_time)"

@@ -154,7 +154,7 @@ emit_work() {
     read_mark
     if [ -n "$mark_phase" ]; then
         emit mark_phase "$mark_phase"
-        emit mark_job "$mark_job"
+        emit mark_token "$mark_token"
         if mark_is_stale; then
             emit mark_stale yes
         else
@@ -309,6 +309,9 @@ FROM (
     UNION ALL SELECT 'sql.receiver_slot', (SELECT slot_name FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.receiver_from', (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.recovery_timeline', (SELECT min_recovery_end_timeline::text FROM pg_control_recovery())
+    UNION ALL SELECT CASE WHEN setting <> '' THEN 'sql.target' ELSE 'sql.target_written' END, name FROM pg_settings
+    WHERE name IN ('recovery_target', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn')
+        AND (setting <> '' OR pending_restart)
     UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
         FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings

@@ -11,6 +11,7 @@
 #   seq       with job, the key of that row
 #   lsn       where the WAL of that row ends; '' = not known, for it is not written yet
 #   timeout   seconds
+#   started   yes = a job has started the server, which must be a standby
 #
 # prints:
 #   seen  row = the row is visible
@@ -20,6 +21,7 @@
 # fails:
 #   not_proven  the time is over; the message says what was missing
 #   ended       the server ended meanwhile
+#   promoted    started is yes, and it is a primary
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -27,19 +29,23 @@ set -u
 . "${0%/*}/standby.sh"
 
 : "${db_user=postgres}" "${passfile=}" "${slot?}" "${timeline?}" "${database=postgres}" "${schema?}" "${seq?}" \
-    "${lsn=}" "${timeout=60}"
+    "${lsn=}" "${timeout=60}" "${started=no}"
 
 # judge: sets seen if the answer proves that the node follows, else missing to what it lacks.
 judge() {
     seen='' missing=''
     case $answer in
-        "t|streaming|$slot|$timeline|"*'|1|'?'|'*) seen=row ;;
-        "t|streaming|$slot|$timeline|"*'|t|'[pd]*) seen=${answer##*|} ;;
-        "t|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
-        "t|streaming|$slot|"*) missing="it streams another timeline" ;;
-        "t|streaming|"*) missing="its WAL receiver uses another slot" ;;
-        "t|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
-        "t|"*) missing="its WAL receiver does not stream" ;;
+        "t|-|streaming|$slot|$timeline|"*'|1|'?'|'*) seen=row ;;
+        "t|-|streaming|$slot|$timeline|"*'|t|'[pd]*) seen=${answer##*|} ;;
+        "t|-|streaming|$slot|$timeline|"*) missing="the row of this job is not visible there" ;;
+        "t|-|streaming|$slot|"*) missing="it streams another timeline" ;;
+        "t|-|streaming|"*) missing="its WAL receiver uses another slot" ;;
+        "t|-|"*paused) missing="its WAL receiver does not stream, and recovery is paused" ;;
+        "t|-|"*) missing="its WAL receiver does not stream" ;;
+        "t|"*)
+            missing=${answer#"t|"}
+            missing="its recovery would end by ${missing%%|*}, which is set in the node's configuration or start command"
+            ;;
         *) missing="it is not in recovery" ;;
     esac
 }
@@ -62,9 +68,12 @@ ask() {
     answer=$("$bin/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
         -U "$db_user" -v ON_ERROR_STOP=1 2>&1 <<SQL
 PREPARE look AS
-SELECT concat_ws('|', pg_is_in_recovery(), receiver, slot, timeline, sender, rows, received, held) AS answer,
-       receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
-FROM (SELECT coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
+SELECT concat_ws('|', pg_is_in_recovery(), targets, receiver, slot, timeline, sender, rows, received, held) AS answer,
+       targets = '-' AND receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
+FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
+                       WHERE name IN ('recovery_target', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn')
+                           AND (setting <> '' OR pending_restart)), '-') AS targets,
+             coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
              coalesce(r.sender_host, '-') AS sender,
              (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND state = 'streaming') AS rows,
              $received AS received,
@@ -104,6 +113,9 @@ while :; do
     if ask; then
         judge
         [ -z "$seen" ] || break
+        case $started$answer in
+            "yesf|"*) die promoted "$missing" ;;
+        esac
     else
         missing=$answer
         sleep 0.02

@@ -19,18 +19,11 @@
 #include "steps/config.h"
 #include "steps/connect.h"
 
-/* The application_name of the job's connections, up to what tells them apart. */
-static char *
-connection_name(const Job *job)
-{
-	return psprintf("follow_primary_%s", job->token);
-}
-
 /* Answers connect.sh: the IDs of those connections of the job that lead here. */
 static char *
 connections_seen(void *arg)
 {
-	const char *name[] = {psprintf("%s_", connection_name((Job *) arg))};
+	const char *name[] = {psprintf("follow_primary_%s_", ((Job *) arg)->token)};
 	char	   *seen = sql_scalar("SELECT string_agg(substr(application_name, length($1) + 1), ' ') "
 								  "FROM pg_stat_activity WHERE left(application_name, length($1)) = $1",
 								  lengthof(name), name);
@@ -73,7 +66,6 @@ connect_try(Job *job, const char *copy, const char *rewind, bool follow, int tim
 						 {"passfile", settings->passfile},
 						 {"host", job->primary_host},
 						 {"port", NUMBER(job->request->primary_port)},
-						 {"token", connection_name(job)},
 						 {"timeout", NUMBER(Max(2, settings->connect_timeout))},
 						 {"password", password},
 						 {"ssl_password", ssl_password},

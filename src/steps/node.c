@@ -131,9 +131,40 @@ node_stop(Job *job)
 	return STEP_DONE;
 }
 
+void
+node_fail_promoted(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = settings->stop_timeout * 1000 + GRACE_MS};
+	RemoteReply reply;
+	const char *command;
+
+	job->undo = NULL;			/* that would start it again */
+	remote_run(job->ssh, &remote_stop,
+			   JOB_NAMED(job,
+						 {"timeout", NUMBER(settings->stop_timeout)},
+						 {"command", step_expand_command(job, settings->node_stop_command)},
+						 {"version", NUMBER(job->primary.version_num)},
+						 {"demote", "yes"}),
+			   NULL, &limits, &reply);
+	command = remote_get(&reply, "started_by");
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 reply.ok ?
+			 errmsg("node %s became a primary after its start, and was stopped at once", node_name(job)) :
+			 errmsg("node %s became a primary after its start, and could not be stopped", node_name(job)),
+			 errdetail("%s%s%s", command ? "It was started by: " : "It was started.", command ? command : "",
+					   reply.ok ? "" : psprintf("\n%s", reply.messages)),
+			 reply.ok ?
+			 errhint("The settings files do not end its recovery: see that no recovery target stands in its start command, in node_start_command or its service's unit, and that nobody promotes it. "
+					 "Then call follow_primary() again with when_down => 'rejoin': it brings the node back to this server's history.") :
+			 errhint("It takes writes that are going to be lost: stop it at once, on host %s: %s/pg_ctl -D %s -m immediate stop",
+					 job->request->node_host, settings->node_bin_dir, job->node.pgdata)));
+}
+
 /* Returns the state that the started server is in. */
 static const char *
-start(const Job *job)
+start(Job *job)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = settings->start_timeout * 1000 + GRACE_MS};
@@ -151,6 +182,9 @@ start(const Job *job)
 	if (!reply.ok)
 		step_fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL did not start",
 				  "See the server's log above, remove the cause, " THEN_CALL_AGAIN);
+	if (remote_says(&reply, "promoted", "yes"))
+		node_fail_promoted(job);
+	job->started = true;
 	return step_text(&reply, "status");
 }
 

@@ -23,6 +23,12 @@ extern StepResult node_stop(Job *job);
  */
 extern void node_undo_stop(Job *job);
 
+/*
+ * Stops a server that has become a primary since this job started it, makes its
+ * data that of a standby for whoever starts it next, and raises 55000.
+ */
+pg_noreturn extern void node_fail_promoted(Job *job);
+
 /* Starts its server and waits until it takes connections, or replays. */
 extern StepResult node_start(Job *job);
 

@@ -194,7 +194,8 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 						 {"schema", job->request->schema},
 						 {"seq", NUMBER(job->seq)},
 						 {"lsn", proof->written},
-						 {"timeout", NUMBER(seconds)}),
+						 {"timeout", NUMBER(seconds)},
+						 {"started", job->started ? "yes" : "no"}),
 			   NULL, &limits, reply);
 }
 
@@ -285,6 +286,8 @@ verify_follows(Job *job)
 		objection = wait_for_node(&proof, seconds, &reply);
 		if (objection == NULL)
 			break;
+		if (remote_failed_for(&reply, "promoted"))
+			node_fail_promoted(job);
 		if (GetCurrentTimestamp() >= deadline ||
 			remote_failed_for(&reply, "ended"))
 			return not_proven(job, psprintf("%s%s%s",

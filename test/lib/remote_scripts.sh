@@ -49,7 +49,7 @@ run() {
         fi
     done
     [ -z "$script" ] || set -- "$@" sh "$script"
-    env pgdata="$pgdata" bin="$bin" job=7 "$@" >"$top/out" 2>"$top/err" </dev/null
+    env pgdata="$pgdata" bin="$bin" job=7 token=b7e0 "$@" >"$top/out" 2>"$top/err" </dev/null
     rc=$?
     return "$rc"
 }
@@ -94,7 +94,7 @@ in_node() {
 # marked PHASE [JOB]: leaves a mark.
 marked() {
     mkdir -p "$work"
-    printf 'job=%s\nphase=%s\n' "${2:-7}" "$1" >"$mark"
+    printf 'job=%s\ntoken=%s\nphase=%s\n' "${2:-7}" b7e0 "$1" >"$mark"
 }
 
 # has_phase PHASE
@@ -302,6 +302,7 @@ swapped() {
         is "$(readlink "$old_data/pg_wal")" "$old_wal" &&
         is "$(find "$top/node" -name '*new*' -o -name '*swap*' -o -name '*tmp*' | wc -l | tr -d ' ')" 0 &&
         is "$(cat "$mark")" "job=7
+token=b7e0
 phase=swapped
 method=basebackup" && forbidden || return 1
     if [ "$where" = inside ]; then

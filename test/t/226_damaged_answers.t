@@ -28,7 +28,7 @@ for my $answer (@answers[ 0, 1, 3 ])
     (my $later = $answer) =~ s/^wal_timeline=.*/wal_timeline=00000003/m;
     my $flat = $history =~ s/\n/\\n/gr;
     $later =~ s/^(pgdata_state=ok\n)/$1history.00000003=$flat\nslot.other=physical active\ntablespace.16400=\/space\n/m;
-    push @answers, $later, $later =~ s/^(pgdata_state=ok\n)/$1mark_phase=rewinding\nmark_job=1\nmark_stale=no\n/mr;
+    push @answers, $later, $later =~ s/^(pgdata_state=ok\n)/$1mark_phase=rewinding\nmark_token=1\nmark_stale=no\n/mr;
 }
 $node->start;
 my @results = try_all('surveys', door('survey', 'output bytea, port int', 'text'), "pg_temp.door(r.v, @{[ $node->port ]})", marked(@answers, some_damaged(3000, @answers)), some_damaged(300, marked(@answers)));

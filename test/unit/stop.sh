@@ -31,10 +31,10 @@ run stop.sh timeout=1 command=true
 ok 'a command that does nothing' fails_with timeout
 rm "$mark"
 flushing stop.sh timeout=1 command=true
-ok 'the mark is flushed' flushed 'mark.tmp job=7 phase=stopped'
+ok 'the mark is flushed' flushed 'mark.tmp job=7 token=b7e0 phase=stopped'
 run stop.sh timeout=10 command="(sleep 0.5; kill $server) &"
 wait "$server" 2>/dev/null
 ok 'a command that returns early is waited for' is "$rc" 0
 ok 'and it was running' printed was_running=yes
-ok 'what it stopped is marked' is "$(grep -v '^$' "$mark" | tr '\n' ' ')" 'job=7 phase=stopped '
+ok 'what it stopped is marked' is "$(grep -v '^$' "$mark" | tr '\n' ' ')" 'job=7 token=b7e0 phase=stopped '
 done_testing

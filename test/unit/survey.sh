@@ -15,7 +15,7 @@ for phase in clearing rewinding stopped ready; do
     case $phase in
         clearing) ok 'survey: marked clearing, and there is data' printed mark_stale=yes ;;
         rewinding | stopped) ok "survey: marked $phase, and started since" printed mark_stale=yes ;;
-        ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out" | tr '\n' ' ')" 'mark_phase=ready mark_job=7 mark_stale=no ' ;;
+        ready) ok 'survey: marked ready, and started since' is "$(grep '^mark' "$top/out" | tr '\n' ' ')" 'mark_phase=ready mark_token=b7e0 mark_stale=no ' ;;
     esac
 done
 marked swapping
