@@ -112,12 +112,19 @@ each_swapped() {
 # standby.signal, and would come up as a second primary; and neither that nor a copy has
 # the node's configuration yet. No server starts in a directory that others may write to.
 # Here they cannot, for they may not search it. sshd takes no key from such a place, so
-# a data directory that has the SSH user's keys in it is left alone.
+# a data directory that has the SSH user's keys in it is left alone. Returns 1 if it has no
+# effect.
 forbid_start() {
     case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
         "$(cd -P "$1" && pwd)"/*) return ;;
     esac
-    chmod o=w "$1" && sync "$1" 2>/dev/null
+    chmod o=w "$1" || return
+    sync "$1" 2>/dev/null
+    # a file system without modes says nothing
+    case $(stat -Lc %A -- "$1") in
+        d???????w-) ;;
+        *) return 1 ;;
+    esac
 }
 
 # allow_start: undoes forbid_start() for $pgdata.

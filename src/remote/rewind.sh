@@ -426,7 +426,8 @@ run_pg_rewind() {
         mv -f "$saved/restored" "$saved/was_restored" && sync "$saved" 2>/dev/null
     fi
     mark_rewind rewinding
-    forbid_start "$pgdata"
+    forbid_start "$pgdata" ||
+        unchanged permission "$pgdata cannot be kept from being started while it is half-changed: its file system or owner lets no mode be set"
     logged "$log" "$@" </dev/null
     rewind_rc=$?
     rm -f "$work/rewind.conf"

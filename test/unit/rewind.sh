@@ -93,6 +93,18 @@ exit 1
 END
 FP_TEST_CHANGES=$pgdata/base/1
 rm -rf "$work" "$FP_TEST_CHANGES"
+
+# A file system may have no modes, and chmod say nothing.
+mkdir "$top/no_modes"
+printf '#!/bin/sh\nexit 0\n' >"$top/no_modes/chmod"
+chmod +x "$top/no_modes/chmod"
+all_programs=$PATH
+PATH=$top/no_modes:$PATH
+rewind 0/3000000
+PATH=$all_programs
+ok 'not where a start cannot be prevented' fails_with permission
+ok 'and nothing was changed then, either' test ! -e "$FP_TEST_CHANGES"
+rm -rf "$work"
 FP_TEST_NO_SYNC=yes
 export FP_TEST_NO_SYNC
 PATH=$sync_bin:$PATH
