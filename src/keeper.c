@@ -23,6 +23,7 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "replication/slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -451,6 +452,8 @@ keep_database(Oid database)
 		PG_END_TRY();
 		if (!there)
 			return;
+		/* For autovacuum to see what was written. */
+		pgstat_report_stat(true);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		net_pause(TICK_MS);
 	}

@@ -29,6 +29,8 @@ is($primary->safe_psql("SELECT string_agg(ready::text, ' ' ORDER BY node_host) F
 $sibling->host->ssh_start;
 ok($primary->poll_query_until('SELECT bool_and(status = \'ok\') FROM follow_primary_readiness', 't', 60), 'all is well again');
 
+ok($primary->poll_query_until(q{SELECT n_tup_upd > 0 FROM pg_stat_user_tables WHERE relname = 'follow_primary_readiness'}), 'autovacuum learns what is written');
+
 # The rows of a server that is gone go, too.
 $primary->safe_psql("DELETE FROM follow_primary_node WHERE host = '@{[ $sibling->address ]}'");
 ok($primary->poll_query_until('SELECT count(DISTINCT candidate) FROM follow_primary_readiness', 2, 60), 'a node that is gone has no rows any more');
