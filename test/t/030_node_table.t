@@ -11,7 +11,7 @@ use FollowPrimary::Test;
 my %shown;
 sub shows($$@) { my ($ok, $text, @columns) = @_; $shown{$_} = 1 for @columns; return ok($ok, $text) }
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, archive => 1, auth => 'scram-sha-256');
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, archive => 1, auth => 'scram-sha-256');
 my ($old, $new) = $cluster->nodes;
 my ($dir, $data) = ($old->host->dir, $old->pgdata);
 my $bin = bindir();
@@ -21,7 +21,6 @@ $old->wait_for_catchup($new);
 $new->promote;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 $old->stop;
-
 
 # A value for each column; other settings have values that work.
 my %wrong = (
@@ -36,7 +35,6 @@ my %wrong = (
 $new->set(map { ("follow_primary.$_" => $wrong{$_}) } keys %wrong);
 $new->reload;
 my $conf_of_new = slurp($new->pgdata . '/postgresql.conf');
-
 
 my $pgpass = "$dir/row's pgpass";
 spew($pgpass, "*:*:*:streamer:streamer\n*:*:*:asker:asker\n", 0600);
@@ -128,12 +126,12 @@ bites('stop_timeout', qr/did not stop in time/, q{, method => 'rewind'}, node_st
 my $slow = bindir_with(scratch_dir('slow'), 'pg_basebackup', "exec sleep 60\n");
 bites('progress_timeout', qr/no progress/, q{, method => 'basebackup'}, node_bin_dir => $slow);
 $new->set_row($old, slot_name => 'third_slot');
-my $hba = slurp($new->pgdata . '/pg_hba.conf');
-spew($new->pgdata . '/pg_hba.conf', "host replication streamer all reject\n$hba");
-$new->reload;
-bites('verify_timeout', qr/After 1 seconds/, '');
-spew($new->pgdata . '/pg_hba.conf', $hba);
-$new->reload;
+my $let_in;
+$new->set_row($old, verify_timeout => 1);
+$r = $new->make_follow_held($old, 'slot', sub { $let_in = $new->shut_out('streamer') });
+shows(!$r->{ok} && $r->{err} =~ /After 1 seconds/, 'verify_timeout ends the job', 'verify_timeout') or diag($r->{err});
+$let_in->();
+$new->set_row($old, verify_timeout => undef);
 bites('start_timeout', qr/did not start in time/, q{, method => 'rewind'}, node_start_command => 'true');
 
 # 3. pgpool. Another test attaches nodes; here no pgpool is there, and the error says

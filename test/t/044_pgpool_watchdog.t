@@ -14,7 +14,6 @@ my @pgpool = map { FollowPrimary::Pgpool->new(cluster => $cluster, follow => 1, 
 FollowPrimary::Pgpool::join_watchdog($delegate, @pgpool);
 $cluster->set('follow_primary.pcp_host' => $delegate);
 
-
 sub lead
 {
     my ($leader, $standby) = @_;

@@ -17,7 +17,6 @@ my $r = makes_follow($new, $sibling, 'a sibling follows');
 $new->safe_psql("CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 60000) i");
 $new->wait_for_catchup($sibling);
 
-
 # Every file of a data directory and beside it: name, size, mode, time.
 sub listing
 {

@@ -37,39 +37,27 @@ sub settings_files
 
 # The primary refuses the standbys: the job fails before it changes anything. If
 # the primary refuses them later, the job puts everything back.
-my $hba = slurp($new->pgdata . '/pg_hba.conf');
-sub standbys_may_connect
-{
-    my ($may) = @_;
-    spew($new->pgdata . '/pg_hba.conf', ($may ? '' : "host replication repl all reject\n") . $hba);
-    $new->reload;
-    return;
-}
 for my $node ($reader, $pinned)
 {
     my $name   = $node->name;
     my $before = settings_files($node);
     my $pid    = $node->pid;
-    standbys_may_connect(0);
-    my $r = $new->make_follow($node);
+    my $let_in = $new->shut_out('repl');
+    my $r      = $new->make_follow($node);
     is($r->{sqlstate}, '08006', "$name: a repoint that the primary's pg_hba.conf forbids is refused") or diag($r->{err});
     like($r->{message}, qr/at step connect/, "$name: before it changes anything");
     is($node->pid, $pid, "$name: it runs on");
-    standbys_may_connect(1);
-    $new->hold_step('slot');
-    my $call = $new->psql_start($new->follow_sql($node), variables => { VERBOSITY => 'verbose' });
-    $new->wait_held(1);
-    standbys_may_connect(0);
-    $new->release_step;
-    $call->wait(60);
-    like($call->err, qr/ERROR:  55000: .* failed at step verify/, "$name: what is forbidden later fails at the proof");
+    $let_in->();
+    $r = $new->make_follow_held($node, 'slot', sub { $let_in = $new->shut_out('repl') });
+    is($r->{sqlstate}, '55000', "$name: what is forbidden later fails at the proof") or diag($r->{err});
+    like($r->{message}, qr/ failed at step verify/, "$name: with the step");
+    $let_in->();
     is(settings_files($node), $before, "$name: the former settings are back, byte for byte");
     is($node->safe_psql('SELECT pg_is_in_recovery(), count(*) FROM pgbench_accounts'), 't|100000', "$name: it serves on");
     is($node->pid, $pid, "$name: by the same postmaster") if $node == $reader && $reloads;
     ok(!-e $node->pgdata . '.follow_primary', "$name: nothing is left beside its data");
     is($new->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', "$name: nor a slot on the primary");
 }
-standbys_may_connect(1);
 
 # Now the repoint succeeds, while somebody reads.
 my $plan = $new->plan_for($reader);

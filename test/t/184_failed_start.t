@@ -8,7 +8,6 @@ use FollowPrimary::Test;
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1);
 my ($old, $new) = $cluster->nodes;
 
-
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $old->wait_for_catchup($new);
 $old->kill9;

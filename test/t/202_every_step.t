@@ -12,7 +12,8 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1,
     sshd_conf => "ForceCommand { cat $dir/hold.sh; exec cat; } | exec /bin/sh -s follow_primary\n");
 my ($primary, $node) = $cluster->nodes;
 
-# The session's shell reads this first. The wrapper runs each script by eval.
+# The session's shell reads this first. The wrapper runs each script by eval, in a
+# subshell; what the script itself evaluates is not held.
 spew("$dir/hold.sh", <<"END");
 hold()
 {
@@ -24,7 +25,7 @@ hold()
         sleep 987654
     fi
 }
-alias eval='hold; eval'
+alias eval='hold; unalias eval; eval'
 END
 
 sub hold_at

@@ -20,7 +20,6 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, archive =>
 my ($old, $new, $sibling) = $cluster->nodes;
 my $version = pg_major();
 
-
 # All files below /etc with their contents, but for the line that is ours.
 sub etc
 {

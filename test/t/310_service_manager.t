@@ -13,7 +13,7 @@ $program = run_ok([ 'readlink', '-f', $program ], cwd => POSIX::getcwd());
 chomp $program;
 
 # %D must take any name of a data directory.
-my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, hold => 1,
     node => sub { my ($host) = @_; return (pgdata => $host->dir . q{/the server's "data" & $HOME}) },
     conf => { autovacuum => 'off', bgwriter_delay => '10ms', checkpoint_timeout => '1h', 'follow_primary.verify_timeout' => '2s' });
 my ($old, $new, $sibling) = $cluster->nodes;
@@ -67,28 +67,27 @@ asked();
 # What a command is told after the words of the setting.
 sub told { my ($node, $verb) = @_; return join('|', $verb, unit($node), $node->pgdata, $node->port, '100%') . "\n" }
 
-# 1. The primary refuses a repoint by reload, and one by restart: the job takes both
-# back through the manager.
-my $hba = slurp($new->pgdata . '/pg_hba.conf');
-spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
-$new->reload;
-my $r = $new->make_follow($sibling);
+# 1. The primary refuses a repoint by reload, and one by restart, when the job has
+# found that it would not: the job takes both back through the manager.
+my $let_in;
+my $shut_out = sub { $let_in = $new->shut_out('repl') };
+my $r = $new->make_follow_held($sibling, 'slot', $shut_out);
 is($r->{sqlstate}, '55000', 'a repoint that the primary refuses fails') or diag($r->{err});
 my @how = reloads('primary_conninfo') ? ('reload') : ('stop', 'start');
 is(asked(), join('', map { told($sibling, $_) } @how, @how), 'the manager was asked to reload, and again to take it back');
 in_care($sibling, 'after a repoint was taken back');
+$let_in->();
 
 $sibling->write_standby(recovery_target_timeline => 'current');
 ask('stop', unit($sibling));
 ask('start', unit($sibling));
 asked();
-$r = $new->make_follow($sibling);
+$r = $new->make_follow_held($sibling, 'slot', $shut_out);
 is($r->{sqlstate}, '55000', 'so does one that needs a restart') or diag($r->{err});
 is(asked(), join('', map { told($sibling, $_) } qw(stop start stop start)), 'the manager was asked to restart, and again to take it back');
 in_care($sibling, 'after a repoint by restart was taken back');
 is($sibling->standby_setting('recovery_target_timeline'), 'current', 'with the former settings');
-spew($new->pgdata . '/pg_hba.conf', $hba);
-$new->reload;
+$let_in->();
 
 # 2. Now the repoint succeeds.
 makes_follow($new, $sibling, 'the sibling follows');

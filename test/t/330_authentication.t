@@ -81,7 +81,6 @@ $old->wait_for_catchup($_) for $new, $six, $beside;
 $old->kill9;
 $new->promote;
 
-
 sub follows
 {
     my ($node, $method, $what, %arguments) = @_;

@@ -4,7 +4,7 @@
 
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, conf => {
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, hold => 1, conf => {
     'follow_primary.verify_timeout' => '4s', log_min_messages => 'warning' });
 my ($old, $new, $node) = $cluster->nodes;
 $old->kill9;
@@ -24,12 +24,13 @@ for my $wait ('true', 'false')
 }
 
 # One that fails: why, and what to do.
-my $hba = slurp($new->pgdata . '/pg_hba.conf');
-spew($new->pgdata . '/pg_hba.conf', "host replication repl all reject\n$hba");
-$new->reload;
 my $log = $new->log_size;
-$new->safe_psql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active");
+$new->hold_step('slot');
 my $id = $new->safe_psql($new->follow_sql($node, wait => 'false', method => 'repoint'));
+$new->wait_held(1);
+my $let_in = $new->shut_out('repl');
+$new->safe_psql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active");
+$new->release_step;
 is($new->safe_psql("SELECT follow_primary_wait($id)"), 'failed', 'a job fails');
 my $text = $new->log_content($log);
 like($text, qr/follow_primary job $id for node \Q$name\E: failed at step verify.*does not prove to follow/, 'its end is in the log, with step and reason');
@@ -40,8 +41,7 @@ my $contexts = () = $text =~ /CONTEXT:  follow_primary job $id, node \Q$name\E, 
 cmp_ok($contexts, '>=', scalar @of_worker, 'every other line of the worker has job, node and step');
 
 # Skipped, refused, cancelled.
-spew($new->pgdata . '/pg_hba.conf', $hba);
-$new->reload;
+$let_in->();
 $log = $new->log_size;
 my $r = $new->make_follow($old);
 ok($r->{ok}, 'a node that is down is skipped');

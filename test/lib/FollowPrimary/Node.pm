@@ -389,6 +389,18 @@ sub set
     return;
 }
 
+# Lets the role make no new replication connection, until the sub that it returns is
+# called.
+sub shut_out
+{
+    my ($self, $role) = @_;
+    my $file = $self->config_dir . '/pg_hba.conf';
+    my $hba  = slurp($file);
+    spew($file, "host replication $role all reject\n$hba");
+    $self->reload;
+    return sub { spew($file, $hba); $self->reload };
+}
+
 sub create_slot
 {
     my ($self, $slot) = @_;
@@ -689,6 +701,18 @@ sub release_step
         WHERE locktype = 'advisory' AND classid = 4712 AND mode = 'ExclusiveLock' AND granted");
     $hold->wait(10);
     return;
+}
+
+# make_follow, with the job held before the step while the sub runs.
+sub make_follow_held
+{
+    my ($self, $node, $step, $meanwhile, %arguments) = @_;
+    $self->hold_step($step);
+    my $call = $self->psql_start($self->follow_sql($node, %arguments), variables => { VERBOSITY => 'verbose' });
+    $self->wait_held(1, 60);
+    $meanwhile->();
+    $self->release_step;
+    return result($call->wait(180) // die("the call does not end\n"), $call->out, $call->err);
 }
 
 # The next jobs of this server fail when they begin one of the steps; none: no more.
