@@ -22,7 +22,7 @@ limit=30 # seconds for a segment
 
 # expand NAME: prints the command with %f, %p, %r and %% replaced.
 expand() {
-    printf '%s' "$command" | LC_ALL=C awk -v f="$1" -v p="$to/file" -v r="$restart" '
+    printf '%s' "$command" | awk -v f="$1" -v p="$to/file" -v r="$restart" '
         { text = text (NR > 1 ? "\n" : "") $0 }
         END {
             out = ""
@@ -38,7 +38,7 @@ expand() {
 # serves SEGMENT
 serves() {
     rm -f "$to/file"
-    set -- sh -c "$(expand "$1")"
+    set -- sh -c "$own_locale$(expand "$1")"
     if timeout --foreground 1 true >/dev/null 2>&1; then
         set -- timeout --foreground "$limit" "$@"
     fi
@@ -52,7 +52,7 @@ to=$(mktemp -d) || die no_space "could not make a temporary folder"
 trap 'rm -rf "$to"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 
-restart=$(LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null |
+restart=$("$bin/pg_controldata" "$pgdata" 2>/dev/null |
     sed -n "s/^Latest checkpoint's REDO WAL file: *//p")
 served=yes
 for segment in "$@"; do

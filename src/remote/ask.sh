@@ -20,13 +20,7 @@ set -u
 connect_with "$passfile" "$db_name"
 
 lock_file "$pgdata/postmaster.pid" || die not_running "no server runs in $pgdata"
-socket_dir=$lock_socket_dir
-if [ -z "$socket_dir" ]; then
-    socket_dir=$lock_listen
-    case $socket_dir in '*' | 0.0.0.0 | ::) socket_dir=localhost ;; esac
-fi
-answer=$("$bin/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -v function="$function" -v name="${function%%(*}" \
-    -h "$socket_dir" -p "$lock_port" -U "$db_user" 2>&1 <<'SQL'
+ask_server -U "$db_user" -v function="$function" -v name="${function%%(*}" <<'SQL' || die not_asked "$said"
 SET statement_timeout = 0;
 SELECT has_function_privilege(:'function', 'EXECUTE') AS permitted \gset
 \if :permitted
@@ -36,6 +30,5 @@ SELECT 'row=' || replace(replace(concat_ws(E'\037', candidate, coalesce(node, ''
 \echo permitted=no
 \endif
 SQL
-) || die not_asked "$answer"
 printf '%s\n' "$answer"
 exit 0

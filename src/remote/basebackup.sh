@@ -130,8 +130,6 @@ verify() {
 }
 
 data_umask
-LC_ALL=C
-export LC_ALL
 use_passfile "$passfile"
 
 refuse_unfinished_swap

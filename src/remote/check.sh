@@ -32,7 +32,7 @@ find_library() {
         if [ -z "$dir" ] || [ ! -r "$library_file" ]; then
             continue
         fi
-        library=$(LC_ALL=C grep -a -o 'follow_primary library version [0-9][0-9.]*' "$library_file" | sed -n '1s/.* //p')
+        library=$(grep -a -o 'follow_primary library version [0-9][0-9.]*' "$library_file" | sed -n '1s/.* //p')
         [ -n "$library" ] || library=unknown
         break
     done

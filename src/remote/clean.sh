@@ -102,8 +102,6 @@ keep_all() {
     put "$work/keep" </dev/null
 }
 
-LC_ALL=C
-export LC_ALL
 
 if [ "$keep" = keep ]; then
     keep_all

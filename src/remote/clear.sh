@@ -66,8 +66,6 @@ clear_folder() {
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 signs_of_life
 
 server_pid && die running "a server runs on $pgdata, as process $pid"

@@ -246,9 +246,9 @@ clear_auto_conf() {
 # effective NAME: prints its value as the server would see it.
 effective() {
     if [ "$config" = "$pgdata/postgresql.conf" ]; then
-        "$bin/postgres" -D "$pgdata" -C "$1" </dev/null
+        "$bin/postgres" -D "$pgdata" -c lc_messages=C -C "$1" </dev/null
     else
-        "$bin/postgres" -D "$pgdata" -c config_file="$config" -C "$1" </dev/null
+        "$bin/postgres" -D "$pgdata" -c lc_messages=C -c config_file="$config" -C "$1" </dev/null
     fi
 }
 
@@ -302,8 +302,6 @@ become_ready() {
 }
 
 data_umask
-LC_ALL=C
-export LC_ALL
 
 [ "$live" = no ] || refuse_promoted
 make_folder "$work"

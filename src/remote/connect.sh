@@ -114,12 +114,12 @@ connect() {
 # is_own_server ID: does the node's own server see the connection?
 is_own_server() {
     lock_file "$pgdata/postmaster.pid" || return 1
-    local_host=${lock_socket_dir:-$lock_listen}
-    case $local_host in '*' | 0.0.0.0 | ::) local_host=localhost ;; esac
-    sees=$(connect_with "$passfile" "$db_name" &&
-        "$bin/psql" -X -q -A -t -w -h "$local_host" -p "$lock_port" -U "$db_user" \
-            -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'follow_primary_${token}_$1'" 2>/dev/null </dev/null)
-    [ "$sees" = 1 ]
+    (
+        connect_with "$passfile" "$db_name"
+        ask_server -U "$db_user" <<SQL && [ "$answer" = 1 ]
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'follow_primary_${token}_$1'
+SQL
+    )
 }
 
 # describe ID: prints which server another connection leads to.
@@ -138,8 +138,6 @@ describe() {
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 dir=
 trap 'end_watch; [ -z "$dir" ] || rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM PIPE

@@ -33,13 +33,23 @@ name_places
 nl='
 '
 
+# What programs say is read, so they speak English and know bytes alone. A command of the DBA's
+# is run as sh -c "$own_locale$command", with the locale of the account.
+# shellcheck disable=SC2034 # for the scripts
+case ${LC_ALL-} in
+    '' | *[!A-Za-z0-9_.@-]*) own_locale='unset LC_ALL; ' ;;
+    *) own_locale="LC_ALL=$LC_ALL; " ;;
+esac
+LC_ALL=C
+export LC_ALL
+
 # emit KEY VALUE: prints a line KEY=VALUE; backslashes and newlines in the value become \\ and
 # \n.
 emit() {
     case $2 in
         *\\*)
-            printf '%s=%s\n' "$1" "$(printf '%s' "$2" | LC_ALL=C sed -e 's/\\/\\\\/g' |
-                LC_ALL=C awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
+            printf '%s=%s\n' "$1" "$(printf '%s' "$2" | sed -e 's/\\/\\\\/g' |
+                awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
             ;;
         *"$nl"*)
             # the usual case: it starts no process
@@ -58,6 +68,21 @@ emit() {
             printf '%s=%s\n' "$1" "$2"
             ;;
     esac
+}
+
+# emit_file KEY FILE: emits what is in FILE. Starts no process, and takes no longer for a line of
+# a long file than of a short one.
+emit_file() {
+    printf '%s=' "$1"
+    between=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            *\\*) line=$(printf '%s' "$line" | sed 's/\\/\\\\/g') ;;
+        esac
+        printf '%s%s' "$between" "$line"
+        between='\n'
+    done <"$2"
+    echo
 }
 
 # read_file FILE: sets text to what is in it, without newlines at the end. Unlike
@@ -146,12 +171,44 @@ use_passfile() {
 # connect_with PASSFILE DATABASE: psql and its kin connect so, and never ask for a password.
 # The database is named in the environment, for psql takes a -d with "=" in it for a whole
 # connection string. The options protect us from its owner, who need not be a superuser as
-# we are, and who could set a search_path or a role for it.
+# we are, and who could set a search_path or a role for it; and from all that the server could
+# have to say besides.
 connect_with() {
     use_passfile "$1"
     export PGDATABASE="$2"
     export PGCONNECT_TIMEOUT=10 PGAPPNAME=follow_primary \
-        PGOPTIONS='-c role=none -c statement_timeout=10s -c search_path=pg_catalog -c default_transaction_isolation=read\ committed'
+        PGOPTIONS='-c role=none -c statement_timeout=10s -c search_path=pg_catalog -c client_min_messages=error -c default_transaction_isolation=read\ committed'
+    # verify.sh pauses in its session
+    { read -r major <"$pgdata/PG_VERSION"; } 2>/dev/null || return 0
+    [ "$major" -lt 14 ] || PGOPTIONS="$PGOPTIONS -c idle_session_timeout=0"
+}
+
+# ask PSQL_OPTION...: runs psql with the SQL on stdin. Sets answer to what it says on stdout, and
+# said to what it says on stderr: why it failed, but also warnings, which a server may have at
+# each connection and in any language. Returns psql's exit code.
+# shellcheck disable=SC2034 # said: for the scripts
+ask() {
+    answer_mark="$nl${nonce:-answer}$nl"
+    said=$({
+        answer=$("$bin/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 "$@" 2>&3)
+        printf '%s%s' "$answer_mark" "$?$nl$answer"
+    } 3>&1)
+    answer=${said##*"$answer_mark"}
+    said=${said%"$answer_mark"*}
+    while [ "$said" != "${said%"$nl"}" ]; do
+        said=${said%"$nl"}
+    done
+    set -- "${answer%%"$nl"*}"
+    answer=${answer#*"$nl"}
+    return "$1"
+}
+
+# ask_server PSQL_OPTION...: the same of the server of $pgdata, where lock_file() has found it.
+ask_server() {
+    server_host=$lock_socket_dir
+    [ -n "$server_host" ] || server_host=$lock_listen
+    case $server_host in '*' | 0.0.0.0 | ::) server_host=localhost ;; esac
+    ask -h "$server_host" -p "$lock_port" "$@"
 }
 
 # works_in PID DIRECTORY: is DIRECTORY the working directory of the process, as a server's is
@@ -186,7 +243,7 @@ server_pid() {
     if [ -d /proc/self/cwd ]; then
         works_in "$pid" "$pgdata"
     elif [ -n "$bin" ]; then
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
+        "$bin/pg_ctl" -D "$pgdata" status >/dev/null 2>&1
     else
         kill -0 "$pid" 2>/dev/null
     fi

@@ -59,6 +59,7 @@ recover_primary() {
     done
     set -- -c wal_keep_size=1000000000
     [ "$version" -ge 130000 ] || set -- -c wal_keep_segments=1000000000
+    set -- "$@" -c log_min_messages=warning -c lc_messages=C
     [ -z "$config" ] || set -- "$@" -c config_file="$config"
     logged "$work/recovery.log" "$bin/postgres" --single -D "$pgdata" "$@" template1 </dev/null
 }

@@ -98,7 +98,7 @@ restore() {
 # reload: without a command, as pg_ctl does it.
 reload() {
     if [ -n "$command" ]; then
-        /bin/sh -c "$command" </dev/null >&2 || die reload_failed "the reload failed"
+        /bin/sh -c "$own_locale$command" </dev/null >&2 || die reload_failed "the reload failed"
     else
         server_pid || die reload_failed "the server of $pgdata is not running"
         kill -HUP "$pid" || die reload_failed "the server, process $pid, could not be told to reload"

@@ -40,8 +40,6 @@ same() {
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 
 [ -e "$saved/complete" ] || die not_saved "no saved configuration in $saved"
 if [ -e "$saved/restored" ]; then

@@ -347,7 +347,12 @@ recover() {
         give_up no needs_copy "a crashed standby before PostgreSQL 13 cannot be recovered without being started"
     fi
     mark_rewind recovering
-    "recover_$crashed" || unchanged "$(why "$work/recovery.log")" "crash recovery failed"
+    "recover_$crashed" && return
+    code=$?
+    reason=$(why "$work/recovery.log")
+    # a panic, whatever it was about, ends the server by a signal
+    [ "$reason" != rewind_failed ] || [ "$code" -le 128 ] || reason=needs_copy
+    unchanged "$reason" "crash recovery failed"
 }
 
 # quoted_setting TEXT: prints TEXT as a value in a settings file.
@@ -435,9 +440,8 @@ run_pg_rewind() {
 }
 
 data_umask
-LC_ALL=C
 PGOPTIONS='-c role=none' # whatever the database's owner has set
-export LC_ALL PGOPTIONS
+export PGOPTIONS
 use_passfile "$passfile"
 signs_of_life
 [ "$config" != "$pgdata/postgresql.conf" ] || config=

@@ -81,8 +81,6 @@ copy_slots() {
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 
 read_mark
 case $mark_phase in

@@ -52,8 +52,6 @@ room() {
     fi
 }
 
-LC_ALL=C
-export LC_ALL
 know_folders "$@"
 room 0 "$pgdata" "$work/new"
 [ -z "$waldir" ] || room 1 "$waldir" "$waldir.follow_primary_new"

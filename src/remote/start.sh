@@ -163,7 +163,7 @@ await_running() {
 # end with a later script, as all that is left of this session's process group does: the command
 # gets a group of its own.
 run_command() {
-    set -- sh -c "$command"
+    set -- sh -c "$own_locale$command"
     ! timeout --foreground 1 true >/dev/null 2>&1 || set -- timeout --foreground "$timeout" "$@"
     ! command -v setsid >/dev/null 2>&1 || set -- setsid "$@"
     trap 'kill -TERM -- "-$starter" "$starter"; sleep 2; kill -KILL -- "-$starter"; exit 143' TERM
@@ -198,7 +198,7 @@ run_pg_ctl() {
     fi
     # From 12 on it makes the server the leader of a session of its own.
     [ "$(cat "$directory/PG_VERSION")" != 11 ] || ! command -v setsid >/dev/null 2>&1 || set -- setsid "$@"
-    LC_ALL=C "$@" start </dev/null >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+    "$@" start </dev/null >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
     starter=$!
     await_status 1
 }

@@ -44,9 +44,9 @@ pause() {
 # run_command: runs the DBA's command in this process group, bounded where timeout(1) can.
 run_command() {
     if timeout --foreground 1 true >/dev/null 2>&1; then
-        timeout --foreground "$timeout" sh -c "$command" </dev/null >&2
+        timeout --foreground "$timeout" sh -c "$own_locale$command" </dev/null >&2
     else
-        sh -c "$command" </dev/null >&2
+        sh -c "$own_locale$command" </dev/null >&2
     fi
 }
 
@@ -57,7 +57,7 @@ stop() {
         run_command
     else
         # without waiting, for it would look only ten times a second
-        LC_ALL=C "$bin/pg_ctl" -D "$pgdata" -m "$mode" -W stop >&2
+        "$bin/pg_ctl" -D "$pgdata" -m "$mode" -W stop >&2
     fi
     rc=$?
 

@@ -31,6 +31,7 @@ set -u
 host_addresses=''
 running_config=''
 pid=''
+answer=''
 
 # A node is asked often, and many at once: what the shell can find out itself starts no
 # process here.
@@ -187,6 +188,7 @@ emit_swapped() {
 emit_no_data() {
     if [ -n "$mark_phase" ]; then emit pgdata_state empty; else emit pgdata_state missing; fi
     find_config
+    [ ! -e "$work/config/complete" ] || emit_settings primary_conninfo cluster_name synchronous_standby_names
     if [ -r "$work/swap.list" ]; then
         each_swapped emit_swapped <"$work/swap.list"
     elif [ -r "$work/layout" ]; then
@@ -198,7 +200,7 @@ emit_no_data() {
 # is_empty FOLDER [ENTRY]: is nothing in the folder, or ENTRY alone, besides what a file system
 # or a job of ours has there?
 is_empty() {
-    found=$(LC_ALL=C find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.follow_primary_*' -printf '%f\n')
+    found=$(find "$1/" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name '.follow_primary_*' -printf '%f\n')
     [ "$found" = "${2:-}" ]
 }
 
@@ -246,18 +248,13 @@ emit_server() {
         [ ! -e "$pgdata/$file" ] || signal=$signal${signal:+$nl}$file
     done
     emit signal "$signal"
-    emit controldata "$(LC_ALL=C TZ=UTC "$bin/pg_controldata" "$pgdata" 2>&1)"
+    control=$(TZ=UTC "$bin/pg_controldata" "$pgdata" 2>&1)
+    emit controldata "$control"
 }
 
-# emit_wal: the histories, and the newest timeline that it has WAL of. The names of segments
+# emit_wal: the newest timeline that it has WAL of, and some records. The names of segments
 # that were made for future use tell the timeline that their maker was on.
 emit_wal() {
-    for history in "$pgdata"/pg_wal/????????.history; do
-        [ -f "$history" ] || continue
-        file=${history##*/}
-        read_file "$history"
-        emit "history.${file%.history}" "$text"
-    done
     wal_timeline=
     for file in "$pgdata"/pg_wal/????????????????????????; do
         file=${file##*/}
@@ -285,17 +282,42 @@ emit_record() {
     emit "record.${1%%:*}" "$bytes"
 }
 
+# after_label LABEL TEXT: sets value to what follows LABEL in its line of TEXT; '' without one.
+after_label() {
+    value=
+    case $nl$2 in
+        *"$nl$1"*)
+            value=$nl$2
+            value=${value#*"$nl$1"}
+            value=${value%%"$nl"*}
+            value=${value#"${value%%[! ]*}"}
+            ;;
+    esac
+}
+
+# emit_histories: those of the timelines that the node may be on. There may be hundreds of
+# others in pg_wal; a history has all timelines that came before.
+emit_histories() {
+    told=' '
+    for label in "Latest checkpoint's TimeLineID:" "Min recovery ending loc's timeline:" sql.receiver_timeline= \
+        sql.recovery_timeline= sql.written= wal_timeline; do
+        after_label "$label" "$control$nl$answer"
+        case $label in
+            sql.written=) value=${value%"${value#????????}"} value=${value:+$((0x$value))} ;;
+            wal_timeline) value=${wal_timeline:+$((0x$wal_timeline))} ;;
+        esac
+        case $value in '' | *[!0-9]*) continue ;; esac
+        history=$(printf %08X "$value")
+        case $told in *" $history "*) continue ;; esac
+        told="$told$history "
+        [ ! -f "$pgdata/pg_wal/$history.history" ] || emit_file "history.$history" "$pgdata/pg_wal/$history.history"
+    done
+}
+
 # emit_answers: what the running server says. Every line of its answer is key=value already,
 # escaped as emit does. Sets running_config.
 emit_answers() {
-    socket_dir=$lock_socket_dir
-    if [ -z "$socket_dir" ]; then
-        socket_dir=$lock_listen
-        case $socket_dir in '*' | 0.0.0.0 | ::) socket_dir=localhost ;; esac
-    fi
-    answer=$("$bin/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 -h "$socket_dir" -p "$lock_port" \
-        -U "$db_user" 2>&1 <<'SQL'
-SET search_path = pg_catalog;
+    ask_server -U "$db_user" <<'SQL'
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
 FROM (
     SELECT 'sql.in_recovery' AS k, pg_is_in_recovery()::text AS v
@@ -315,30 +337,26 @@ FROM (
     UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
         FROM pg_replication_slots
     UNION ALL SELECT 'set.' || name, setting FROM pg_settings
-    WHERE name IN ('config_file', 'synchronous_standby_names', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
+    WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
                    'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num', 'max_connections',
                    'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction',
-                   'shared_preload_libraries', 'cluster_name', 'recovery_target', 'recovery_target_name', 'recovery_target_time',
-                   'recovery_target_xid', 'recovery_target_lsn', 'promote_trigger_file')) s
+                   'shared_preload_libraries', 'cluster_name', 'synchronous_standby_names', 'recovery_target',
+                   'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn',
+                   'promote_trigger_file')) s
 WHERE v IS NOT NULL;
 SQL
-    )
-    sql_status=$?
-    if [ "$sql_status" -eq 0 ]; then
+    # shellcheck disable=SC2181 # the text of the question is between
+    if [ $? -eq 0 ]; then
         emit sql yes
         printf '%s\n' "$answer"
     else
         emit sql no
-        emit sql_error "$answer"
+        emit sql_error "$said"
     fi
-    case $answer in
-        *"${nl}set.config_file="*)
-            running_config=${answer#*"${nl}set.config_file="}
-            running_config=${running_config%%"$nl"*}
-            case $running_config in
-                *\\*) running_config=$(printf '%b' "$running_config") ;;
-            esac
-            ;;
+    after_label set.config_file= "$answer"
+    running_config=$value
+    case $running_config in
+        *\\*) running_config=$(printf '%b' "$running_config") ;;
     esac
 }
 
@@ -417,8 +435,6 @@ emit_recovery_file() {
     done <"$recovery_file"
 }
 
-connect_with "$passfile" "$db_name"
-
 boot_id=
 [ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot_id </proc/sys/kernel/random/boot_id
 emit boot_id "$boot_id"
@@ -458,7 +474,11 @@ emit_pgdata
 emit_server
 emit_folders
 emit_wal
-[ -z "$pid" ] || emit_answers
+if [ -n "$pid" ]; then
+    connect_with "$passfile" "$db_name"
+    emit_answers
+fi
+emit_histories
 recovery_conf "$pgdata"
 find_config
 emit_recovery_file

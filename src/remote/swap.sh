@@ -333,8 +333,6 @@ swap_all() {
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 
 swapped=no
 read_mark

@@ -53,25 +53,28 @@ set -u
 state=$work/switchover
 decided=$state.decided
 
-# ask SQL: sets answer to what the server says, by position; returns 1 with what it said.
-ask() {
+# ask_own: asks the server here, by the SQL on stdin, as ask_server().
+ask_own() {
     lock_file "$pgdata/postmaster.pid" || die sql "the server of $pgdata does not run"
-    host=$lock_socket_dir
-    [ -n "$host" ] || host=$lock_listen
-    case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
     connect_with "$passfile" "$db_name"
-    PGOPTIONS="$PGOPTIONS -c client_min_messages=error" answer=$("$bin/psql" -X -q -A -t -w -h "$host" \
-        -p "$lock_port" -U "$db_user" -v ON_ERROR_STOP=1 -v standby="$standby" -v slot="$slot" 2>"$errors")
+    ask_server -U "$db_user" -v standby="$standby" -v slot="$slot"
 }
 
 # control NAME: sets value to what pg_controldata says of it.
 control() {
-    value=$(LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^$1: *//p")
+    value=$("$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^$1: *//p")
 }
 
 # write_state WORD: durably. The file has the word, the number of the switchover, its standby.
 write_state() {
     printf '%s %s %s\n' "$1" "$lock" "$own" | put "$state" || exit 1
+}
+
+# prepare: a checkpoint before the stop makes that short.
+prepare() {
+    ask_own <<'SQL' || { emit checkpoint no && say "$said"; }
+CHECKPOINT
+SQL
 }
 
 look() {
@@ -81,7 +84,7 @@ look() {
         armed | committed) emit pending "$pending" ;;
     esac
     server_pid || return 0
-    ask <<'SQL' || die sql "$(cat "$errors")"
+    ask_own <<'SQL' || die sql "$said"
 SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
        (SELECT timeline_id FROM pg_control_checkpoint()),
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,
@@ -94,10 +97,9 @@ SQL
 $answer
 ANSWER
     set_question
-    PGOPTIONS="$PGOPTIONS -c client_min_messages=error" "$bin/psql" -X -q -A -t -w -d "$candidate" -c "$question" \
-        </dev/null >"$errors.answer" 2>"$errors" ||
-        die candidate "this server cannot ask the standby by \"$candidate\": $(cat "$errors")"
-    emit candidate "$(cat "$errors.answer")"
+    ask -d "$candidate" -c "$question" </dev/null ||
+        die candidate "this server cannot ask the standby by \"$candidate\": $said"
+    emit candidate "$answer"
     emit in_recovery "$in_recovery"
     emit system_id "$system_id"
     emit timeline "$timeline"
@@ -116,7 +118,7 @@ ANSWER
 # shellcheck disable=SC2016 # the variables are those of who evaluates it
 start_primary='
 control_state() {
-    LC_ALL=C "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^Database cluster state: *//p"
+    "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^Database cluster state: *//p"
 }
 server_process() {
     process=
@@ -134,7 +136,7 @@ start_primary() {
         else
             rm -f "$pgdata/standby.signal"
             if [ -n "$start_command" ]; then
-                sh -c "$start_command" </dev/null
+                sh -c "$own_locale$start_command" </dev/null
             elif [ -n "$config" ]; then
                 "$bin/pg_ctl" -D "$pgdata" -l "$pgdata.follow_primary.log" -w -o "-c config_file=$config" start </dev/null
             else
@@ -193,8 +195,8 @@ start_watcher() {
     use_passfile "$passfile"
     set_question
     question=$question lock=$lock pgdata=$pgdata bin=$bin state=$state decided=$decided timeout=$timeout \
-        candidate=$candidate config=$config start_command=$start_command PGCONNECT_TIMEOUT=3 \
-        PGOPTIONS='-c role=none -c client_min_messages=error' LC_ALL=C \
+        candidate=$candidate config=$config start_command=$start_command own_locale=$own_locale PGCONNECT_TIMEOUT=3 \
+        PGOPTIONS='-c role=none -c client_min_messages=error' \
         setsid sh -c "$start_primary$watcher" follow_primary-watcher </dev/null >>"$kept/switchover.log" 2>&1 \
         3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 }
@@ -220,7 +222,7 @@ stop() {
     start_watcher
     first=$pid
     if [ -n "$stop_command" ]; then
-        sh -c "$stop_command" </dev/null >&2 &
+        sh -c "$own_locale$stop_command" </dev/null >&2 &
     else
         kill -INT "$first" || die sql "the server, process $first, could not be told to stop"
     fi
@@ -262,11 +264,9 @@ back() {
     rm -f "$state"
 }
 
-errors=$(mktemp) || die no_space "could not make a temporary file"
-trap 'rm -f "$errors" "$errors.answer"' EXIT
 case $action in
     look) look ;;
-    prepare) echo CHECKPOINT | ask || { emit checkpoint no; say "$(cat "$errors")"; } ;;
+    prepare) prepare ;;
     stop) stop ;;
     commit) commit ;;
     done) end_switchover ;;

@@ -60,13 +60,9 @@ plan_looks() {
     done
 }
 
-# ask: sets answer to what the server says, or returns 1 with answer set to the error.
-ask() {
-    host=$lock_socket_dir
-    [ -n "$host" ] || host=$lock_listen
-    case $host in '*' | 0.0.0.0 | ::) host=localhost ;; esac
-    answer=$("$bin/psql" -X -q -A -t -w -h "$host" -p "$lock_port" \
-        -U "$db_user" -v ON_ERROR_STOP=1 2>&1 <<SQL
+# look: sets answer to what the server says, or returns 1 with said set to the error.
+look() {
+    ask_server -U "$db_user" <<SQL
 PREPARE look AS
 SELECT concat_ws('|', pg_is_in_recovery(), targets, receiver, slot, timeline, sender, rows, received, held) AS answer,
        targets = '-' AND receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
@@ -85,7 +81,6 @@ FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
 $again
 \\echo :answer
 SQL
-    )
 }
 
 connect_with "$passfile" "$database"
@@ -110,14 +105,14 @@ while :; do
             exit 0
             ;;
     esac
-    if ask; then
+    if look; then
         judge
         [ -z "$seen" ] || break
         case $started$answer in
             "yesf|"*) die promoted "$missing" ;;
         esac
     else
-        missing=$answer
+        missing=$said
         sleep 0.02
     fi
     if [ "$(date +%s)" -ge "$deadline" ]; then

@@ -21,9 +21,11 @@
 nonce=$1 stdin=$2 script=$3
 shift 3
 exec 3<&0
-# What the start-up files set for the account itself would lead us elsewhere.
+# What the start-up files set for the account itself would lead us elsewhere, or change what
+# programs say, or what a server that we start calls itself.
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS \
-    PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT TMOUT
+    PGTARGETSESSIONATTRS PGDATA CDPATH POSIXLY_CORRECT TMOUT \
+    PGAPPNAME PGCLIENTENCODING PGDATESTYLE PGTZ PGGEQO PG_COLOR QUOTING_STYLE
 printf '%s begin\n' "$nonce"
 printf '%s begin\n' "$nonce" >&2
 # watch: starts the watcher.

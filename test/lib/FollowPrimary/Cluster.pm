@@ -31,6 +31,8 @@ my $count = 0;
 #   superuser  its name ("postgres")
 #   conninfo   more keys for the standbys' primary_conninfo, as text
 #   node       a sub: from a host to more options of FollowPrimary::Node->new
+#   loud       servers that speak German and warn at each connection, a role that
+#              hears all they have to say, accounts with German programs (0)
 #   checksums, auth, hba, initdb   as FollowPrimary::Node->init
 #   conf       more settings for all servers, a hash
 #   key_type, sshd_conf       as FollowPrimary::Host->new
@@ -38,6 +40,12 @@ sub new
 {
     my ($class, %opt) = @_;
     my $nodes  = $opt{nodes} // 3;
+    if ($opt{loud})
+    {
+        $opt{initdb} = [ '--locale=de_DE.UTF-8', @{ $opt{initdb} // [] } ];
+        $opt{conf} = { 'follow_primary.rewind_user' => 'hears_all', %{ $opt{conf} // {} } };
+        $opt{sshd_conf} = "SetEnv LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de PG_COLOR=always\n" . ($opt{sshd_conf} // '');
+    }
     my $prefix = $count++ ? "c$count-" : '';
     my $dir    = scratch_dir("${prefix}cluster");
     my $self   = bless {
@@ -83,6 +91,7 @@ sub new
     $primary->start;
     $primary->safe_psql('SET password_encryption = \'scram-sha-256\'; CREATE ROLE repl LOGIN REPLICATION PASSWORD '
         . FollowPrimary::Node::quote($self->{password}{repl}));
+    $self->make_loud if $opt{loud};
     $self->_copy_to(@standbys);
     $self->set(%thrift) if %thrift;
 
@@ -93,6 +102,22 @@ sub new
     $self->create_extension if $opt{extension};
     $self->make_steps_holdable if $opt{hold};
     return $self;
+}
+
+# What an upgrade of the operating system does to databases from 15 on, and a role
+# that is told everything, in words, numbers and dates that are not ours.
+sub make_loud
+{
+    my ($self) = @_;
+    my ($primary) = $self->nodes;
+    $primary->safe_psql("UPDATE pg_database SET datcollversion = '1'") if FollowPrimary::Node::pg_major() >= 15;
+    $primary->safe_psql(<<'END');
+CREATE ROLE hears_all SUPERUSER LOGIN;
+ALTER ROLE hears_all SET client_min_messages = debug5;
+ALTER ROLE hears_all SET datestyle = 'German';
+ALTER ROLE hears_all SET lc_numeric = 'de_DE.UTF-8';
+END
+    return;
 }
 
 # Four copies at a time: each takes two of the primary's ten WAL senders.

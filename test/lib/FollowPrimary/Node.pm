@@ -580,7 +580,7 @@ sub result
         my $label = qr/^(?:DETAIL|HINT|TIPP|CONTEXT|LOCATION|LINE \d+|STATEMENT|QUERY|WARNING|NOTICE|psql:)/m;
         ($r{message}) = $rest =~ /\A(.*?)(?=\n$label|\n*\z)/s;
         ($r{detail}) = $rest =~ /^DETAIL:  (.*?)(?=\n$label|\n*\z)/ms ? $1 : '';
-        ($r{hint})   = $rest =~ /^HINT:  (.*?)(?=\n$label|\n*\z)/ms   ? $1 : '';
+        ($r{hint})   = $rest =~ /^(?:HINT|TIPP):  (.*?)(?=\n$label|\n*\z)/ms   ? $1 : '';
     }
     return \%r;
 }
