@@ -122,12 +122,16 @@ fork_at() {
     fork_number=$((fork / segment_size))
 }
 
-# have_segment NUMBER: is the segment in pg_wal, on whatever timeline?
-have_segment() {
-    for segment in "$pgdata/pg_wal/"????????"$(printf '%08X%08X' "$(($1 / per_id))" "$(($1 % per_id))")"; do
-        [ -f "$segment" ] && return
-    done
-    return 1
+# names_in FOLDER TIMELINE LABEL: prints a line for every segment in it, its name without the
+# timeline, and LABEL; ???????? = of all timelines.
+names_in() {
+    find "$1/" -mindepth 1 -maxdepth 1 -type f -name "$2????????????????" |
+        sed "s/.*\(.\{16\}\)\$/\1 $3/"
+}
+
+# put_wal_back SEGMENT...
+put_wal_back() {
+    [ $# -eq 0 ] || mv -t "$pgdata/pg_wal" -- "$@" || give_up yes permission "could not put back the node's WAL into $pgdata/pg_wal"
 }
 
 # wal_back: puts back the node's own segments before the fork, which were linked before the
@@ -138,19 +142,26 @@ wal_back() {
     next=$(sed -n 's/^START WAL LOCATION: .*(file \([0-9A-F]*\)).*/\1/p' "$pgdata/backup_label" 2>/dev/null)
     [ -n "$next" ] || return 0
     timeline=${next%????????????????}
-    segment_number "$next"
-    while :; do
-        segment_file=$(printf '%s%08X%08X' "$timeline" "$((number / per_id))" "$((number % per_id))")
-        if have_segment "$number"; then
-            :
-        elif [ "$number" -lt "$fork_number" ] && [ -f "$aside/wal/$segment_file" ]; then
-            mv "$aside/wal/$segment_file" "$pgdata/pg_wal/$segment_file" || break
-        else
-            break
+    segment_number "$next" || return 0
+    wanted=$number
+    set --
+    # of one that both have, the line of pg_wal comes first
+    while read -r segment place; do
+        if ! segment_number "$timeline$segment" || [ "$number" -lt "$wanted" ]; then
+            continue
         fi
-        number=$((number + 1))
-    done
-    next=$segment_file
+        [ "$number" -eq "$wanted" ] || break
+        if [ "$place" -eq 2 ]; then
+            [ "$number" -lt "$fork_number" ] || break
+            set -- "$@" "$aside/wal/$timeline$segment"
+            [ $# -lt 500 ] || { put_wal_back "$@" && set --; }
+        fi
+        wanted=$((wanted + 1))
+    done <<SEGMENTS
+$({ names_in "$pgdata/pg_wal" "????????" 1; names_in "$aside/wal" "$timeline" 2; } 2>/dev/null | sort)
+SEGMENTS
+    put_wal_back "$@"
+    next=$(printf '%s%08X%08X' "$timeline" "$((wanted / per_id))" "$((wanted % per_id))")
 }
 
 # drop_lost_wal: takes WAL behind the fork, which was saved, out of pg_wal. A standby that has
@@ -421,7 +432,9 @@ run_pg_rewind() {
     # Links, since what pg_rewind overwrites in place is not needed from here. A pg_wal on
     # another file system goes without.
     rm -rf "$aside/wal"
-    mkdir "$aside/wal" && ln "$pgdata/pg_wal/"???????????????????????? "$aside/wal/" 2>/dev/null
+    # in several calls, where there are more than one takes
+    mkdir "$aside/wal" && find "$pgdata/pg_wal/" -mindepth 1 -maxdepth 1 -type f -name "????????????????????????" \
+        -exec ln -t "$aside/wal/" '{}' + 2>/dev/null
 
     # When the job is ended, so is pg_rewind, and this script goes on to say what has changed.
     trap : TERM PIPE

@@ -10,9 +10,12 @@
 #                 lacks one that the node received before its last restartpoint; '' = not known
 #
 # The server is stopped. Saved are the segments with WAL behind the fork, up to the end of valid
-# WAL, on fork_tli and on the timelines that the node itself went to afterwards, and all history
-# files. They are copies, never hard links: pg_rewind overwrites a segment of the same name in
-# place. Where pg_controldata, pg_waldump or a history file says something that is not
+# WAL, on fork_tli and on the timelines that the node itself went to afterwards, and the history
+# of the last of these. Nothing is saved of WAL that has nothing of anybody's in it, as a
+# checkpoint: no commit, no prepared transaction, no message. They are copies, never hard links:
+# pg_rewind overwrites a segment of the same name in place. But what an earlier attempt has saved
+# is there once: another copy is a link to it, and if it has all, its folder is the one.
+# Where pg_controldata, pg_waldump or a history file says something that is not
 # understood, all segments from the fork's on are saved, of whatever timeline, and nothing is
 # counted.
 #
@@ -27,7 +30,7 @@
 #   unarchived         segments that are saved only because they are not archived
 #   lost_wal_dir       PGDATA.follow_primary/lost_wal-JOB, if anything is saved; it ends in one
 #                      more number where there is one of that name, from a primary that counts
-#                      its jobs by itself
+#                      its jobs by itself; JOB is an earlier one that has saved the same
 # fails:
 #   no_space  permission  save_failed
 set -u
@@ -65,10 +68,32 @@ timeline() {
     esac
 }
 
+# find_copy FILE: sets twin to a copy that an earlier attempt has made, '' if there is none; only
+# those of the folders stay in holders that have one.
+find_copy() {
+    twin='' still=''
+    while IFS= read -r folder; do
+        earlier_file=$folder/${1##*/}
+        # its times are those of the file
+        # shellcheck disable=SC2039,SC3013 # -nt and -ef are in dash and in POSIX.1-2024
+        if [ ! -f "$earlier_file" ] || [ "$earlier_file" -nt "$1" ] || [ "$1" -nt "$earlier_file" ]; then
+            continue
+        elif [ "$earlier_file" -ef "${twin:-/}" ] || cmp -s "$earlier_file" "$1"; then
+            twin=$earlier_file
+            case $nl$holders in *"$nl$folder$nl"*) still=$still$folder$nl ;; esac
+        fi
+    done <<EARLIER
+${earlier%"$nl"}
+EARLIER
+    holders=$still
+}
+
 # copy FILE: saves it, if that is not done.
 copy() {
     copied=$saved/${1##*/}
     [ ! -e "$copied" ] || return 0
+    find_copy "$1"
+    [ -z "$twin" ] || ! ln "$twin" "$copied" 2>/dev/null || return 0
     # a reflink, where the file system can make one: an overwritten block is not shared any more
     cp --reflink=auto -p "$1" "$copied.tmp" 2>/dev/null || try cp -p "$1" "$copied.tmp"
     try sync "$copied.tmp"
@@ -94,9 +119,16 @@ finish() {
     save_unarchived
     [ "$1" = unknown ] || emit unarchived "$unarchived"
     if [ -d "$saved" ]; then
-        for file in "$wal"/*.history; do
+        history=
+        ! timeline "$node_tli" || history=$wal/$(printf %08X "$node_tli").history
+        for newest in "$wal"/????????.history; do :; done
+        for file in "$history" "$newest"; do
             [ ! -f "$file" ] || copy "$file"
         done
+        if [ -n "$holders" ]; then
+            rm -rf "$saved"
+            saved=${holders%%"$nl"*}
+        fi
         sync "$saved" 2>/dev/null
         emit lost_wal_dir "$saved"
     fi
@@ -177,7 +209,8 @@ first_segment() {
 }
 
 # For awk: reads what pg_waldump says of the WAL between from and limit, and prints the number of
-# commits and the end of valid WAL; 0 if there is none; else what is not understood.
+# commits, that of other things to keep, and the end of valid WAL; 0 if there is none; else what
+# is not understood.
 # shellcheck disable=SC2016 # awk's dollars
 awk_dump='
     function number(lsn,    part) {
@@ -195,6 +228,8 @@ awk_dump='
         last = $0
         if (/^rmgr: Transaction .* desc: COMMIT/)
             commits++
+        else if (/^rmgr: (Transaction .* desc: PREPARE|LogicalMessage )/)
+            others++
         next
     }
     # The end of WAL looks so: "... in WAL record at A: invalid record
@@ -243,12 +278,13 @@ awk_dump='
         else if (last == "" && behind <= from)
             print 0
         else
-            printf "%d %.0f\n", commits, behind
+            printf "%d %d %.0f\n", commits, others, behind
     }
 '
 
-# dump TLI START END: sets found to the number of commits there; behind to where valid WAL ends,
-# '' if nothing valid follows START; and from to START, or to where the WAL begins that is left.
+# dump TLI START END: sets found to the number of commits there, and adds to others that of what
+# else is to be kept; sets behind to where valid WAL ends, '' if nothing valid follows START; and
+# from to START, or to where the WAL begins that is left.
 dump() {
     found=0
     behind=
@@ -308,8 +344,10 @@ dump() {
     } | awk -v from="$from" -v limit="$limit" "$awk_dump")
     case $said in
         0) ;;
-        [0-9]*' '[0-9]*)
-            found=${said% *} behind=${said#* }
+        [0-9]*' '[0-9]*' '[0-9]*)
+            found=${said%% *} behind=${said##* }
+            said=${said#* }
+            others=$((others + ${said% *}))
             [ "$recycled" = no ] || complete=no
             ;;
         *) save_all "what pg_waldump $* says is $said" ;;
@@ -338,8 +376,9 @@ save() {
     [ "$missing" -eq 0 ] || complete=no
 }
 
-# save_stretch TLI START END: counts and saves what is there of the stretch.
-save_stretch() {
+# look_at TLI START END: counts what is there of the stretch, and adds it to lost, as a line TLI
+# FROM TO.
+look_at() {
     tli=$1 start=$2 end=$3
     dump "$tli" "$start" "$end"
     to=$from
@@ -361,14 +400,18 @@ save_stretch() {
     commits=$((commits + found))
     if [ "$to" -gt "$from" ]; then
         total=$((total + to - from))
-        save "$tli" "$from" "$to"
+        lost="$lost$tli $from $to$nl"
     fi
 }
 
 umask 077
-LC_ALL=C
-export LC_ALL
 signs_of_life
+
+earlier=
+for folder in "$kept"/lost_wal-*; do
+    [ ! -d "$folder" ] || earlier=$earlier$folder$nl
+done
+holders=$earlier
 
 number=1
 while [ -e "$saved" ]; do
@@ -395,12 +438,21 @@ list=$(stretches 2>/dev/null) ||
     save_all "$history does not tell how timeline $node_tli goes on from timeline $fork_tli"
 total=0
 commits=0
+others=0
 complete=yes
+lost=
 while read -r tli start end; do
-    save_stretch "$tli" "$start" "$end"
+    look_at "$tli" "$start" "$end"
 done <<STRETCHES
 $list
 STRETCHES
+if [ "$commits" -gt 0 ] || [ "$others" -gt 0 ] || [ "$complete" = no ]; then
+    while read -r tli from to; do
+        [ -z "$tli" ] || save "$tli" "$from" "$to"
+    done <<LOST
+$lost
+LOST
+fi
 emit lost_wal_bytes "$total"
 emit lost_transactions "$commits"
 finish "$complete"

@@ -28,7 +28,8 @@ rewind_read_lost_wal(const RemoteReply *reply, LostWal *lost)
 		remote_number(reply, "unarchived", &lost->unarchived) &&
 		(lost->complete || remote_says(reply, "complete", "no")) &&
 		(lost->bytes > 0 || lost->transactions == 0) &&
-		(lost->bytes > 0 || lost->unarchived > 0 ? lost->dir && lost->dir[0] == '/' : lost->dir == NULL);
+		(lost->dir ? lost->dir[0] == '/' && (lost->bytes > 0 || lost->unarchived > 0) :
+		 lost->transactions == 0 && lost->unarchived == 0 && (lost->bytes == 0 || lost->complete));
 }
 
 StepResult
@@ -92,7 +93,7 @@ rewind_save_wal(Job *job)
 			   lost.bytes, lost.complete ? "" : "at least ", lost.transactions,
 			   lost.unarchived > 0 ?
 			   psprintf(", and " INT64_FORMAT " older segments that were not archived yet", lost.unarchived) : "",
-			   lost.dir ? ", kept in " : "", lost.dir ? lost.dir : "",
+			   lost.dir ? ", kept in " : lost.bytes > 0 ? ", not kept" : "", lost.dir ? lost.dir : "",
 			   lost.complete ? "" : "; not all of it is on the node any more");
 	return STEP_DONE;
 }

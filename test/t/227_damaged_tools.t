@@ -69,8 +69,11 @@ $node->start;
     is($partial->{out}, $whole->{out}, 'what is in a partial segment is counted') or diag($partial->{err});
     ok(-s "$dir/real.follow_primary/lost_wal-7/$needed[-1].partial", 'and saved');
     is_deeply([ glob "$dir/real.follow_primary/*" ], ["$dir/real.follow_primary/lost_wal-7"], 'and nothing else is left');
-    like(run_ok(remote_script('save_wal', { pgdata => "$dir/real", bin => $bin, job => 7, fork_lsn => $fork, fork_tli => 1 })), qr{^lost_wal_dir=.*/lost_wal-7\.1$}m,
-        "another primary's job of that number keeps it elsewhere");
+    my $again = sub { return run_ok(remote_script('save_wal', { pgdata => "$dir/real", bin => $bin, job => $_[0], fork_lsn => $fork, fork_tli => 1 })) };
+    like($again->(8), qr{^lost_wal_dir=.*/lost_wal-7$}m, 'another job finds it saved');
+    is_deeply([ glob "$dir/real.follow_primary/*" ], ["$dir/real.follow_primary/lost_wal-7"], 'once');
+    utime 1, 1, "$last.partial";
+    like($again->(7), qr{^lost_wal_dir=.*/lost_wal-7\.1$}m, "another primary's job of that number keeps what is not the same elsewhere");
     rename "$last.partial", $last or die;
 
     # The fork is not known.
