@@ -59,8 +59,8 @@ OBJS = \
 REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh folders.sh include.sh messages.sh \
-	names.sh own.sh recover.sh standby.sh)
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh folders.sh include.sh log.sh messages.sh \
+	names.sh own.sh processes.sh recover.sh standby.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

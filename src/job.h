@@ -36,6 +36,8 @@ typedef struct Job
 								 * known */
 	char	   *beside;			/* when a file beside its data directory last came
 								 * or went; "" = not known */
+	char	   *log_file;		/* of its server; "" = not known */
+	char	   *log_size;		/* where that ended */
 	char	   *waldir;			/* where its pg_wal leads; "" = in PGDATA */
 	int			ntablespaces;
 	Oid		   *tablespace_oids;
@@ -43,6 +45,8 @@ typedef struct Job
 
 	char	   *keep_slots;		/* names of slots that the node must keep,
 								 * separated by spaces */
+	char	   *former_conninfo;	/* the node's primary_conninfo before the job
+									 * changed it, or NULL */
 	char	   *former_slot;	/* another slot of this server that the node
 								 * streamed through, or NULL */
 
@@ -55,6 +59,8 @@ typedef struct Job
 											 * changed, and says so in undone;
 											 * NULL: nothing to */
 	char	   *undone;			/* what the undo did, as a sentence, or NULL */
+	char	   *silent_primary; /* host:port of the former primary, which does not
+								 * answer the node; NULL = not known so */
 	int64		bytes_done;
 	int64		bytes_total;
 	TimestampTz progress_written;

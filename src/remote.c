@@ -41,6 +41,7 @@ SCRIPT(clear);
 SCRIPT(basebackup);
 SCRIPT(swap);
 SCRIPT(verify);
+SCRIPT(holdup);
 SCRIPT(clean);
 SCRIPT(lock);
 SCRIPT(check);

@@ -32,6 +32,7 @@ extern const RemoteScript remote_basebackup;
 extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;
 extern const RemoteScript remote_switchover;
+extern const RemoteScript remote_holdup;
 extern const RemoteScript remote_clean;
 extern const RemoteScript remote_lock;
 extern const RemoteScript remote_check;

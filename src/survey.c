@@ -455,6 +455,8 @@ read_place(Job *job, const RemoteReply *reply)
 	job->node_home = text_of(reply, "home");
 	job->config_file = text_of(reply, "config_file");
 	job->waldir = text_of(reply, "waldir");
+	job->log_file = text_of(reply, "log_file");
+	job->log_size = text_of(reply, "log_size");
 
 	value = remote_get(reply, "port_owner");
 	if (value && value[0] != '\0' && node->pgdata && strcmp(value, node->pgdata) != 0)
@@ -774,6 +776,8 @@ survey_node(Job *job)
 	node->receives_from_us = remote_says(&reply, "sql.receiver_from",
 										 psprintf("%s:%d", job->primary_host, job->request->primary_port));
 	find_former_slot(job, &reply);
+	if (job->former_conninfo == NULL)
+		job->former_conninfo = node->conninfo;
 
 	job_detail(job, "the node %s; timeline %u, WAL up to %s",
 			   node->state == NODE_PRIMARY ? "runs as a primary" :

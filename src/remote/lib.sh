@@ -116,6 +116,25 @@ lock_file() {
     [ -n "$lock_pid" ]
 }
 
+# server_host: sets server_host to where the server can be connected to whose lock file
+# lock_file() has read: the folder of its socket, which may be relative to $pgdata; where there
+# is no socket, or its name is too long for one, its address.
+server_host() {
+    server_host=$lock_socket_dir
+    case $server_host in
+        '' | /* | @*) ;;
+        *) server_host=$pgdata/${server_host#./} ;;
+    esac
+    server_host=${server_host%/.}
+    [ -n "$lock_listen" ] || return 0
+    case $server_host in
+        @*) return 0 ;;
+        /*) [ ! -S "$server_host/.s.PGSQL.$lock_port" ] || [ "${#server_host}" -gt 80 ] || return 0 ;;
+    esac
+    server_host=$lock_listen
+    case $server_host in '*' | 0.0.0.0 | ::) server_host=localhost ;; esac
+}
+
 # For an awk program: unquoted(REST) is the value of a setting, as a server reads it; REST is
 # what follows the setting's name in the line.
 # shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts that use it
@@ -205,9 +224,7 @@ ask() {
 
 # ask_server PSQL_OPTION...: the same of the server of $pgdata, where lock_file() has found it.
 ask_server() {
-    server_host=$lock_socket_dir
-    [ -n "$server_host" ] || server_host=$lock_listen
-    case $server_host in '*' | 0.0.0.0 | ::) server_host=localhost ;; esac
+    server_host
     ask -h "$server_host" -p "$lock_port" "$@"
 }
 

@@ -4,8 +4,9 @@
 # arguments:
 #   action   save = keep the files that configure.sh will change
 #            reload = make the running server read its settings
-#            undo = put the kept files back, and reload
+#            undo = put the kept files back, and reload, if the server runs
 #            restore = put the kept files back; the server is stopped
+#            forget = keep them no longer
 #   config   save: the node's postgresql.conf; '' = the one in pgdata
 #   recovery_file  save: the settings file that configure.sh writes
 #   command  reload, undo: run by sh -c instead of pg_ctl, if not ''
@@ -90,7 +91,11 @@ restore() {
     if ! { put_back 1 && put_back 2 && put_back 3; }; then
         die undo_failed "could not put back what is in $saved"
     fi
-    # the last two: what configure.sh put aside is back in its place
+    forget
+}
+
+# forget: what was kept is of no use any more, nor what configure.sh put aside.
+forget() {
     rm -rf "$saved/complete" "$saved" "$work/config/postgresql.auto.conf.before" "$work/edit.tmp"
     rmdir "$work/config" "$work" "$kept" 2>/dev/null || :
 }
@@ -123,11 +128,14 @@ case $action in
     undo)
         [ -e "$saved/complete" ] || exit 0
         restore
-        reload
+        ! server_pid || reload
         ;;
     restore)
         [ -e "$saved/complete" ] || exit 0
         restore
+        ;;
+    forget)
+        forget
         ;;
 esac
 exit 0

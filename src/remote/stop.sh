@@ -21,9 +21,11 @@
 #                 was killed
 #   control_time  when a server that did not run last wrote its control file
 #   started_by    with demote: the command line that it had
+#   remedy        with timeout: what ends that which holds the server up, as a command there
 # fails:
 #   permission  no_space  PGDATA.follow_primary cannot be written
-#   timeout               the server is still there after the time
+#   timeout               the server is still there after the time; the message tells which of
+#                         its processes are, and what they run
 #   stop_failed           the command failed, and the server still runs
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -32,6 +34,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/processes.sh
+. "${0%/*}/processes.sh"
 
 : "${timeout=60}" "${command=}" "${standby=no}" "${demote=no}" "${version=0}"
 mode=fast
@@ -50,6 +54,50 @@ run_command() {
     fi
 }
 
+# too_late: tells what is left of the server, process $first. It waits for its clients and
+# helpers first, then for its checkpointer, last for its archiver and WAL senders; a shut down
+# archiver without a command waits for nothing.
+too_late() {
+    list_family "$first"
+    left='' remedy='' rank=9
+    while read -r process _ state seconds; do
+        [ -n "$process" ] || continue
+        describe "$process" "$state" "$seconds"
+        what=$title
+        line=$description
+        run=''
+        while read -r process_run _ state_run seconds_run; do
+            [ -n "$process_run" ] || continue
+            describe "$process_run" "$state_run" "$seconds_run"
+            line="$line; it runs $description"
+            run=$process_run
+        done <<RUN
+$(children_of "$process")
+RUN
+        case $what:$state in
+            *': logger'* | *': stats collector'*) continue ;;
+            *:T | *:t) remember 1 "kill -CONT $process, which lets that process go on" ;;
+            *': archiver'*)
+                if [ -n "$run" ]; then remember 2 "kill $run, which ends the command that it archives with"; else remember 8 ''; fi
+                ;;
+            *': walsender'*) remember 3 "kill $process, which ends that WAL sender; its client does not answer" ;;
+            *': checkpointer'*) remember 5 "wait until its checkpointer has written all that is to be written" ;;
+            *) remember 4 "'$bin/pg_ctl' -D '$pgdata' -m immediate stop, which ends it as a crash would" ;;
+        esac
+        left="$left$nl$line"
+    done <<LEFT
+$(children_of "$first")
+LEFT
+    [ -z "$remedy" ] || emit remedy "$remedy"
+    die timeout "the server (process $first) still runs ${timeout} s after it was told to stop${left:+; what is left of it:$left}"
+}
+
+# remember RANK REMEDY: the remedy with the lowest rank is told.
+remember() {
+    [ "$1" -lt "$rank" ] || return 0
+    rank=$1 remedy=$2
+}
+
 # stop: stops the server, which runs as process $pid.
 stop() {
     deadline=$(($(date +%s) + timeout))
@@ -66,8 +114,10 @@ stop() {
     while server_pid && [ "$pid" = "$first" ]; do
         turn=$((turn + 1))
         if [ $((turn % 10)) -eq 0 ] && [ "$(date +%s)" -ge "$deadline" ]; then
-            die timeout "the server (process $first) still runs ${timeout} s after it was told to stop"
+            too_late
         fi
+        # 124: timeout(1) has ended the command
+        [ "$rc" -ne 124 ] || [ "$(date +%s)" -lt "$deadline" ] || too_late
         if [ "$rc" -ne 0 ]; then
             die stop_failed "the command to stop the server failed with exit code $rc"
         fi

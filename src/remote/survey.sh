@@ -25,6 +25,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/log.sh
+. "${0%/*}/log.sh"
 
 : "${port=5432}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" \
     "${host=localhost}" "${recovery_file=}" "${records=}"
@@ -317,6 +319,11 @@ emit_histories() {
 # emit_answers: what the running server says. Every line of its answer is key=value already,
 # escaped as emit does. Sets running_config.
 emit_answers() {
+    find_log
+    if [ -n "$log" ]; then
+        emit log_file "$log"
+        emit log_size "$(wc -c <"$log" 2>/dev/null)"
+    fi
     ask_server -U "$db_user" <<'SQL'
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
 FROM (

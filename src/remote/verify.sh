@@ -12,6 +12,7 @@
 #   lsn       where the WAL of that row ends; '' = not known, for it is not written yet
 #   timeout   seconds
 #   started   yes = a job has started the server, which must be a standby
+#   limit     seconds that the job may look in all: a delay of half of that is waited for
 #
 # prints:
 #   seen  row = the row is visible
@@ -29,7 +30,7 @@ set -u
 . "${0%/*}/standby.sh"
 
 : "${db_user=postgres}" "${passfile=}" "${slot?}" "${timeline?}" "${database=postgres}" "${schema?}" "${seq?}" \
-    "${lsn=}" "${timeout=60}" "${started=no}"
+    "${lsn=}" "${timeout=60}" "${limit=60}" "${started=no}"
 
 # judge: sets seen if the answer proves that the node follows, else missing to what it lacks.
 judge() {
@@ -75,7 +76,7 @@ FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
              $received AS received,
              CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
                   WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
-                      > $timeout * 500 THEN 'delayed'
+                      > $limit * 500 THEN 'delayed'
                   ELSE '-' END AS held
       FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true) s;
 $again

@@ -184,14 +184,33 @@ run_repoint(Job *job, const char *action)
 		fail_repoint(job, &reply);
 }
 
-/* Puts the settings back that are read at a start: stops, puts back, starts. */
+static void
+tell_put_back(Job *job)
+{
+	job->undone = job->silent_primary ?
+		psprintf("The former settings are put back. They lead to %s, which does not answer the node.",
+				 job->silent_primary) :
+		"The former settings are put back.";
+}
+
+/*
+ * Puts the settings back that are read at a start.  Whether the server runs depends
+ * on how far the job has come; from 13 on a reload takes back what matters, so that
+ * none is stopped for that.
+ */
 static void
 undo_restart(Job *job)
 {
-	(void) node_stop(job);
-	run_repoint(job, "restore");
+	if (job->primary.version_num >= 130000)
+		run_repoint(job, "undo");
+	else
+	{
+		(void) node_stop(job);
+		run_repoint(job, "restore");
+	}
+	tell_put_back(job);
 	node_undo_stop(job);
-	job->undone = "The former settings are put back, and the node's server was started again.";
+	tell_put_back(job);
 }
 
 /* Puts the settings back that a repoint replaced, and reloads. */
@@ -199,7 +218,13 @@ static void
 undo_repoint(Job *job)
 {
 	run_repoint(job, "undo");
-	job->undone = "The former settings are put back.";
+	tell_put_back(job);
+}
+
+void
+config_forget(Job *job)
+{
+	run_repoint(job, "forget");
 }
 
 StepResult

@@ -26,6 +26,9 @@ extern void config_lend(Job *job);
 /* Makes the data directory a standby of this server, settings and all. */
 extern StepResult config_write(Job *job);
 
+/* Keeps no longer what a repoint has replaced: it is not to be put back. */
+extern void config_forget(Job *job);
+
 /* New settings for a running standby, and a reload. */
 extern StepResult config_repoint(Job *job);
 

@@ -108,8 +108,15 @@ node_stop(Job *job)
 						 {"standby", job->node.state == NODE_STANDBY ? "yes" : "no"}),
 			   NULL, &limits, &reply);
 	if (remote_failed_for(&reply, "timeout"))
+	{
+		const char *remedy = remote_get(&reply, "remedy");
+
+		/* It is on its way down: to start it would be to wait for that once more. */
+		job->undo = NULL;
 		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not stop in time",
-				  "Raise follow_primary.stop_timeout, or see what holds the server up, " THEN_CALL_AGAIN);
+				  psprintf("%sThe server is on its way down, and nobody starts it again: when it has ended, call follow_primary() again, which goes on from there. If it only needs longer, raise follow_primary.stop_timeout.",
+						   remedy ? psprintf("On node %s: %s. ", node_name(job), remedy) : ""));
+	}
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "PostgreSQL could not be stopped");
 	if (remote_says(&reply, "promoted", "yes"))

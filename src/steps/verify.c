@@ -23,14 +23,19 @@
 
 #include "compat.h"
 #include "record.h"
+#include "recovery_conf.h"
 #include "sql.h"
 #include "ssh/net.h"
 #include "standby_name.h"
+#include "steps/config.h"
 #include "steps/node.h"
 #include "steps/verify.h"
 #include "survey.h"
 
 #define POLL_MS		5
+
+/* How long the node is looked at before it is asked what holds it up. */
+#define LOOK_S		2
 
 /* How long a repointed node may take before it is looked at again. */
 #define LOOK_AGAIN_S	1
@@ -55,23 +60,159 @@ sender_objection(const Job *job)
 	return NULL;
 }
 
+/* What keeps the node from following, as holdup.sh tells. Strings are NULL where unknown. */
+typedef struct Holdup
+{
+	const char *held;			/* what its startup process waits for, as sentences */
+	const char *remedy;			/* what ends that */
+	const char *words;			/* the last ones of its WAL receiver, or where
+								 * they are to be found, as a sentence */
+	bool		silent;			/* the former primary does not answer the node */
+	const char *former;			/* its host:port */
+} Holdup;
+
+/* Where else the log is, which has no last words of the WAL receiver. */
+static const char *
+log_elsewhere(const char *log)
+{
+	if (log == NULL)
+		return NULL;
+	if (strcmp(log, "syslog") == 0)
+		return "What its WAL receiver said last is in the node's syslog.";
+	if (strcmp(log, "journal") == 0)
+		return "What its WAL receiver said last is in the node's journal: see journalctl there.";
+	if (strcmp(log, "nowhere") == 0)
+		return "What its WAL receiver said last is not known: the node's server has no log.";
+	if (strcmp(log, "unknown") == 0)
+		return "What its WAL receiver said last is not known: the node's log could not be found.";
+	return psprintf("Its WAL receiver has not ended with an error since: the log is %s.", log);
+}
+
+/* Asks the node what holds it up; also whether its former primary answers, if so wanted. */
+static void
+ask_holdup(Job *job, bool ask_former, Holdup *holdup)
+{
+	const Settings *settings = job->request->settings;
+	RemoteLimits limits = {.timeout_ms = FILES_TIMEOUT_MS};
+	RemoteReply reply;
+	char	   *host = conninfo_value(job->former_conninfo, "hostaddr");
+	char	   *port = conninfo_value(job->former_conninfo, "port");
+	char	   *us = psprintf("%s:%d", job->primary_host, job->request->primary_port);
+
+	memset(holdup, 0, sizeof(*holdup));
+	if (host == NULL)
+		host = conninfo_value(job->former_conninfo, "host");
+	if (port == NULL)
+		port = DEF_PGPORT_STR;
+	holdup->former = host ? psprintf("%s:%s", host, port) : us;
+	remote_run(job->ssh, &remote_holdup,
+			   JOB_NAMED(job,
+						 {"db_user", settings->rewind_user},
+						 {"db_name", settings->rewind_database},
+						 {"passfile", settings->passfile},
+						 {"host", job->primary_host},
+						 {"port", NUMBER(job->request->primary_port)},
+						 {"log_file", job->log_file},
+						 {"log_size", job->log_size},
+						 {"former_host", ask_former && strcmp(holdup->former, us) != 0 ? host : ""},
+						 {"former_port", port}),
+			   NULL, &limits, &reply);
+	if (!reply.ok)
+		return;
+	holdup->held = remote_get(&reply, "held");
+	holdup->remedy = remote_get(&reply, "remedy");
+	holdup->words = remote_get(&reply, "receiver");
+	holdup->words = holdup->words ? psprintf("Its WAL receiver said last: %s", sql_text(holdup->words)) :
+		log_elsewhere(remote_get(&reply, "log"));
+	holdup->silent = remote_says(&reply, "former", "silent");
+}
+
+/*
+ * Are the new settings better for the node than the former ones?  So they are where
+ * it streams by them, and where all that it lacks is that something there ends, while
+ * the former primary does not answer.
+ */
+static bool
+is_left_in_place(const Job *job, const Holdup *holdup)
+{
+	return job->undo && job->plan.method == METHOD_REPOINT &&
+		(sender_objection(job) == NULL || (holdup->held && holdup->silent));
+}
+
+/*
+ * Leaves settings and slot to the node, which follows by itself when it can; what
+ * the job saved to put back goes.
+ */
+static void
+leave_in_place(Job *job)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	job->undo = NULL;
+	job->slot_made = false;
+	PG_TRY();
+	{
+		config_forget(job);
+	}
+	PG_CATCH();
+	{
+		(void) sql_recover(context);
+	}
+	PG_END_TRY();
+	job->undone = psprintf("The new settings are left in place%s, and so is the slot \"%s\": the node follows by itself when it can.",
+						   job->silent_primary ?
+						   psprintf(", for the former ones lead to %s, which does not answer the node", job->silent_primary) : "",
+						   job->request->slot_name);
+}
+
 /*
  * Data that an interrupted job brought may prove to be too old by now: then it
- * is copied anew.
+ * is copied anew.  Of any other node the error tells what holds it up.
  */
 static StepResult
 not_proven(Job *job, const char *detail)
 {
+	Holdup		holdup;
+	StringInfoData all;
+
 	if (job->plan.finish && job->request->method != REQUESTED_REWIND)
 	{
 		job_detail(job, "what an interrupted job brought does not follow: %s", detail);
 		return STEP_NEEDS_COPY;
 	}
+	ask_holdup(job, job->undo != NULL, &holdup);
+	if (holdup.silent)
+		job->silent_primary = MemoryContextStrdup(job->context, holdup.former);
+	if (is_left_in_place(job, &holdup))
+		leave_in_place(job);
+	initStringInfo(&all);
+	appendStringInfoString(&all, detail);
+	if (holdup.held)
+		appendStringInfo(&all, "\n%s", sql_text(holdup.held));
+	if (holdup.words)
+		appendStringInfo(&all, "\n%s", holdup.words);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("node %s does not prove to follow this server", node_name(job)),
-			 errdetail("%s", detail),
+			 errdetail("%s", all.data),
+			 holdup.remedy ?
+			 errhint("On node %s: %s. Then call follow_primary() again.", node_name(job), holdup.remedy) :
 			 errhint("See the node's server log. If it only needs longer, raise follow_primary.verify_timeout; " THEN_CALL_AGAIN)));
+}
+
+/* Tells a waiting caller what is missing, and what holds it up. */
+static void
+tell_missing(Job *job, JobWait *wait, const char *missing)
+{
+	Holdup		holdup;
+
+	if (!job_is_silent(wait))
+		return;
+	ask_holdup(job, false, &holdup);
+	job_tell_waiting(job, wait, psprintf("%s%s%s%s%s", missing,
+										 holdup.held ? ". " : "", holdup.held ? sql_text(holdup.held) : "",
+										 holdup.words ? holdup.held ? " " : ". " : "",
+										 holdup.words ? holdup.words : ""));
 }
 
 /*
@@ -195,6 +336,7 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 						 {"seq", NUMBER(job->seq)},
 						 {"lsn", proof->written},
 						 {"timeout", NUMBER(seconds)},
+						 {"limit", NUMBER(job->plan.method == METHOD_REPOINT ? seconds : settings->verify_timeout)},
 						 {"started", job->started ? "yes" : "no"}),
 			   NULL, &limits, reply);
 }
@@ -275,12 +417,14 @@ verify_follows(Job *job)
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   settings->verify_timeout * 1000);
 	bool		repointed = job->plan.method == METHOD_REPOINT;
-	int			seconds = repointed ? LOOK_AGAIN_S : settings->verify_timeout;
+	int			seconds = repointed ? LOOK_AGAIN_S : Min(LOOK_S, settings->verify_timeout);
+	JobWait		wait = {0};
 	RemoteReply reply = {0};
 	const char *objection;
 	const char *seen;
 	Proof		proof = {.job = job};
 
+	(void) job_is_silent(&wait);
 	for (;;)
 	{
 		objection = wait_for_node(&proof, seconds, &reply);
@@ -295,9 +439,10 @@ verify_follows(Job *job)
 											objection,
 											job->node.replay_delayed ?
 											"; with recovery_min_apply_delay it connects only when what it has is replayed" : ""));
+		tell_missing(job, &wait, objection);
 		if (repointed && was_overtaken(job))
 			return STEP_NEEDS_PLAN;
-		seconds = Max(1, Min(2 * seconds, (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
+		seconds = Max(1, Min(Min(2 * seconds, LOOK_S), (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
 	}
 
 	/* The sender must still stream, in any case. */

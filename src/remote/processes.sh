@@ -1,0 +1,55 @@
+# processes.sh - what a server's processes are at; for the scripts that read it as they read
+# lib.sh. On systems without Linux's /proc nothing is found.
+# shellcheck shell=sh disable=SC2034
+
+# list_family PID: sets family to a line "PID PARENT STATE SECONDS" for each process that
+# descends from PID, parents first; SECONDS is its age, STATE as in /proc/PID/stat.
+list_family() {
+    family=$({ cat /proc/uptime && getconf CLK_TCK && cat /proc/[0-9]*/stat; } 2>/dev/null |
+        awk -v root="$1" '
+            NR == 1 { uptime = $1; next }
+            NR == 2 { hz = $1; next }
+            {
+                pid = $1
+                sub(/.*\) /, "") # a name may have spaces
+                state[pid] = $1
+                parent[pid] = $2
+                age[pid] = int(uptime - $20 / hz)
+            }
+            function print_children(of,    pid) {
+                for (pid in parent)
+                    if (parent[pid] == of) {
+                        print pid, of, state[pid], age[pid]
+                        print_children(pid)
+                    }
+            }
+            END { print_children(root) }')
+}
+
+# title_of PID: sets title to its command line, as one line of 200 characters at most. A server
+# process shows there what it is.
+title_of() {
+    title=$({ tr '\0\n' '  ' <"/proc/$1/cmdline"; } 2>/dev/null | cut -c 1-200)
+    while [ "$title" != "${title% }" ]; do
+        title=${title% }
+    done
+}
+
+# describe PID STATE SECONDS: sets description to all that, in words.
+describe() {
+    title_of "$1"
+    description="process $1, for $3 s: $title"
+    case $2 in
+        T | t) description="$description (stopped by a signal)" ;;
+        D) description="$description (waiting for a device)" ;;
+    esac
+}
+
+# children_of PID: prints those lines of family that are its children's.
+children_of() {
+    while read -r child parent state seconds; do
+        [ "$parent" != "$1" ] || printf '%s %s %s %s\n' "$child" "$parent" "$state" "$seconds"
+    done <<FAMILY
+$family
+FAMILY
+}
