@@ -162,7 +162,7 @@ BEGIN
 END $$;
 CREATE TRIGGER begin BEFORE INSERT ON follow_primary_step FOR EACH ROW EXECUTE FUNCTION hold();
 CREATE TRIGGER "end" BEFORE UPDATE ON follow_primary_step FOR EACH ROW
-    WHEN (NEW.state = 'succeeded' AND OLD.state = 'running') EXECUTE FUNCTION hold();
+    WHEN (NEW.state = 'succeeded' AND OLD.state <> 'succeeded') EXECUTE FUNCTION hold();
 END
     for my $node ($new, $third, $sibling)
     {
