@@ -8,6 +8,7 @@
 #   stopped     stop.sh       the node's own: only its server was  starts   knows that the node is not down
 #                             stopped by a job                              by itself
 #   recovering  rewind.sh     the node's own, in crash recovery    refuses  goes on as if there was no mark
+#                             or with its own folders moved away            (they come back)
 #   rewinding   rewind.sh     the node's own, until pg_rewind      refuses  asks rewind.sh, which goes on if
 #                             begins to change it; then mixed               nothing was changed; else copies
 #   rewound     rewind.sh     this primary's, with the settings    refuses  only writes the settings, and

@@ -139,6 +139,8 @@ sub new
     $old->stop;
     for my $server ($new, $third, $sibling) { $server->stop }
     for my $server ($old, $sibling) { $self->_move($server) }
+    $old->set(archive_cleanup_command => 'true own/script') if $major >= 12;
+    _put_own_files($old);
     # It is told when a node is down, and does nothing itself.
     $self->{pgpool} = FollowPrimary::Pgpool->new(
         cluster => $cluster,
@@ -169,6 +171,7 @@ END
         run_ok([ 'rm', '-rf', $node->pgdata ]);
         my $ts = $self->_home($node) . '/ts';
         $node->init_standby_from($old, slot => 1, basebackup => [ '-T', $self->_home($old) . "/ts=$ts" ]);
+        _put_own_files($node);
         $node->start;
         $node->wait_for_streaming($old);
         $old->wait_for_catchup($node);
@@ -231,6 +234,25 @@ sub _settings
     my $text = slurp($file);
     $text =~ s/$from/$to/ or die "no $from in $file";
     spew($file, $text);
+    return;
+}
+
+# A folder that is the node's own: a setting names a file in it.
+sub _put_own_files
+{
+    my ($node) = @_;
+    my $folder = $node->pgdata . '/own';
+    mkdir $folder;
+    spew("$folder/$_", $node->name) for 'script', 'beside it';
+    return;
+}
+
+sub _check_own_files
+{
+    my ($node) = @_;
+    my @own = map { s{.*/}{}r . '=' . slurp($_) } sort glob(quotemeta($node->pgdata) . '/own/*');
+    my $want = join ' ', map { "$_=" . $node->name } 'beside it', 'script';
+    die "the node's own files are @own\n" if FollowPrimary::Node::pg_major() >= 12 && "@own" ne $want;
     return;
 }
 
@@ -1121,6 +1143,8 @@ sub _look_into
         . 'for l in pg_tblspc/*; do ln -sfn "$2/ts" "$l"; done', 'sh', $self->_home($node), $home ]);
     my $probe = FollowPrimary::Node->new(host => $node->host, name => 'probe', pgdata => "$home/data", port => $node->port,
         passfile => $node->{passfile});
+    # it may be that the node's own folders were about to be moved away
+    run_ok([ 'chmod', 'o-w', "$home/data" ]);
     unlink "$home/data/myrecovery.conf";
     unlink "$home/data/postgresql.auto.conf";
     $probe->append_conf("log_filename = 'probe.log'\ncluster_name = 'probe'\n");
@@ -1156,6 +1180,7 @@ sub _check_end
     die "the node is not a standby\n" if !$node->in_recovery;
     my $name = $node->safe_psql('SHOW cluster_name');
     die "the node's configuration is another's: $name\n" if $name ne $node->name;
+    _check_own_files($node);
 
     my $slots = $primary->safe_psql('SELECT string_agg(slot_name || CASE WHEN active THEN \'\' ELSE \' (not active)\' END, \', \' ORDER BY slot_name) FROM pg_replication_slots WHERE slot_name <> '
         . FollowPrimary::Node::quote(($self->{cluster}->nodes)[2]->slot_name));
