@@ -120,7 +120,10 @@ node_stop(Job *job)
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "PostgreSQL could not be stopped");
 	if (remote_says(&reply, "promoted", "yes"))
+	{
+		job->undo = NULL;		/* a primary is nothing that a job starts */
 		return step_look_again(job, "the node has been promoted meanwhile");
+	}
 	if (!remote_says(&reply, "was_running", "yes"))
 	{
 		const char *written = remote_get(&reply, "control_time");
