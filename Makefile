@@ -14,6 +14,7 @@ OBJS = \
 	src/folders.o \
 	src/functions.o \
 	src/keeper.o \
+	src/login.o \
 	src/methods.o \
 	src/nodes.o \
 	src/pcp.o \
@@ -21,6 +22,7 @@ OBJS = \
 	src/plan.o \
 	src/primary_host.o \
 	src/process.o \
+	src/readable.o \
 	src/record.o \
 	src/recovery_conf.o \
 	src/home.o \
@@ -45,6 +47,7 @@ OBJS = \
 	src/steps/primary.o \
 	src/steps/rewind.o \
 	src/steps/step.o \
+	src/steps/trial.o \
 	src/steps/verify.o \
 	src/survey.o \
 	src/standby_name.o \
@@ -59,8 +62,8 @@ OBJS = \
 REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh folders.sh include.sh log.sh messages.sh \
-	names.sh own.sh processes.sh recover.sh standby.sh)
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh folders.sh include.sh log.sh messages.sh \
+	names.sh own.sh processes.sh recover.sh standby.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

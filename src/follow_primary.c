@@ -24,6 +24,7 @@
  *		verify.c		the proof that it follows
  *		attach.c		pgpool gets it back
  *		copy.c			it gets a copy of this server
+ *		trial.c			what its method will need is tried before
  *		rewind.c		its data goes back to the fork, what only it has is saved
  *		connect.c		what it reaches as the primary is proven to be this server
  *		config.c		its configuration is kept, and made a standby's
@@ -35,6 +36,7 @@
  *		wal.c			who has the WAL that the node needs?
  *		folders.c		where is its data, and is there room for a copy?
  *		primary_host.c	the name under which the node reaches this server
+ *		login.c			what lets a role in that a server has refused?
  *		recovery_conf.c	the settings that make it a standby of this server
  *		standby_name.c	the name by which a primary knows it as its standby
  *	slot_mark.c		whose is a slot of this server?
@@ -45,6 +47,7 @@
  *	own_row.c		which row of follow_primary_node is this server's own?
  *	settings.c		the settings
  *	plan.c			facts to method, a pure function
+ *	readable.c		can the files of this server be read?
  *	timeline.c		histories of timelines
  *	pcp.c			pgpool's control protocol
  *	process.c		the processes of this library

@@ -31,6 +31,7 @@
 #include "steps/node.h"
 #include "steps/primary.h"
 #include "steps/rewind.h"
+#include "steps/trial.h"
 #include "steps/verify.h"
 
 #define NONE		0x01
@@ -68,6 +69,7 @@ is_attached(const Job *job)
 static const Step steps[] = {
 	{"lock", node_lock, ALL, has_work},
 	{"connect", connect_prove, CHANGES},
+	{"try", trial_run, RESTART | NEW_DATA},
 	{"slot", primary_ensure_slot, CHANGES},
 	{"checkpoint", primary_checkpoint, REWIND},
 	{"space", copy_check_space, COPY | IN_PLACE},

@@ -116,6 +116,10 @@ plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 			   psprintf("the server of data directory \"%s\" listens on port %d",
 						node->pgdata, node->other_port),
 			   "Correct node_pgdata or node_port.");
+	else if (node->refused_login)
+		refuse(plan, node->refused_sqlstate,
+			   psprintf("the node's server refuses the login of the role that has to ask it: %s", node->sql_error),
+			   node->refused_login);
 	else if (primary->slot_logical)
 		refuse(plan, ERRCODE_DUPLICATE_OBJECT,
 			   "a logical replication slot of the node's slot name exists",
@@ -324,6 +328,12 @@ refuse_for_limits(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *p
 			   psprintf("no WAL sender is free on this server: the node needs %d, %d are left",
 						senders, Max(0, primary->free_wal_senders)),
 			   "End a client that nobody needs (see pg_stat_replication), or raise max_wal_senders.");
+	else if (primary->free_logins >= 0 && primary->free_logins < senders)
+		refuse(plan, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+			   psprintf("the connection limit of role %s is reached: the node needs %d, %d are left",
+						primary->replication_user, senders, primary->free_logins),
+			   psprintf("Run on this server: ALTER ROLE %s CONNECTION LIMIT -1; or with a limit that leaves each node two.",
+						primary->replication_user));
 }
 
 /* May the node be touched at all? If not, the plan says why. */

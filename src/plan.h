@@ -50,6 +50,9 @@ typedef struct PrimaryFacts
 								 * the node uses */
 	int			free_slots;
 	int			free_wal_senders;
+	int			free_logins;	/* that replication_user may have more at once,
+								 * by its CONNECTION LIMIT; -1 = no limit */
+	char	   *replication_user;	/* quoted */
 } PrimaryFacts;
 
 typedef enum PgdataState
@@ -95,6 +98,9 @@ typedef struct NodeFacts
 								 * 0 */
 	bool		sql;			/* it could be asked by SQL */
 	char	   *sql_error;
+	char	   *refused_login;	/* its server answers, but lets our role not
+								 * in: what to do, else NULL */
+	int			refused_sqlstate;	/* with refused_login */
 	int			version_major;	/* of the data directory */
 	int			bin_version_major;	/* of the programs in node_bin_dir */
 	uint64		system_id;

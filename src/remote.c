@@ -27,6 +27,7 @@
 SCRIPT(survey);
 SCRIPT(archive);
 SCRIPT(connect);
+SCRIPT(try);
 SCRIPT(stop);
 SCRIPT(start);
 SCRIPT(check_config);

@@ -17,6 +17,7 @@ typedef struct RemoteScript
 extern const RemoteScript remote_survey;
 extern const RemoteScript remote_archive;
 extern const RemoteScript remote_connect;
+extern const RemoteScript remote_try;
 extern const RemoteScript remote_stop;
 extern const RemoteScript remote_start;
 extern const RemoteScript remote_check_config;

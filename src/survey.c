@@ -15,11 +15,13 @@
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "storage/fd.h"
+#include "utils/builtins.h"
 
 #include <sys/stat.h>
 
 #include "compat.h"
 #include "divergence.h"
+#include "login.h"
 #include "primary_host.h"
 #include "record.h"
 #include "recovery_conf.h"
@@ -132,8 +134,14 @@ survey_primary_again(Job *job)
 {
 	PrimaryFacts *facts = &job->primary;
 	const char *slot[] = {job->request->slot_name};
+	const char *role = job->request->settings->replication_user;
+	const char *logins;
 	SqlResult  *row;
 
+	logins = sql_scalar("SELECT greatest(rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid), 0) "
+						"FROM pg_roles r WHERE rolname = $1 AND rolconnlimit >= 0 AND NOT rolsuper", 1, &role);
+	facts->free_logins = logins ? atoi(logins) : -1;
+	facts->replication_user = pstrdup(quote_identifier(role));
 	row = sql_run("SELECT pg_current_wal_flush_lsn(), "
 				  "(SELECT count(*) FROM pg_replication_slots), "
 				  "(SELECT count(*) FROM pg_stat_get_wal_senders() WHERE pid IS NOT NULL)", 0, NULL);
@@ -211,12 +219,15 @@ survey_check_rewind_user(const Job *job)
 
 	missing = sql_scalar("SELECT CASE "
 						 "WHEN to_regrole(quote_ident($1)) IS NULL THEN format('CREATE ROLE %I LOGIN', $1) "
+						 "WHEN NOT r.rolcanlogin THEN format('ALTER ROLE %I LOGIN', $1) "
+						 "WHEN r.rolconnlimit BETWEEN 0 AND 1 AND NOT r.rolsuper THEN format('ALTER ROLE %I CONNECTION LIMIT 5', $1) "
 						 "WHEN NOT has_database_privilege($1, current_database(), 'CONNECT') "
 						 "THEN format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1) "
 						 "WHEN NOT has_schema_privilege($1, (parse_ident($3))[1], 'USAGE') "
 						 "THEN format('GRANT USAGE ON SCHEMA %s TO %I', $3, $1) "
 						 "WHEN NOT has_table_privilege($1, $2, 'SELECT') "
-						 "THEN format('GRANT pg_monitor TO %I', $1) END",
+						 "THEN format('GRANT pg_monitor TO %I', $1) END "
+						 "FROM (SELECT) one LEFT JOIN pg_roles r ON r.rolname = $1",
 						 lengthof(args), args);
 	if (missing)
 		ereport(ERROR,
@@ -352,6 +363,12 @@ read_running(Job *job, const RemoteReply *reply)
 	{
 		value = remote_get(reply, "sql_error");
 		node->sql_error = value ? sql_text(value) : NULL;
+		if (remote_says(reply, "sql_refused", "yes"))
+		{
+			node->refused_login = login_hint(job, LOGIN_TO_NODE, job->request->settings->rewind_user,
+											 job->request->settings->rewind_database, NULL, node->sql_error);
+			node->refused_sqlstate = login_sqlstate(node->sql_error);
+		}
 		node->hot_standby = status == NULL || strncmp(status, "standby", 7) != 0;
 		node->state = (signal && (strstr(signal, "standby.signal") || strstr(signal, "recovery.conf"))) ||
 			!node->hot_standby ? NODE_STANDBY : NODE_PRIMARY;

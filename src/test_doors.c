@@ -195,6 +195,8 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	primary.slot_logical = YES("p.slot_logical", "no");
 	primary.free_slots = INT("p.free_slots", "5");
 	primary.free_wal_senders = INT("p.free_senders", "5");
+	primary.free_logins = INT("p.free_logins", "-1");
+	primary.replication_user = "repl";
 
 	value = fact(words, "pgdata", "ok");
 	node.pgdata_state = strcmp(value, "missing") == 0 ? PGDATA_MISSING :
@@ -211,6 +213,11 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.other_port = INT("other_port", "0");
 	node.sql = YES("sql", "yes");
 	node.sql_error = "no password";
+	if (YES("refused", "no"))
+	{
+		node.refused_login = "a line of pg_hba.conf";
+		node.refused_sqlstate = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+	}
 	node.version_major = INT("version", "15");
 	node.bin_version_major = INT("bin", "15");
 	node.system_id = INT("sysid", "1");
@@ -299,7 +306,7 @@ Datum
 follow_primary_unit_survey(PG_FUNCTION_ARGS)
 {
 	RemoteReply reply = {0};
-	Settings	settings = {0};
+	Settings	settings = {.rewind_user = "rewind",.rewind_database = "postgres",.passfile = ""};
 	Request		request = {.node_host = "node",.node_port = PG_GETARG_INT32(1),.slot_name = "node",.settings = &settings};
 	Job		   *job = palloc0(sizeof(Job));
 
@@ -314,6 +321,7 @@ follow_primary_unit_survey(PG_FUNCTION_ARGS)
 	job->primary.flush_lsn = GetXLogInsertRecPtr();
 	job->primary.full_page_writes = true;
 	job->primary.free_slots = job->primary.free_wal_senders = 2;
+	job->primary.free_logins = -1;
 	survey_read_node(job, &reply);
 	plan_choose(&job->primary, &job->node, REQUESTED_AUTO, true, &job->plan);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", method_name(job->plan.method),

@@ -404,9 +404,9 @@ connect_here(Check *check, bool replication, bool rewind)
 
 	PG_TRY();
 	{
-		connect_try(job, "",
-					rewind ? job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
-					replication, check_limits(check).timeout_ms);
+		(void) connect_try(job, "",
+						   rewind ? job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
+						   replication, check_limits(check).timeout_ms);
 	}
 	PG_CATCH();
 	{

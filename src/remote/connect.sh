@@ -22,8 +22,12 @@
 # prints:
 #   ask  yes: the worker's answer is a line on stdin, the IDs of those connections that the
 #        primary sees
+#   connection  login_refused: 1, 2 or 3, which of the three strings
+#   lacks  no_privilege: the functions
 # fails:
 #   source_unreachable  no connection can be made with one of the strings
+#   login_refused       the primary answers, but does not let the role in
+#   no_privilege        the role of REWIND_CONNINFO may not run what pg_rewind runs
 #   other_server        one leads to another server; the message says which
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -59,13 +63,19 @@ question() {
         echo '\set ON_ERROR_STOP 0'
         echo 'SELECT system_identifier AS systemid FROM pg_catalog.pg_control_system() \gset'
         echo 'SELECT timeline_id AS timeline FROM pg_catalog.pg_control_checkpoint() \gset'
+        # of pg_rewind's connection (its documentation, "Notes"), in this database
+        echo "SELECT coalesce(string_agg(f, ', '), '') AS lacks FROM unnest(ARRAY[
+            'pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', 'pg_read_binary_file(text)',
+            'pg_read_binary_file(text, bigint, bigint, boolean)']) f
+            WHERE NOT pg_catalog.has_function_privilege('pg_catalog.' || f, 'EXECUTE') \gset"
+        echo '\setenv CONNECT_LACKS :lacks'
     fi
     echo 'SHOW transaction_read_only \gset'
     echo '\setenv CONNECT_SYSTEM :systemid'
     echo '\setenv CONNECT_TIMELINE :timeline'
     echo '\setenv CONNECT_READ_ONLY :transaction_read_only'
     # shellcheck disable=SC2016 # for the shell that psql starts
-    echo '\! echo "$CONNECT_SYSTEM $CONNECT_TIMELINE $CONNECT_READ_ONLY" >"$CONNECT_FILE.says"; exec <"$CONNECT_HOLD"; echo "$CONNECT_ID open" >&6; read -r _'
+    echo '\! echo "$CONNECT_SYSTEM $CONNECT_TIMELINE $CONNECT_READ_ONLY" >"$CONNECT_FILE.says"; echo "${CONNECT_LACKS:-}" >"$CONNECT_FILE.lacks"; exec <"$CONNECT_HOLD"; echo "$CONNECT_ID open" >&6; read -r _'
 }
 
 # addresses: prints those of host, a line each; none, if host is an address.
@@ -194,8 +204,23 @@ for error in "$dir"/?.1.error; do
         *" ${which%.1.error}."*) ;;
         *)
             cat "$error" >&2
+            which=${which%%.*}
+            emit connection "$which"
+            shift "$((which - 1))"
+            # whatever the server says, and in whatever language, it answers
+            "$bin/pg_isready" -q -t "$timeout" -d "$1" &&
+                die login_refused "the primary refuses this login of the node"
             die source_unreachable "the node cannot connect to the primary"
             ;;
     esac
 done
+lacks=
+[ ! -s "$dir/3.1.lacks" ] || IFS= read -r lacks <"$dir/3.1.lacks"
+case $lacks in
+    '' | :lacks) ;;
+    *)
+        emit lacks "$lacks"
+        die no_privilege "pg_rewind needs to run $lacks"
+        ;;
+esac
 exit 0

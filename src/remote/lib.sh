@@ -218,7 +218,8 @@ ask() {
         said=${said%"$nl"}
     done
     set -- "${answer%%"$nl"*}"
-    answer=${answer#*"$nl"}
+    answer=${answer#"$1"}
+    answer=${answer#"$nl"}
     return "$1"
 }
 
@@ -226,6 +227,12 @@ ask() {
 ask_server() {
     server_host
     ask -h "$server_host" -p "$lock_port" "$@"
+}
+
+# accepts: does that server take connections, whoever it lets in? One that starts up does not.
+# After ask_server.
+accepts() {
+    "$bin/pg_isready" -q -t 10 -h "$server_host" -p "$lock_port"
 }
 
 # works_in PID DIRECTORY: is DIRECTORY the working directory of the process, as a server's is

@@ -16,6 +16,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/aside.sh
+. "${0%/*}/aside.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
 
@@ -41,6 +43,7 @@ same() {
 
 umask 077
 
+[ ! -d "$pgdata" ] || put_back || die restore_failed "could not put back what is in $work/own"
 [ -e "$saved/complete" ] || die not_saved "no saved configuration in $saved"
 if [ -e "$saved/restored" ]; then
     # once is enough: somebody may have corrected a file since

@@ -41,6 +41,8 @@ set -u
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/recover.sh
 . "${0%/*}/recover.sh"
+# shellcheck source=src/remote/aside.sh
+. "${0%/*}/aside.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
 
@@ -60,6 +62,7 @@ mark_rewind() {
 
 # as_it_was: puts back what a server needs to start as what it was.
 as_it_was() {
+    put_back || give_up yes permission "could not put back what is in $work/own"
     own_back
     for signal in standby.signal recovery.signal; do
         if [ -e "$aside/$signal" ]; then
@@ -253,6 +256,7 @@ database_versions() {
 
 # after_rewind: does what is left when pg_rewind has rewound the data. Ends here.
 after_rewind() {
+    put_back || give_up yes permission "could not put back what is in $work/own"
     (own_back) || { emit changed yes && exit 1; }
     # the source is a primary, so what pg_rewind leaves is one
     make_standby "$pgdata" "$version" || give_up yes rewind_failed "could not make $pgdata a standby"
@@ -295,7 +299,7 @@ go_on() {
             if this_boot && grep -q 'Done!' "$log" 2>/dev/null; then
                 [ -z "$mark_fork" ] || fork_at "$mark_fork"
                 after_rewind
-            elif [ -s "$log" ] && ! grep -q 'need to copy' "$log" && this_boot && ! touched; then
+            elif this_boot && { [ ! -e "$log" ] || [ -s "$log" ]; } && ! grep -qs 'need to copy' "$log" && ! touched; then
                 as_it_was
             else
                 give_up yes needs_copy "an earlier rewind was interrupted and left the data directory half-changed"
@@ -412,11 +416,10 @@ run_pg_rewind() {
     if [ "$version" -ge 130000 ]; then
         set -- "$@" --no-ensure-shutdown
         if [ -n "$restore_command" ] && [ "$version" -ge 150000 ]; then
-            # pg_rewind reads the command from the configuration
-            printf 'include = %s\nrestore_command = %s\n' "$(quoted_setting "${config:-$pgdata/postgresql.conf}")" \
-                "$(quoted_setting "$restore_command")" >"$work/rewind.conf"
+            # pg_rewind reads the command from a configuration, of which it needs nothing else
+            printf 'restore_command = %s\n' "$(quoted_setting "$restore_command")" >"$work/rewind.conf"
             set -- "$@" -c --config-file="$work/rewind.conf"
-        elif [ -n "$restore_command" ] && [ -z "$config" ] &&
+        elif [ -n "$restore_command" ] && [ -z "$config" ] && [ ! -h "$pgdata/postgresql.conf" ] &&
             [ -n "$(postgres -C restore_command 2>/dev/null </dev/null)" ]; then
             set -- "$@" -c
         elif [ -n "$restore_command" ]; then
@@ -446,6 +449,9 @@ run_pg_rewind() {
     mark_rewind rewinding
     forbid_start "$pgdata" ||
         unchanged permission "$pgdata cannot be kept from being started while it is half-changed: its file system or owner lets no mode be set"
+    put_aside || unchanged permission "something in $pgdata cannot be moved out of the way of pg_rewind"
+    renew_mark # what has been moved is no change of pg_rewind
+    : >"$log"
     logged "$log" "$@" </dev/null
     rewind_rc=$?
     rm -f "$work/rewind.conf"

@@ -24,6 +24,8 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/mark.sh
 . "${0%/*}/mark.sh"
+# shellcheck source=src/remote/wal.sh
+. "${0%/*}/wal.sh"
 
 : "${config=}" "${timeout=60}" "${command=}"
 starter='' # the process that starts the server, while it runs
@@ -213,6 +215,7 @@ case $mark_phase in
     ready | stopped) allow_start ;; # a power failure may have undone that
     *) die marked "$mark says that the node is half-changed (phase $mark_phase): it is not started as it is" ;;
 esac
+drop_kept_wal # of a stop that was killed
 
 deadline=$(($(date +%s) + timeout))
 log_size=$(size_of "$log")

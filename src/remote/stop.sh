@@ -5,6 +5,8 @@
 #   timeout  seconds that the stop may take
 #   command  run by sh -c instead of pg_ctl, if not ''; it may return before the server has
 #            ended
+#   keep_wal  yes = the segments that the checkpoint of the stop removes are still wanted
+#   segment_size  of WAL segments, in bytes
 #   standby  yes = the caller knows the node for a standby: a server that is a primary by now
 #            is not stopped
 #   demote   yes = a job has started the server, which has become a primary: it ends at once,
@@ -36,10 +38,13 @@ set -u
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/processes.sh
 . "${0%/*}/processes.sh"
+# shellcheck source=src/remote/wal.sh
+. "${0%/*}/wal.sh"
 
-: "${timeout=60}" "${command=}" "${standby=no}" "${demote=no}" "${version=0}"
+: "${timeout=60}" "${command=}" "${keep_wal=no}" "${segment_size=16777216}" "${standby=no}" "${demote=no}" "${version=0}"
 mode=fast
 [ "$demote" = no ] || mode=immediate # it writes and archives nothing more
+per_id=$((4294967296 / segment_size))
 
 pause() {
     sleep 0.02 2>/dev/null || sleep 1
@@ -147,12 +152,19 @@ if server_pid; then
         read_file "$pgdata/postmaster.opts"
         emit started_by "$text"
     fi
+    if [ "$keep_wal" = yes ]; then
+        # no second name is left to WAL that goes on being written
+        trap drop_kept_wal EXIT
+        trap 'exit 143' HUP INT TERM
+        keep_wal
+    fi
     stop
     [ "$demote" = no ] || make_standby "$pgdata" "$version"
 else
     emit was_running no
     emit control_time "$(control_time)"
 fi
+[ "$keep_wal" != yes ] || give_back_wal
 if [ "$standby" = yes ]; then
     case $(cluster_state) in
         *recovery | '') ;;

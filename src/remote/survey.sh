@@ -316,14 +316,9 @@ emit_histories() {
     done
 }
 
-# emit_answers: what the running server says. Every line of its answer is key=value already,
-# escaped as emit does. Sets running_config.
-emit_answers() {
-    find_log
-    if [ -n "$log" ]; then
-        emit log_file "$log"
-        emit log_size "$(wc -c <"$log" 2>/dev/null)"
-    fi
+# question: what the running server is asked. Every line of its answer is key=value already,
+# escaped as emit does.
+question() {
     ask_server -U "$db_user" <<'SQL'
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
 FROM (
@@ -352,13 +347,23 @@ FROM (
                    'promote_trigger_file')) s
 WHERE v IS NOT NULL;
 SQL
-    # shellcheck disable=SC2181 # the text of the question is between
-    if [ $? -eq 0 ]; then
+}
+
+# emit_answers: what the running server says, or why it says nothing. Sets running_config. It is
+# asked twice if need be, for it may begin to accept connections in between.
+emit_answers() {
+    find_log
+    if [ -n "$log" ]; then
+        emit log_file "$log"
+        emit log_size "$(wc -c <"$log" 2>/dev/null)"
+    fi
+    if question || { accepts && question; }; then
         emit sql yes
         printf '%s\n' "$answer"
     else
         emit sql no
         emit sql_error "$said"
+        ! accepts || emit sql_refused yes
     fi
     after_label set.config_file= "$answer"
     running_config=$value

@@ -23,6 +23,7 @@
 #   not_proven  the time is over; the message says what was missing
 #   ended       the server ended meanwhile
 #   promoted    started is yes, and it is a primary
+#   login_refused  the same, and the server does not let db_user in, as the message tells
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
@@ -106,7 +107,9 @@ while :; do
             exit 0
             ;;
     esac
+    asked=no
     if look; then
+        asked=yes
         judge
         [ -z "$seen" ] || break
         case $started$answer in
@@ -117,6 +120,7 @@ while :; do
         sleep 0.02
     fi
     if [ "$(date +%s)" -ge "$deadline" ]; then
+        [ "$asked" = yes ] || ! accepts || die login_refused "$missing"
         die not_proven "$missing"
     fi
 done

@@ -64,6 +64,19 @@ config_try_write(Job *job, const RemoteLimits *limits)
 		step_fail_commonly(job, &reply, "the configuration cannot be read");
 }
 
+void
+config_fail_rewind_functions(const Job *job, const char *missing)
+{
+	const Settings *settings = job->request->settings;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("role \"%s\" may not run what pg_rewind needs", settings->rewind_user),
+			 errdetail("It lacks EXECUTE on %s. Nothing was changed.", missing),
+			 errhint("Run in database \"%s\" of this server: GRANT EXECUTE ON FUNCTION %s TO %s",
+					 settings->rewind_database, missing, quote_identifier(settings->rewind_user))));
+}
+
 /*
  * pg_rewind's connection runs these four functions (its documentation,
  * "Notes").  Each database has its own privileges: this server can look at them
@@ -82,12 +95,7 @@ config_check_rewind_functions(const Job *job)
 									 lengthof(args), args);
 
 	if (missing)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not run what pg_rewind needs", role),
-				 errdetail("It lacks EXECUTE on %s. Nothing was changed.", missing),
-				 errhint("Run in database \"%s\" of this server: GRANT EXECUTE ON FUNCTION %s TO %s",
-						 args[1], missing, quote_identifier(role))));
+		config_fail_rewind_functions(job, missing);
 }
 
 /*

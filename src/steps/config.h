@@ -14,6 +14,9 @@ extern void config_try_write(Job *job, const RemoteLimits *limits);
 /* Raises 42501 if the rewind role may not run here what pg_rewind needs. */
 extern void config_check_rewind_functions(const Job *job);
 
+/* The error for functions that the rewind role lacks. */
+pg_noreturn extern void config_fail_rewind_functions(const Job *job, const char *missing);
+
 /* Puts the node's own files aside, which a rewind or a copy would replace. */
 extern StepResult config_save(Job *job);
 

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "login.h"
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
@@ -46,7 +47,25 @@ fail_other_server(const Job *job, const RemoteReply *reply)
 					 request->node_host, job->primary_host, request->primary_port)));
 }
 
-void
+/* This server does not let one of the node's connections in. */
+pg_noreturn static void
+fail_refused(const Job *job, const RemoteReply *reply, const char *conninfo)
+{
+	const Settings *settings = job->request->settings;
+	const char *role = conninfo_value(conninfo, "user");
+	char	   *hint;
+
+	if (remote_says(reply, "connection", "3"))
+		hint = login_hint(job, LOGIN_TO_PRIMARY, settings->rewind_user, settings->rewind_database, NULL, reply->messages);
+	else if (remote_says(reply, "connection", "2") || role == NULL)
+		hint = login_hint(job, LOGIN_TO_PRIMARY_FOR_REPLICATION, settings->replication_user, NULL, NULL, reply->messages);
+	else
+		hint = login_hint(job, LOGIN_TO_PRIMARY_FOR_REPLICATION, role, NULL, conninfo_value(conninfo, "passfile"), reply->messages);
+	step_fail(job, reply, ERRCODE_CONNECTION_FAILURE, "a connection to this server cannot be made",
+			  hint);
+}
+
+const char *
 connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms)
 {
 	const Settings *settings = job->request->settings;
@@ -75,8 +94,13 @@ connect_try(Job *job, const char *copy, const char *rewind, bool follow, int tim
 			   &limits, &reply);
 	if (remote_failed_for(&reply, "other_server"))
 		fail_other_server(job, &reply);
+	if (remote_failed_for(&reply, "login_refused"))
+		fail_refused(job, &reply, conninfo);
+	if (remote_failed_for(&reply, "no_privilege"))
+		return step_text(&reply, "lacks");
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "a connection to this server cannot be made");
+	return NULL;
 }
 
 StepResult
@@ -84,16 +108,19 @@ connect_prove(Job *job)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
+	const char *lacks;
 
 	if (job->plan.method == METHOD_REWIND || job->plan.in_place)
 		config_try_write(job, &tries);
 	if (job->plan.method == METHOD_REWIND)
 		config_check_rewind_functions(job);
-	connect_try(job,
-				job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
-				job_tool_conninfo(job, settings->replication_user, NULL) : "",
-				job->plan.method == METHOD_REWIND && !job->plan.finish ?
-				job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
-				true, FILES_TIMEOUT_MS);
+	lacks = connect_try(job,
+						job->plan.method == METHOD_BASEBACKUP && !job->plan.finish ?
+						job_tool_conninfo(job, settings->replication_user, NULL) : "",
+						job->plan.method == METHOD_REWIND && !job->plan.finish ?
+						job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
+						true, FILES_TIMEOUT_MS);
+	if (lacks)
+		config_fail_rewind_functions(job, lacks);
 	return STEP_DONE;
 }

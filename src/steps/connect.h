@@ -15,8 +15,9 @@ extern StepResult connect_prove(Job *job);
 
 /*
  * The same for some of them: the one that its server follows by, and those of
- * pg_basebackup and pg_rewind ("" = not that one).  The job needs a token.
+ * pg_basebackup and pg_rewind ("" = not that one).  The job needs a token.  Returns
+ * NULL, or the functions that pg_rewind's role may not run, which it needs.
  */
-extern void connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms);
+extern const char *connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms);
 
 #endif							/* FOLLOW_PRIMARY_CONNECT_H */

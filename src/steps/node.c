@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "pgtime.h"
 
 #include "compat.h"
@@ -105,6 +107,8 @@ node_stop(Job *job)
 			   JOB_NAMED(job,
 						 {"timeout", NUMBER(settings->stop_timeout)},
 						 {"command", step_expand_command(job, settings->node_stop_command)},
+						 {"keep_wal", job->plan.method == METHOD_REPOINT ? "no" : "yes"},
+						 {"segment_size", NUMBER(wal_segment_size)},
 						 {"standby", job->node.state == NODE_STANDBY ? "yes" : "no"}),
 			   NULL, &limits, &reply);
 	if (remote_failed_for(&reply, "timeout"))

@@ -117,9 +117,8 @@ can_start_from_next_segment(Job *job, const RemoteReply *reply)
 	return wal_is_available(job, number * wal_segment_size);
 }
 
-/* OID and location of each of this server's tablespaces, as rewind.sh takes them. */
-static const char **
-own_tablespaces(void)
+const char **
+rewind_tablespaces(void)
 {
 	SqlResult  *rows = primary_tablespaces();
 	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
@@ -136,6 +135,17 @@ static bool
 may_copy_instead(const Job *job)
 {
 	return job->request->method == REQUESTED_AUTO;
+}
+
+StepResult
+rewind_impossible(Job *job, const RemoteReply *reply)
+{
+	if (!may_copy_instead(job))
+		step_fail(job, reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				  "the data cannot be rewound",
+				  "Use method => 'auto' or 'basebackup' to have it copied.");
+	job_detail(job, "not possible: %s", reply->messages);
+	return STEP_NEEDS_COPY;
 }
 
 StepResult
@@ -160,20 +170,11 @@ rewind_data(Job *job)
 						 {"lost_tli", job->wal_lost ? NUMBER(job->plan.fork_timeline) : ""},
 						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
 						 {"segment_size", NUMBER(wal_segment_size)}),
-			   own_tablespaces(), &limits, &reply);
+			   rewind_tablespaces(), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (remote_failed_for(&reply, "needs_copy"))
-	{
-		if (may_copy_instead(job))
-		{
-			job_detail(job, "not possible: %s", reply.messages);
-			return STEP_NEEDS_COPY;
-		}
-		step_fail(job, &reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				  "the data cannot be rewound",
-				  "Use method => 'auto' or 'basebackup' to have it copied.");
-	}
+		return rewind_impossible(job, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "pg_rewind failed");
 	if (!remote_says(&reply, "result", "rewound") &&

@@ -24,6 +24,12 @@ typedef struct LostWal
 /* False if the reply lacks something, or makes no sense. */
 extern bool rewind_read_lost_wal(const RemoteReply *reply, LostWal *lost);
 
+/* OID and location of each of this server's tablespaces, as rewind.sh and try.sh take them. */
+extern const char **rewind_tablespaces(void);
+
+/* A script has said that only a copy helps: STEP_NEEDS_COPY, or an error if none may be made. */
+extern StepResult rewind_impossible(Job *job, const RemoteReply *reply);
+
 /* Rewinds the node's data. STEP_NEEDS_COPY if only a copy can help. */
 extern StepResult rewind_data(Job *job);
 

@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "login.h"
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
@@ -29,6 +30,7 @@
 #include "standby_name.h"
 #include "steps/config.h"
 #include "steps/node.h"
+#include "steps/trial.h"
 #include "steps/verify.h"
 #include "survey.h"
 
@@ -39,6 +41,12 @@
 
 /* How long a repointed node may take before it is looked at again. */
 #define LOOK_AGAIN_S	1
+
+/*
+ * How long the node may refuse the role that asks it: it may have no connection
+ * free, or not have replayed yet what lets the role in.
+ */
+#define REFUSED_MS		4000
 
 /* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
 static const char *
@@ -423,6 +431,7 @@ verify_follows(Job *job)
 	const char *objection;
 	const char *seen;
 	Proof		proof = {.job = job};
+	TimestampTz refused_since = 0;
 
 	(void) job_is_silent(&wait);
 	for (;;)
@@ -432,6 +441,13 @@ verify_follows(Job *job)
 			break;
 		if (remote_failed_for(&reply, "promoted"))
 			node_fail_promoted(job);
+		if (!remote_failed_for(&reply, "login_refused"))
+			refused_since = 0;
+		else if (refused_since == 0)
+			refused_since = GetCurrentTimestamp();
+		else if (TimestampDifferenceExceeds(refused_since, GetCurrentTimestamp(), REFUSED_MS))
+			step_fail(job, &reply, login_sqlstate(reply.messages), "PostgreSQL refuses the login that the proof needs",
+					  login_hint(job, LOGIN_TO_NODE, settings->rewind_user, sql_scalar("SELECT current_database()", 0, NULL), NULL, reply.messages));
 		if (GetCurrentTimestamp() >= deadline ||
 			remote_failed_for(&reply, "ended"))
 			return not_proven(job, psprintf("%s%s%s",
@@ -442,6 +458,8 @@ verify_follows(Job *job)
 		tell_missing(job, &wait, objection);
 		if (repointed && was_overtaken(job))
 			return STEP_NEEDS_PLAN;
+		if (repointed && seconds == LOOK_AGAIN_S)
+			trial_after_repoint(job);
 		seconds = Max(1, Min(Min(2 * seconds, LOOK_S), (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
 	}
 

@@ -62,7 +62,7 @@ for my $node ($reader, $pinned)
 # Now the repoint succeeds, while somebody reads.
 my $plan = $new->plan_for($reader);
 my $how  = $reloads ? 'repoint' : 'stop configure start';
-like($plan, qr/^repoint\|.*\{lock,connect,slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
+like($plan, qr/^repoint\|.*\{lock,connect,@{[ $reloads ? '' : 'try,' ]}slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
 my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
 my $log        = $new->log_size;
 my $pid        = $reader->pid;
@@ -81,7 +81,7 @@ if ($reloads)
 }
 is($reader->pid == $pid, $reloads, 'the postmaster is the same, unless PostgreSQL needs a restart');
 is($new->job('method || state'), 'repointsucceeded', 'the job says so');
-is($new->steps, "survey plan lock connect slot $how verify clean", 'its steps are the cheap ones');
+is($new->steps, 'survey plan lock connect ' . ($reloads ? '' : 'try ') . "slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
@@ -107,7 +107,7 @@ pass('the settings outlive a restart');
 # files, without a restart.
 $pinned->restart;
 $plan = $new->plan_for($pinned);
-like($plan, qr/^repoint\|.*\{lock,connect,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
+like($plan, qr/^repoint\|.*\{lock,connect,try,slot,stop,configure,start,verify,clean\}$/, 'recovery_target_timeline makes it a repoint with a restart');
 makes_follow($new, $pinned, 'which works');
 unlike($new->steps, qr/rewind|copy|checkpoint/, 'without a rewind');
 is($pinned->standby_setting('recovery_target_timeline'), 'latest', 'and for the next time it is right');

@@ -131,8 +131,8 @@ like($r->{detail}, qr/does not match host name "127\.0\.0\.1"/, "with libpq's wo
 
 spew("$home/.pgpass", "$repl\n*:*:*:rewind:wrong\n", 0600);
 $r = $new->make_follow($old);
-is($r->{sqlstate}, '08006', 'a wrong password is an error') or diag($r->{err});
-like($r->{detail}, qr/password authentication failed for user "rewind"/, 'with the words of the server');
+is($r->{sqlstate}, '28000', 'a wrong password is an error') or diag($r->{err});
+like($r->{message}, qr/password authentication failed for user "rewind"/, 'with the words of the node, which is asked first');
 spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
 is($old->pid, $pid, 'the node has run all the time');
 

@@ -165,7 +165,7 @@ if (FollowPrimary::Node::pg_major() >= 13)
 #
 # The sibling
 #
-my $must_reach = qr/check pg_hba.conf and listen_addresses here/;
+my $must_let_in = qr/^Add this line to pg_hba\.conf of this server \(\S+\), .*: host \S+ \S+ 127\.\S+\/32 scram-sha-256\./;
 broken('SSH port closed', rows => { "$me ssh" => [ 'error', qr/sshd|ssh_port/ ] }, gone => $rest,
     break => sub { $sibling->host->ssh_stop }, mend => sub { $sibling->host->ssh_start });
 broken('SSH host key unknown', rows => { "$me ssh" => [ 'error', qr/ssh-keyscan|known_hosts/ ] }, gone => $rest,
@@ -216,7 +216,7 @@ broken('no room', rows => { "$me room" => [ 'warning', qr/Make room/ ] },
         spew("$path/df", qq{#!/bin/sh\ncase "\$*" in *$me*) '$row' "\$@" | awk 'NR > 1 { \$4 = 10 } { print }' ;; *) exec '$row' "\$@" ;; esac\n}, 0755);
     },
     mend => sub { unlink "$path/df"; symlink $row, "$path/df" });
-broken('no replication', rows => { "$me replication" => [ 'error', $must_reach ], 'node0 replication' => [ 'error', $must_reach ] },
+broken('no replication', rows => { "$me replication" => [ 'error', $must_let_in ], 'node0 replication' => [ 'error', $must_let_in ] },
     hba($candidate, 'host replication repl all reject'));
 my %rewinder = column(rewind_user => 'rewinder');
 my %no_rewinder = hba($candidate, 'host all rewinder all reject');
@@ -225,7 +225,7 @@ broken('a rewind role that pg_rewind is not enough for', rows => { "$me rewind_r
 $primary->safe_psql('REVOKE pg_monitor FROM rewinder; GRANT pg_read_all_settings TO rewinder');
 broken('a rewind role that cannot see the proof', rows => { "$me rewind_role" => [ 'error', qr/GRANT (?:USAGE|pg_monitor)/ ] }, %rewinder);
 $primary->safe_psql('ALTER ROLE rewinder SUPERUSER');
-broken('a rewind role that is rejected', rows => { "$me rewind_role" => [ 'error', $must_reach ] },
+broken('a rewind role that is rejected', rows => { "$me rewind_role" => [ 'error', $must_let_in ] },
     break => sub { $no_rewinder{break}->(); $rewinder{break}->() }, mend => sub { $no_rewinder{mend}->(); $rewinder{mend}->() });
 broken('a name that leads elsewhere', rows => { map { ("$me $_" => [ 'error', qr/primary_host/, qr/leads to another server/ ]) } qw(replication rewind_role) },
     column(primary_host => $primary->address));

@@ -23,6 +23,8 @@ use Exporter qw(import);
 use File::Path qw(remove_tree);
 use FollowPrimary::Scratch qw(run_command run_ok wait_until free_port slurp spew
     process_alive kill_tree);
+use Test::More ();
+use Time::HiRes ();
 
 our @EXPORT_OK = qw(pg_major reloads quote bindir bindir_with);
 
@@ -482,6 +484,18 @@ sub reload
     return;
 }
 
+# From now on nobody streams from it: it can live on apart while another one is
+# promoted, and its standbys have nothing of what it writes then.
+sub refuse_standbys
+{
+    my ($self) = @_;
+    my $hba = $self->config_dir . '/pg_hba.conf';
+    spew($hba, "host replication all all reject\n" . slurp($hba));
+    $self->reload;
+    $self->poll_query_until('SELECT count(pg_terminate_backend(pid)) = 0 FROM pg_stat_replication');
+    return;
+}
+
 # Returns when the server takes writes, which is before its checkpoint has ended.
 sub promote
 {
@@ -662,6 +676,44 @@ sub commits_in
     my ($self, $dir, $timeline, $start) = @_;
     my (undef, $dump) = run_command([ $self->bin('pg_waldump'), '-p', $dir, '-t', $timeline, '-s', $start ]);
     return scalar(() = $dump =~ /^rmgr: Transaction .* desc: COMMIT/mg);
+}
+
+# What a refusal must not have changed: the server's process, its settings and
+# the time of its last checkpoint; what is beside its data, and the slots of the
+# server that refuses.
+sub _untouched_by
+{
+    my ($self, $primary) = @_;
+    my @files = glob($self->config_dir . '/*.conf');
+    return {
+        process  => scalar $self->pid,
+        settings => join('', map { my $file = $_; "$file\n" . (eval { slurp($file) } // 'unreadable') } sort @files),
+        control  => join(' ', @{ { $self->controldata } }{ 'Database cluster state', 'Latest checkpoint location' }),
+        beside   => join(' ', sort glob($self->pgdata . '.follow_primary*')),
+        slots    => $primary->slots,
+    };
+}
+
+# Asserts that the node is refused within $opt{within} seconds (10) with the
+# expected sqlstate, and message, detail, says (message or detail) and hint that match, and
+# that nothing has changed. The message names the node. arguments are follow_primary's.
+sub refuses
+{
+    my ($self, $node, $what, %opt) = @_;
+    my $before = $node->_untouched_by($self);
+    my $start  = Time::HiRes::time();
+    my $r      = $self->make_follow($node, %{ $opt{arguments} // {} });
+    my $took   = Time::HiRes::time() - $start;
+    my $name   = $node->address . ':' . $node->port;
+
+    $r->{says} = "$r->{message}\n$r->{detail}";
+    return Test::More::subtest($what => sub {
+        Test::More::like($r->{sqlstate}, qr/^(?:$opt{sqlstate})\z/, 'the SQLSTATE');
+        Test::More::like($r->{message}, qr/\Q$name\E/, 'the message names the node');
+        Test::More::like($r->{$_}, $opt{$_}, "the $_ tells") for grep { $opt{$_} } qw(message detail says hint);
+        Test::More::cmp_ok($took, '<', $opt{within} // 10, 'it is said soon');
+        Test::More::is_deeply($node->_untouched_by($self), $before, 'nothing has changed, and nothing is left');
+    }) || Test::More::diag($r->{err});
 }
 
 #
