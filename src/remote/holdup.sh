@@ -79,15 +79,16 @@ $(children_of "$startup")
 CHILDREN
 }
 
-# ask SQL: prints the answer of the server, a line a row, columns divided by |.
-ask() {
-    "$bin/psql" -X -q -A -t -w -h "$server_host" -p "$lock_port" -U "$db_user" -v ON_ERROR_STOP=1 \
-        -c "$1" 2>/dev/null </dev/null
+# query SQL: prints the answer of the server, a line a row, columns divided by |.
+query() {
+    ask_server -U "$db_user" <<SQL && printf '%s\n' "$answer"
+$1
+SQL
 }
 
 # sessions WHERE: those sessions, as words, the first of which the remedy ends.
 sessions() {
-    found=$(ask "SELECT pid, format('session %s (user \"%s\", application \"%s\"%s, for %s s)', pid, usename, application_name,
+    found=$(query "SELECT pid, format('session %s (user \"%s\", application \"%s\"%s, for %s s)', pid, usename, application_name,
             coalesce(', client ' || host(client_addr), ''), extract(epoch FROM clock_timestamp() - coalesce(xact_start, backend_start))::bigint)
         FROM pg_stat_activity a WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND ($1)
         ORDER BY age(backend_xmin) DESC NULLS LAST, xact_start LIMIT 3")
@@ -98,10 +99,10 @@ sessions() {
 # look_at_waits: does it wait for a session? What it waits for by a conflict is told by no
 # server: the sessions with the oldest snapshots are named.
 look_at_waits() {
-    wait=$(ask "SELECT coalesce(wait_event_type, '') || ':' || coalesce(wait_event, '') FROM pg_stat_activity WHERE pid = $startup")
+    wait=$(query "SELECT coalesce(wait_event_type, '') || ':' || coalesce(wait_event, '') FROM pg_stat_activity WHERE pid = $startup")
     case $wait in
         Lock:*)
-            lock=$(ask "SELECT coalesce((SELECT relname::text FROM pg_class c WHERE c.oid = l.relation AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
+            lock=$(query "SELECT coalesce((SELECT relname::text FROM pg_class c WHERE c.oid = l.relation AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
                     format('%s %s', locktype, relation)) FROM pg_locks l WHERE pid = $startup AND NOT granted LIMIT 1")
             # pg_blocking_pids() knows sessions only
             sessions "EXISTS (SELECT FROM pg_locks w JOIN pg_locks h USING (locktype, database, relation)
@@ -138,7 +139,6 @@ if [ -n "$startup" ]; then
     look_at_commands
 fi
 if lock_file "$pgdata/postmaster.pid"; then
-    server_host
     [ -z "$startup" ] || look_at_waits
     find_log
     words=$(last_words)
@@ -146,7 +146,7 @@ if lock_file "$pgdata/postmaster.pid"; then
         emit receiver "$words"
     elif [ -n "$log" ]; then
         emit log "$log"
-    elif [ "$(ask 'SHOW log_destination')" = syslog ]; then
+    elif [ "$(query 'SHOW log_destination')" = syslog ]; then
         emit log syslog
     else
         emit log "$kind"

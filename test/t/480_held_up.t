@@ -7,7 +7,7 @@
 use FollowPrimary::Test;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, conf => {
-    'follow_primary.verify_timeout' => '6s', wal_retrieve_retry_interval => '200ms',
+    'follow_primary.verify_timeout' => '10s', wal_retrieve_retry_interval => '200ms',
     max_standby_streaming_delay => -1, max_standby_archive_delay => -1 });
 my ($old, $new, $archive, $reader, $locker, $pinner) = $cluster->nodes;
 
