@@ -1,6 +1,7 @@
 MODULE_big = follow_primary
 EXTENSION = follow_primary
 DATA = sql/follow_primary--1.0.sql sql/follow_primary--1.0--1.1.sql
+DOCS = $(wildcard doc/*.md)
 PGFILEDESC = "follow_primary - make a node follow the new primary after a failover"
 
 OBJS = \
@@ -79,6 +80,8 @@ EXTRA_CLEAN = src/remote_scripts.h
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)),)
 include $(PGXS)
+# not among the pages of other extensions
+docmoduledir := follow_primary
 else
 .PHONY: all install clean installcheck
 all install clean installcheck:

@@ -88,15 +88,15 @@ for my $n (2, 300, 1000)
     $_->stop('immediate') for $primary, @nodes;
 }
 
+# A third and half a second are what a busy machine may add.
 for my $what (sort keys %look)
 {
     my $young = $look{$what}{2};
     for my $n (300, 1000)
     {
-        cmp_ok($look{$what}{$n} / $young, '<', 2, sprintf '%s of %d timelines is looked at in %.2f s, one of 2 in %.2f s', $what, $n, $look{$what}{$n}, $young);
+        cmp_ok($look{$what}{$n}, '<', 2 * $young + 0.33, sprintf '%s of %d timelines is looked at in %.2f s, one of 2 in %.2f s', $what, $n, $look{$what}{$n}, $young);
     }
 }
-# Half a second is what a busy machine may add.
 for my $what (sort keys %step)
 {
     cmp_ok($step{$what}{1000}, '<', 2 * $step{$what}{2} + 500, "$what: $step{$what}{1000} ms with 1000 timelines, $step{$what}{2} ms with 2")

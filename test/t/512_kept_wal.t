@@ -87,8 +87,8 @@ is(scalar @folders, 1, 'and kept once') or diag("@folders");
 is($sibling->pgdata . ".follow_primary/$folders[0]", job($two, 'lost_wal_dir'), "where the job's row says");
 
 # What is kept, on all nodes, and how much.
-my $readme = slurp("$FindBin::Bin/../../README.md");
-my ($query) = $readme =~ /(SELECT node_host[^;]*lost_wal_dir[^;]*);/ or die 'README.md has no query';
+my $manual = slurp("$FindBin::Bin/../../doc/methods.md");
+my ($query) = $manual =~ /(SELECT node_host[^;]*lost_wal_dir[^;]*);/ or die 'the manual has no query';
 is($two->safe_psql("SELECT node_host, lost_transactions, lost_wal_dir FROM ($query) q ORDER BY 1"),
     join("\n", sort map { join '|', $_->[0]->address, $_->[1], $_->[0]->pgdata . ".follow_primary/$_->[2]" } [ $one, 1, $first ], [ $sibling, 2, $folders[0] ]),
     'one query tells what is kept on all nodes');
