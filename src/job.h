@@ -71,6 +71,8 @@ typedef struct Job
 	char	   *detail;
 
 	bool		waited_for;		/* by its caller, who hears of it */
+	bool		pgpool_answered;	/* when the job began: it may be on its way
+									 * back, or to another host */
 	void		(*notice) (const char *text);	/* to a waiting caller; may be
 												 * NULL */
 } Job;

@@ -41,7 +41,7 @@ set_target(const Job *job, PcpTarget *target)
 	target->user = settings->pcp_user;
 	target->pass_file = settings->pcp_pass_file;
 	target->connect_timeout_ms = settings->connect_timeout * 1000;
-	target->refused_timeout_ms = job->waited_for ? REFUSED_MS : 0;
+	target->refused_timeout_ms = job->waited_for && !job->pgpool_answered ? REFUSED_MS : 0;
 	if (target->host == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -145,6 +145,7 @@ attach_check_node_id(Job *job)
 		int			count = pcp_node_count(&target, deadline);
 
 		/* It answers, so it is worth waiting for. */
+		job->pgpool_answered = true;
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms);
 		check_node(job, &target, count, deadline, &info);
 	}

@@ -282,7 +282,7 @@ spew("$scratch/pgpass", (slurp($cluster->passfile) =~ /^(.*:repl:.*\n)/m)[0] . "
 is_refused('a wrong password for a rewind', for => $old, row => { passfile => "$scratch/pgpass" },
     sqlstate => '08006', message => qr/at step connect/, detail => qr/password authentication failed for user "postgres"/, hint => qr/password file/);
 is_refused('a role that may not replicate', for => $old, row => { replication_user => 'plain' },
-    sqlstate => '08006', message => qr/at step connect/, detail => qr/must be superuser or replication role|permission denied to start WAL sender/, hint => qr/replication_user/);
+    sqlstate => '08006', message => qr/at step connect/, detail => qr/must be superuser or replication role|permission denied to start WAL sender/, hint => qr/ALTER ROLE plain REPLICATION/);
 
 # After all that the right calls work.
 ok($new->make_follow($sibling)->{ok}, 'the sibling follows');
