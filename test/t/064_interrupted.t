@@ -51,7 +51,7 @@ my $interrupted = 'interrupted|57P01|t|t|interrupted';
 sub no_sweeper_left
 {
     my ($server, $offset) = @_;
-    ok($server->poll_query_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'follow_primary%'", 0, 10),
+    ok($server->poll_query_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'follow_primary sweeper%'", 0, 10),
         'the workers that did it have ended');
     unlike($server->log_content($offset), qr/^.* (?:ERROR|FATAL|PANIC): .*follow_primary|exited with exit code/mi,
         'without an error');
