@@ -156,7 +156,8 @@ is_own_file() {
 # add_others FILE: adds to content what else the file has, such as a delay.
 add_others() {
     [ -f "$1" ] && is_own_file "$1" || return 0
-    others=$(FP_CONTENT=$content awk "$decides"'
+    # the names alone: a value may be a password, and others see an environment
+    others=$(FP_NAMES=$(printf '%s\n' "$content" | sed 's/[ =].*//') awk "$decides"'
         function name_of(line) {
             line = tolower(line)
             sub(/^[ \t]*/, "", line)
@@ -164,7 +165,7 @@ add_others() {
             return line
         }
         BEGIN {
-            for (i = split(ENVIRON["FP_CONTENT"], text, "\n"); i > 0; i--)
+            for (i = split(ENVIRON["FP_NAMES"], text, "\n"); i > 0; i--)
                 set[name_of(text[i])] = 1
             delete set[""]
         }
