@@ -378,7 +378,7 @@ emit_settings() {
     of=$pgdata
     [ ! -e "$work/config/complete" ] || [ -e "$work/config/restored" ] || of=$work/config/data
     for setting; do
-        emit "set.$setting" "$("$bin/postgres" -D "$of" ${config:+-c config_file="$config"} -C "$setting" 2>/dev/null)"
+        emit "set.$setting" "$("$bin/postgres" -D "$of" -c lc_messages=C ${config:+-c config_file="$config"} -C "$setting" 2>/dev/null)"
     done
 }
 

@@ -41,7 +41,7 @@ set -u
 
 # setting NAME: prints the value of a setting as a start would see it.
 setting() {
-    "$bin/postgres" -D "$pgdata" ${config:+-c config_file="$config"} -C "$1" </dev/null
+    "$bin/postgres" -D "$pgdata" -c lc_messages=C ${config:+-c config_file="$config"} -C "$1" </dev/null
 }
 
 # check_programs NAME...
