@@ -200,6 +200,8 @@ connect_with() {
     # verify.sh pauses in its session
     { read -r major <"$pgdata/PG_VERSION"; } 2>/dev/null || return 0
     [ "$major" -lt 14 ] || PGOPTIONS="$PGOPTIONS -c idle_session_timeout=0"
+    # from 17 on it ends even the shortest transaction
+    [ "$major" -lt 17 ] || PGOPTIONS="$PGOPTIONS -c transaction_timeout=0"
 }
 
 # ask PSQL_OPTION...: runs psql with the SQL on stdin. Sets answer to what it says on stdout, and

@@ -111,7 +111,7 @@ for my $limit (@limits)
     my ($set, $unset, $role, $methods, $hint) = @$limit;
     $new->safe_psql($set);
     each_refused($set, $methods, sqlstate => '08006|28000|53400|42501', message => qr/at step (?!verify|copy)/,
-        says => qr/$role/, hint => qr/on this server.*$hint/is);
+        says => qr/$role|permission denied to start WAL sender/, hint => qr/on this server.*$hint/is);
     $new->safe_psql($unset);
 }
 
