@@ -22,7 +22,9 @@
 #include "ssh/net.h"
 #include "worker.h"
 
-#define LISTEN_PAUSE_MS		1000	/* a message sets the latch before */
+/* How long to wait for a free worker when no job runs. */
+#define FREE_WORKER_MS		5000
+#define FREE_WORKER_POLL_MS	50
 
 static char *
 job_node(const ClusterJob *job)
@@ -244,6 +246,7 @@ run_all(FunctionCallInfo fcinfo, List *jobs)
 	int			running = 0;
 	bool		start = true;
 	bool		told = false;
+	TimestampTz idle_since = 0;
 
 	for (;;)
 	{
@@ -251,6 +254,17 @@ run_all(FunctionCallInfo fcinfo, List *jobs)
 
 		if (start || running == 0)
 			waiting = start_jobs(jobs, &running);
+		/* The postmaster frees the place of a worker a moment after its end. */
+		if (running > 0)
+			idle_since = 0;
+		else if (waiting && idle_since == 0)
+			idle_since = GetCurrentTimestamp();
+		if (waiting && running == 0 &&
+			!TimestampDifferenceExceeds(idle_since, GetCurrentTimestamp(), FREE_WORKER_MS))
+		{
+			net_pause(FREE_WORKER_POLL_MS);
+			continue;
+		}
 		if (waiting && running == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

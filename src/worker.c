@@ -42,7 +42,6 @@
 #include "worker.h"
 
 #define QUEUE_SIZE			(64 * 1024)
-#define LISTEN_PAUSE_MS		1000	/* a message sets the latch before */
 #define OUTCOME_TEXT		8192
 
 /* How long a caller waits for the worker's first word. */

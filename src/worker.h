@@ -31,6 +31,9 @@ extern JobWorker *worker_start(const Request *request, bool wait);
  */
 extern bool worker_listen(JobWorker *job, const char *prefix);
 
+/* How long to wait between two calls of it; a message sets the latch before. */
+#define LISTEN_PAUSE_MS		1000
+
 /* The job's number; 0 until it has its row. */
 extern int64 worker_job_id(const JobWorker *job);
 
