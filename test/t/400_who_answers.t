@@ -137,7 +137,9 @@ for my $method (qw(repoint rewind basebackup))
     $node->follow($old, slot => 0), $node->restart if $method ne 'repoint';
     $r = $new->make_follow($node, method => $method, primary_host => $new->address);
     ok($r->{ok}, "$method: by the right address it follows") or diag($r->{err});
-    $new->safe_psql('INSERT INTO t SELECT 0');
+    # With a restartpoint on this server's timeline: pg_rewind before 16 looks for a
+    # target's timeline in its last one alone.
+    $new->safe_psql('INSERT INTO t SELECT 0; CHECKPOINT');
     $new->wait_for_catchup($node);
 }
 is($node->safe_psql('SELECT count(*) FROM t'), '1003', 'it has the rows of this server');
