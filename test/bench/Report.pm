@@ -1,12 +1,11 @@
 package Report;
 
-# What the measurements of bench.pl look like: a table in Markdown, and a plot
-# in SVG.
+# Shows the measurements of bench.pl: as a table in Markdown, and as a plot in SVG.
 
 use strict;
 use warnings;
 
-# A figure that a ratio or a time has to keep.
+# The goal for a ratio or a time.
 sub _verdict
 {
     my ($value, $limit) = @_;
@@ -135,8 +134,8 @@ sub _text
     return sprintf qq(<text x="%.1f" y="%.1f"%s>%s</text>\n), $x, $y, $more, _escape($text);
 }
 
-# One bar a case, all of the same length: what takes how much of it. Steps that
-# have room are named in the bar, the others below it.
+# One bar for each case, all of the same length, cut into the shares of the steps.
+# A step that has room is named in the bar, the others below it.
 sub svg
 {
     my ($results, $facts) = @_;

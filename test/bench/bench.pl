@@ -3,16 +3,16 @@
 # usage: perl -I test/lib test/bench/bench.pl OUT_DIR [CASE ...]
 # (test/bench/run calls it; not as root)
 #
-# Each case starts from the same state and ends by the same proof, which is not
-# that of the extension: the node's WAL receiver streams the new primary's
-# timeline, and a row inserted after that is visible on the node; both are
-# looked for every 5 ms from the start on, over connections that stay, whether
-# or not the call has returned. In between runs
+# Each case starts from the same state and ends with the same proof, which is not
+# the extension's own: the node's WAL receiver streams the new primary's
+# timeline, and a row that was inserted after it began to is visible on the node.
+# The program looks for both every 5 ms from the start on, over connections that
+# stay open, whether or not the call has returned. The ways to be measured:
 #   hand   PostgreSQL's own commands, local to the node: the floor
 #   ssh    the same commands, over SSH from the new primary's host
 #   peer   peer.sh, the procedure that this extension replaces
 #   ours   psql -c "SELECT follow_primary(...)"
-# The rounds go hand, peer, ours, hand ... so that all of them meet the same
+# A round runs each way once, in turn, so that all ways meet the same
 # disturbances. Before a run, a node's files are made what they were in the
 # snapshot, which rsync tells by size and time. Servers and tools run with their defaults where durability is
 # concerned: fsync is on, and everything is flushed before the clock starts.
@@ -56,7 +56,7 @@ my %settings = (
     wal_keep_size         => '2GB',
     shared_buffers        => '128MB');
 
-# scp speaks sftp by now.
+# scp uses the SFTP protocol since OpenSSH 9.
 my $sshd_conf = "Subsystem sftp internal-sftp\n";
 
 my @results;
@@ -83,7 +83,7 @@ sub median
 # Servers
 #
 
-# Each host archives for itself, as on machines of their own.
+# Each host archives to a folder of its own, as separate machines would.
 sub archive_dir { my ($node) = @_; return $node->host->dir . '/archive' }
 
 sub make_cluster
@@ -104,7 +104,7 @@ sub make_cluster
     return $cluster;
 }
 
-# The settings that make a node itself, as a file beside its data.
+# The settings in which a node differs from the others, as a file beside its data.
 sub identity_file
 {
     my ($node) = @_;
@@ -145,7 +145,7 @@ sub free_slot
     return;
 }
 
-# What is written, is: nobody pays for what was before.
+# Flushes all that was written before, so that no run pays for an earlier one.
 sub settle
 {
     my ($primary, @nodes) = @_;
@@ -164,7 +164,7 @@ package Session
 {
     use IPC::Open2 qw(open2);
 
-    # A psql that stays: asking it costs no process.
+    # A psql session that stays open: a question starts no process.
     sub new
     {
         my ($class, $node) = @_;
@@ -204,8 +204,8 @@ package Session
     }
 }
 
-# A server that takes connections, by the last line of its lock file: to look
-# there costs nothing while it stops, is rewound or copied, and starts.
+# Says whether the server takes connections, by the last line of its postmaster.pid:
+# to read that file costs nothing while the server stops, is changed, and starts.
 sub ready
 {
     my ($node) = @_;
@@ -213,8 +213,8 @@ sub ready
     return $lines =~ /^(?:ready|standby)\s*\z/m;
 }
 
-# Until each of the nodes follows; returns when that is seen. Dies when the call
-# that is to bring it about has failed.
+# Waits until each of the nodes is seen to follow. Dies when the call that should
+# make them follow has failed.
 sub prove
 {
     my ($call, $session, $primary, @nodes) = @_;
@@ -265,7 +265,7 @@ package Call
     use POSIX ();
     use Time::HiRes qw(time);
 
-    # Runs the code in a process of its own, which tells when it ended.
+    # Runs the code in a process of its own, which reports when it ended.
     sub new
     {
         my ($class, $code) = @_;
@@ -311,7 +311,7 @@ package Call
 # The three ways
 #
 
-# Not run_command(), which looks every few milliseconds whether it has ended.
+# Not run_command(), which polls every few milliseconds for the command's end.
 sub command
 {
     my (@command) = @_;
@@ -355,7 +355,7 @@ sub ours
     return;
 }
 
-# The floor: what the person at the node's keyboard would type, slots made
+# The floor: what a person at the node's keyboard would type. The slots are made
 # before the clock starts.
 sub settings_text
 {
@@ -381,7 +381,7 @@ sub hand_standby
     return;
 }
 
-# The floor from where the call is made: one connection, the same two commands.
+# The same two commands, over one SSH connection from the host where the call is made.
 sub ssh_repoint
 {
     my ($cluster, $primary, $node) = @_;
@@ -404,7 +404,8 @@ sub pg_ctl
 # Measuring
 #
 
-# The steps of the last job, in milliseconds, with what is before and after.
+# The steps of the last job in milliseconds, and the time before the first and
+# after the last.
 sub steps
 {
     my ($primary, $call) = @_;
@@ -443,7 +444,7 @@ sub median_steps
     return [ map { [ $_, median(@{ $times{$_} }) ] } grep { $_ ne 'between' } @order ];
 }
 
-# After each case, so that a run that is ended early has something to show.
+# Called after each case, so that a run that is ended early has results.
 sub report
 {
     return if @wanted;
@@ -616,8 +617,8 @@ sub small_cases
     return;
 }
 
-# A repoint while clients read from the node, fewer than the cores could serve:
-# it is not about who gets them.
+# A repoint while clients read from the node. They need less than the cores can
+# give: the case does not measure who gets the cores.
 sub pgbench_case
 {
     my ($cluster, $new, $node, $before) = @_;
@@ -665,7 +666,7 @@ sub big_cases
     $facts{timeline} = $new->timeline;
     $facts{size} = $new->safe_psql('SELECT sum(pg_database_size(oid))::bigint >> 20 FROM pg_database');
 
-    # Restarted by mistake, and written to, as the new primary is.
+    # It was restarted by mistake; clients write to it and to the new primary.
     $old->start;
     my @writes = qw(-n -c 4 -j 2 -t 500);
     run_ok([ $_->bin('pgbench'), @writes, $_->connstr ], timeout => 900) for $old, $new;

@@ -1,19 +1,19 @@
 #!/bin/bash
 #
-# peer.sh - the procedure that users of pgpool-II have today, to measure
-# against: the same commands in the same order as their follow_primary.sh.
+# peer.sh - the procedure that users of pgpool-II have today: the same commands in
+# the same order as in their follow_primary.sh. The extension is measured against it.
 #
 # usage: peer.sh NODE_ID NODE_HOST NODE_PORT NODE_PGDATA NEW_ID NEW_HOST
 #                OLD_MAIN_ID OLD_PRIMARY_ID NEW_PORT NEW_PGDATA
 # (what pgpool gives as %d %h %p %D %m %H %M %P %r %R)
 #
-# What differs from place to place comes by the environment:
+# The environment holds what differs between sites:
 #   BIN              PostgreSQL's programs
 #   SSH_KEY, KNOWN_HOSTS, NODE_SSH_PORT, NEW_SSH_PORT
 #   PASSFILE         for libpq on the node
 #   NODE_ARCHIVE, NEW_ARCHIVE   where the two servers archive their WAL
-#   NODE_CONF        a file of settings that make the node itself: hosts that
-#                    share a machine differ in more than the port
+#   NODE_CONF        a file with the settings in which the node differs from the
+#                    others: hosts that share a machine differ in more than the port
 #   COPY=1           skips pg_rewind, as if it had failed
 #
 # It does not attach the node to pgpool.
@@ -57,7 +57,7 @@ if ! ssh -T $ssh_options -p "$NEW_SSH_PORT" "$new_host" ls /tmp </dev/null >/dev
     echo "SSH without a password does not work"
     exit 1
 fi
-# Which file the settings belong into; only 12 and later are measured.
+# The file for the settings of PostgreSQL 12 and later; no older one is measured.
 major=$("$BIN/initdb" -V | awk '{ print $3 }' | sed 's/\..*//' | sed 's/\([0-9]*\)[a-zA-Z].*/\1/')
 [ "$major" -ge 12 ] || exit 1
 

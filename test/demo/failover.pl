@@ -80,7 +80,7 @@ sub show
 sub show_pool
 {
     my @nodes = $pgpool->pool_nodes;
-    # Not all versions have all columns.
+    # Some versions lack some of the columns.
     my @columns = grep { exists $nodes[0]{$_} }
         qw(node_id hostname port status pg_status role pg_role replication_state);
     print "pgpool=# SHOW pool_nodes;\n";
@@ -130,14 +130,15 @@ END
     }
     $look->();
 
-    # Without these nothing that follows can be as it should.
+    # The rest of the demonstration needs these.
     my $failed = $server->safe_psql(q{SELECT 'job ' || concat_ws(E'\n', id || ', step ' || step || ': ' || error, 'HINT: ' || hint)
         FROM follow_primary_job WHERE state NOT IN ('running', 'skipped', 'succeeded') ORDER BY id});
     die "\n$failed\n" if $failed ne '';
     return;
 }
 
-# Until pgpool shows it so; it looks once a second, and from 4.3 on it says so.
+# Waits until pgpool shows the state. pgpool looks once a second, and from 4.3 on
+# it tells what it saw.
 sub wait_until_streaming
 {
     my ($node) = @_;
@@ -201,7 +202,7 @@ show_pool();
 
 explain('500,000 rows by pgbench, then four clients that write through pgpool and do not stop.');
 run_ok(pgbench($node0->address, $node0->port, '-q', '-i', '-s', 5), %env);
-# As time would: what came before it is not needed for a rewind.
+# A checkpoint, as time would bring one: a rewind needs no WAL from before it.
 $node0->safe_psql('CHECKPOINT');
 $_->wait_for_streaming($node0) for $node1, $node2;
 my $load = FollowPrimary::Process->start(pgbench($address, $pgpool->port, '-c', 4, '-T', 60), %env);
@@ -215,7 +216,7 @@ FROM pg_stat_replication ORDER BY application_name');
 
 explain('The network stalls: for half a second the primary commits what no standby receives. '
     . 'Then it is killed, kill -9, all its processes at once.');
-# Its WAL senders, node2's first: so node1 has whatever node2 has.
+# Ends its WAL senders, node2's first, so that node1 has all that node2 has.
 for my $node ($node2, $node1)
 {
     kill 'STOP', $node0->safe_psql("SELECT pid FROM pg_stat_replication WHERE application_name = '@{[ $node->name ]}'");
@@ -240,8 +241,8 @@ show_pool();
 # The return of the killed one
 #
 
-# Not through pgpool: it ends its clients' sessions when it takes node0 back,
-# whose number makes it pgpool's main node. The job itself may disturb nobody.
+# Not through pgpool, which ends its clients' sessions when it attaches node0 again:
+# node0 becomes pgpool's main node by its number. The job itself disturbs no session.
 explain('Writing goes on, on the new primary itself.');
 $load = FollowPrimary::Process->start(pgbench($node1->address, $node1->port, '-c', 4, '-T', 5), %env);
 

@@ -1,19 +1,19 @@
 package Faults;
 
-# Stops a job at every step, harms it there in every way that a real machine
-# knows, and looks at what is left: does the job's row tell the truth, is the
-# node's data the old, the new or marked unusable, and does one more call with
-# the same arguments bring everything in order?
+# Holds a job at every step, and injects there every fault that a real machine
+# knows. Then it checks what is left: the job's row tells the truth; the node's data
+# is the old, the new, or marked as unusable; one more call with the same arguments
+# brings everything in order.
 #
 #   my $faults = Faults->new;                   # a cluster of its own
 #   my @cases = $faults->cases(method => 'rewind', fault => 'kill');
 #   $_->{result} = $faults->run($_) for @cases;
 #   print Faults::table(@cases);
 #
-# A case is a method, a step of it, a point of that step and a fault.  The steps
-# are those that follow_primary_plan() names, so that a new one is covered by
-# itself.  Nothing in the extension knows of this: triggers on its step table
-# hold the worker at a point by an advisory lock that the test has.
+# A case is a method, one of its steps, a point of that step, and a fault. The steps
+# are those that follow_primary_plan() names, so a new step is covered at once. The
+# extension has no code for these tests: triggers on its step table hold the worker
+# at a point by an advisory lock that the test has.
 #   begin   the step is about to run: its row is being written
 #   end     it has run, and is not recorded yet
 #   middle  its remote process is at work (stop, rewind, copy)
@@ -34,7 +34,7 @@ use IPC::Open3;
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
-# Of the locks that the triggers take; not one of the extension's.
+# The key of the triggers' advisory locks, which the extension does not use.
 use constant LOCK_CLASS => 4711;
 
 use constant {
@@ -46,7 +46,7 @@ use constant {
 
 my @methods = qw(none repoint restart rewind basebackup asked finish attached mounted in_place);
 
-# Those of the node that a method's cases use.
+# Settings for the node that a method's cases use.
 my %node_of = (
     none       => 3,
     repoint    => 3,
@@ -63,20 +63,20 @@ my %arguments_of = (
     asked    => { method => 'basebackup' },
     attached => { node_id => 3 });
 
-# A repoint of a node of pgpool's, for the one step that the others lack.
+# A repoint of a node that pgpool has, for the step `attach`.
 my %only_step = (attached => 'attach');
 
 my %middle = (
     stop   => { middle => \&_hold_stop },
     rewind => { middle => \&_hold_rewind },
     copy   => { middle => \&_hold_copy },
-    # PGDATA, WAL and tablespace, away and into place.
+    # PGDATA, WAL and tablespace, each moved away and each moved into place.
     swap   => { map { my $n = $_; ("rename$n" => sub { $_[0]->_hold_call($n) }) } 1 .. 8 },
     clear  => { map { my $n = $_; ("remove$n" => sub { $_[0]->_hold_call($n) }) } 1 .. 3 });
 
-# How many renames there are. On mount points PG_VERSION has two of its own, and
-# what is in each folder is moved away and into place by one program each; where
-# the old data has made room, nothing is to be moved away.
+# The number of renames of a swap. On mount points PG_VERSION has two of its own,
+# and for each folder one program moves the content away and one moves it into place.
+# Where the old data was removed to make room, nothing is moved away.
 my %renames_of = (finish => 0, asked => 4, mounted => 8, in_place => 3);
 
 my @faults = qw(cancel terminate kill immediate cut power freeze network full failover demote);
@@ -85,14 +85,13 @@ sub methods { return @methods }
 sub faults  { return @faults }
 
 #
-# Where the node's disk can be filled, and its network be gone
+# A place where the node's disk can be filled, and its network cut
 #
 
-# Runs the program again where there is a small file system, and mount points in
-# it: they are of one device, which only tells the kernel that nothing can be
-# renamed from one to the other. The network is one of its own, which can lose
-# packets. Returns when that is where we are, or when the kernel does not let an
-# ordinary account have it.
+# Runs the program again in namespaces of its own, with a small file system, mount
+# points in it, and a network that can lose packets. The mount points are of one
+# device; the kernel refuses a rename from one to another all the same. Returns when
+# the program runs there, or when the kernel does not let an ordinary account have it.
 my $mounts;
 
 sub enter_namespace
@@ -134,14 +133,13 @@ sub new
     $self->{disk} = $mounts ? "$mounts/disk" : scratch_dir('disk');
     $self->{has_namespace} = $mounts ? 1 : 0;
 
-    # Its own place for each: the node's data where the disk can be filled,
-    # with a tablespace.
+    # Node 0's data is on the disk that can be filled, with a tablespace.
     $old->stop;
     for my $server ($new, $third, $sibling) { $server->stop }
     for my $server ($old, $sibling) { $self->_move($server) }
     $old->set(archive_cleanup_command => 'true own/script') if $major >= 12;
     _put_own_files($old);
-    # It is told when a node is down, and does nothing itself.
+    # The tests tell pgpool when a node is down; it does no failover of its own.
     $self->{pgpool} = FollowPrimary::Pgpool->new(
         cluster => $cluster,
         conf    => { health_check_period => 0, failover_on_backend_error => 'off', failover_command => '' });
@@ -237,7 +235,7 @@ sub _settings
     return;
 }
 
-# A folder that is the node's own: a setting names a file in it.
+# A folder of the node's own files: a setting names a file in it.
 sub _put_own_files
 {
     my ($node) = @_;
@@ -268,7 +266,7 @@ sub _save
 sub _restore
 {
     my ($self, $name, $node) = @_;
-    # An earlier case's server, wherever its data was.
+    # The server of an earlier case, wherever its data was.
     $node->kill9;
     unlink "$self->{disk}/ballast";
     $node->{pgdata} = $self->_home_of($name) . '/data' if $self->{homes}{ $node->name };
@@ -285,14 +283,14 @@ END
     return;
 }
 
-# Where the cases of a method have node 0.
+# Brings node 0 to the state in which the cases of a method begin.
 sub _home_of
 {
     my ($self, $method) = @_;
     return $self->{disk} . ($method eq 'mounted' ? '/mounts' : '/node0');
 }
 
-# Primary and third, as they are now, running.
+# Starts the primary and the third with their present data.
 sub _save_primary
 {
     my ($self) = @_;
@@ -328,7 +326,7 @@ sub _reset_primary
     return;
 }
 
-# The cases in the middle of a step need one that lasts: more data.
+# More data: the cases in the middle of a step need a step that lasts.
 sub _add_filler
 {
     my ($self) = @_;
@@ -343,7 +341,7 @@ sub _add_filler
     return;
 }
 
-# Cases of "none" and "finish" begin where another call ended, or was ended.
+# Cases of "none" and "finish" begin where another call ended or was interrupted.
 sub _make_snapshot
 {
     my ($self, $method) = @_;
@@ -378,7 +376,7 @@ sub _make_snapshot
     $self->_save($method, $node);
     $node->kill9;
     $self->_drop_slot($node);
-    # Of now, for the node has this primary's WAL up to now.
+    # Taken now, for the node has this primary's WAL up to now.
     $self->_save_primary;
     $self->_start_primary;
     return;
@@ -435,7 +433,7 @@ sub _release
     return;
 }
 
-# Until the worker waits for our lock; dies when the call ends before.
+# Waits until the worker waits for our lock. Dies when the call ends before.
 sub _wait_until_held
 {
     my ($self, $call) = @_;
@@ -481,9 +479,9 @@ sub cases
     return sort { _needs_filler($a) <=> _needs_filler($b) } @cases;
 }
 
-# So many of the cases, in their order.  Each point of a step is a row; a round
-# takes one case of every row, with the next fault from row to row, and the last
-# round takes one of every so many rows.
+# Returns that many of the cases, in their order. The points of steps are rows, and
+# their faults columns. A round takes one case of every row, the next fault in each
+# next row; the last round takes the cases that are still missing, evenly over the rows.
 sub sample
 {
     my ($self, $n, @cases) = @_;
@@ -546,7 +544,7 @@ sub _leave_too_little
     return;
 }
 
-# What follow_primary_plan() says of the method, after survey and plan.
+# The steps of the method after survey and plan, as follow_primary_plan() has them.
 sub steps
 {
     my ($self, $method) = @_;
@@ -595,7 +593,7 @@ sub _drop_slot
     return;
 }
 
-# Runs a case: undef when all is well, else what is not; "skip: ..." too.
+# Runs a case. Returns undef when all is well, else what is wrong, or "skip: ...".
 sub run
 {
     my ($self, $case) = @_;
@@ -629,7 +627,7 @@ sub _run
     my (undef, $new, $third) = $self->{cluster}->nodes;
     my $node = $self->{cluster}->node($node_of{$method});
 
-    # A known state. A method's first case has its node's data from long ago.
+    # A known state. Before a method's first case its node has old data.
     $self->_make_snapshot($method);
     $self->{dirty} = 1 if ($self->{method} // $method) ne $method;
     $self->{method} = $method;
@@ -646,7 +644,7 @@ sub _run
     my $old_log = $node->log_size;
     $self->_leave_too_little if $method eq 'in_place';
 
-    # To the point.
+    # Run to the point.
     my $middle = $middle{$step}{$point};
     $self->_hold($step, $middle ? 'begin' : $point);
     my $call = $new->psql_start($self->_call($new, $node, $method));
@@ -663,7 +661,7 @@ sub _run
     my $lift = $inject->($self, $node, $point, $job);
     my $primary = $self->{primary};
     $self->_release if $primary == $new && $fault !~ /^(?:kill|immediate)$/;
-    # One that is held before a rename, or a removal, goes on only if the job does.
+    # A program that is held before a rename or a removal goes on only if the job does.
     $self->_thaw_held if $fault eq 'freeze' ? $point ne 'middle' : $point !~ /^re(?:name|move)/ || $fault eq 'full';
     my $code = $call->wait(CALL_S) // do { $call->stop; die "the call did not end\n" };
     my $said = $call->err;
@@ -678,26 +676,26 @@ sub _run
     $self->_check_data($node, $fault, $old_rows);
     $self->_check_slot($primary, $node, $job, $fault) if $method !~ /^(?:none|finish)$/;
     $node->host->ssh_start;
-    # What succeeded in spite of the fault is proven.
+    # A job that succeeded in spite of the fault has proven it.
     if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/)
     {
         die "the job has succeeded, and the node is no standby\n" if !$node->running || !$node->in_recovery;
         $primary->wait_for_catchup($node, undef, 20);
     }
 
-    # A machine that comes back starts its servers; what a job stopped is the
-    # next call's.
+    # A machine that comes back starts its servers. The next call starts the server
+    # that a job stopped.
     if (!$node->running && !-e _mark($node) && $fault =~ /^(?:power|full)$/)
     {
         $node->start;
         $self->_check_rows($node, $node->safe_psql('SELECT count(*), sum(i) FROM t'), $old_rows);
     }
 
-    # pgpool has one process for all, which may wait for the node.
+    # pgpool has one process for all these tasks, and it may wait for the node.
     wait_until('pgpool answers', sub { ($self->{pgpool}->pcp('pcp_node_count'))[0] == 0 }, 60)
         if $method eq 'attached' && $fault eq 'network';
 
-    # Once more.
+    # Call once more.
     my $r = $primary->try_sql($self->_call($primary, $node, $method), timeout => 2 * CALL_S);
     die "the second call fails: $r->{err}\n" if !$r->{ok};
     my $second = $primary->safe_psql('SELECT state FROM follow_primary_job ORDER BY id DESC LIMIT 1');
@@ -719,7 +717,7 @@ sub _phase
 }
 
 #
-# In the middle of a step: the remote process that is at work is stopped there.
+# In the middle of a step: stops the remote process that is at work by SIGSTOP.
 # Returns its pid.
 #
 
@@ -736,8 +734,8 @@ sub _poll
     die "not seen: $what\n";
 }
 
-# The process on the node whose command line matches, and not one that it
-# started: process ids start anew after the largest.
+# The process on the node whose command line matches, not one of its children. The
+# pids do not tell: they start anew after the largest.
 sub _remote_process
 {
     my ($self, $node, $regex) = @_;
@@ -755,7 +753,7 @@ sub _hold_stop
     kill 'STOP', $postmaster;
     $self->{held} = $postmaster;
     $self->_release;
-    # SIGINT, a fast stop's, waits for it.
+    # SIGINT, the signal of a fast stop, waits for it.
     _poll('the stop', sub { slurp("/proc/$postmaster/status") =~ /^ShdPnd:\s*[0-9a-f]*[2367abef]$/m });
     return $postmaster;
 }
@@ -784,8 +782,8 @@ sub _hold_copy
     return $pid;
 }
 
-# Programs of the node that go before the system's: mv and rm stop before the
-# rename, or the removal, whose number is in the file "hold".
+# Programs for the node, first in its PATH: mv and rm stop before the rename or the
+# removal whose number is in the file "hold".
 sub _write_shims
 {
     my ($self) = @_;
@@ -887,7 +885,7 @@ sub _fault_kill
     my $pid = $self->_worker;
     kill 'KILL', $pid;
     wait_until('the worker is gone', sub { !process_alive($pid) }, 10);
-    # The postmaster ends everybody else's session too.
+    # The postmaster ends all other sessions, too.
     wait_until('the primary restarts', sub { !eval { $self->_sql('SELECT 1'); 1 } }, 10);
     $self->_await_primary($self->{primary});
     return;
@@ -919,7 +917,7 @@ sub _fault_power
     return sub { $node->host->ssh_start };
 }
 
-# For a while; in the middle of a step, for longer than the job puts up with.
+# For a while. In the middle of a step for longer than the job waits.
 sub _fault_freeze
 {
     my ($self, $node, $point) = @_;
@@ -938,8 +936,8 @@ sub _for_a_while
     return;
 }
 
-# The packets between the node and the primary, for as long: those of the SSH
-# connection and of the node's SQL port, and of what the node has open itself.
+# Drops the packets between the node and the primary for as long: those of the SSH
+# connection, of the node's SQL port, and of the connections that the node opened.
 sub _fault_network
 {
     my ($self, $node, $point) = @_;
@@ -962,7 +960,7 @@ sub _fault_network
     return $self->_for_a_while($point, $lift);
 }
 
-# Only ever the small file system that is ours.
+# Fills the small file system of these tests, and no other.
 sub _fault_full
 {
     my ($self, $node) = @_;
@@ -1092,7 +1090,7 @@ sub _check_slot
     return;
 }
 
-# Old, new, or marked.
+# The node's data is the old, the new, or marked as unusable.
 sub _check_data
 {
     my ($self, $node, $fault, $old_rows) = @_;
@@ -1122,7 +1120,7 @@ sub _check_data
     return;
 }
 
-# The old rows, or the new ones, up to some point.
+# The data has the old rows, or the new ones up to some point.
 sub _check_rows
 {
     my ($self, $node, $rows, $old_rows) = @_;
@@ -1133,7 +1131,7 @@ sub _check_rows
     return;
 }
 
-# What a copy of the node's data shows when it is started by itself.
+# Starts a copy of the node's data by itself and returns what it shows.
 sub _look_into
 {
     my ($self, $node) = @_;
@@ -1143,7 +1141,7 @@ sub _look_into
         . 'for l in pg_tblspc/*; do ln -sfn "$2/ts" "$l"; done', 'sh', $self->_home($node), $home ]);
     my $probe = FollowPrimary::Node->new(host => $node->host, name => 'probe', pgdata => "$home/data", port => $node->port,
         passfile => $node->{passfile});
-    # it may be that the node's own folders were about to be moved away
+    # the node's own folders may have been about to be moved away
     run_ok([ 'chmod', 'o-w', "$home/data" ]);
     unlink "$home/data/myrecovery.conf";
     unlink "$home/data/postgresql.auto.conf";
@@ -1156,7 +1154,7 @@ sub _look_into
     return $rows;
 }
 
-# By PCP: no client gets through a pgpool that has not missed its primary.
+# Asks by PCP: no client gets through a pgpool that has not noticed its primary's end.
 sub _check_attached
 {
     my ($self, $node) = @_;
@@ -1166,7 +1164,7 @@ sub _check_attached
     return;
 }
 
-# After the second call nothing reminds of the first.
+# After the second call nothing is left of the first.
 sub _check_end
 {
     my ($self, $primary, $node, $job) = @_;

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What `make test` and `make demo` have in common: packages, a copy of the
-# checkout in a scratch folder, its build and installation, an account that
-# PostgreSQL can run as, and an end that leaves neither processes nor folders.
+# The common part of `make test` and `make demo`: installs packages, copies the
+# checkout to a scratch folder, builds and installs it, chooses an account that
+# PostgreSQL can run as, and leaves neither processes nor folders at the end.
 #
 # The caller has set $top, the checkout's path. Everything happens in the copy: the
 # checkout stays as it is, and the account need not be able to read it.
@@ -86,9 +86,9 @@ make_scratch()
         die "account \"$account\" cannot write below ${TMPDIR:-/tmp}: set TMPDIR"
 }
 
-# In an environment that has nothing of the caller's: no settings for psql, no
-# jobs of make, no locale that is not there. setpriv, unlike runuser, becomes
-# the command instead of waiting for it in another session.
+# Runs a command in an environment that has nothing of the caller's: no settings for
+# psql, no jobs of make, no locale that does not exist. setpriv, unlike runuser,
+# becomes the command instead of waiting for it in another session.
 as_account()
 {
     local -a as=()
@@ -104,8 +104,8 @@ as_account()
         "$@"
 }
 
-# Runs a function or command with a deadline in seconds, such that Ctrl-C and
-# the deadline end all that it started. Its code is 124 after the deadline.
+# Runs a function or command with a deadline in seconds. Ctrl-C and the deadline
+# end all that it started. Returns 124 after the deadline.
 bounded()
 {
     local seconds=$1 deadline=$((SECONDS + $1)) rc
@@ -145,7 +145,7 @@ stop_job()
     job=
 }
 
-# Servers and sshds whose test was killed before it could end them.
+# Ends the servers and sshds of a test that was killed before it could end them.
 leftovers()
 {
     local process
@@ -185,7 +185,8 @@ finish()
     exit $rc
 }
 
-# Without what a build in the checkout left there, for another server maybe.
+# Copies the checkout without the files that a build left there, perhaps for another
+# server.
 copy_checkout()
 {
     local -a rc
@@ -249,8 +250,8 @@ install_extension()
     make -C $top PG_CONFIG=$pg_config install"
 }
 
-# All of the above: on return the extension is installed, and as_account runs
-# commands in the copy's account.
+# Does all of the above: on return the extension is installed, and as_account runs
+# commands as the account that owns the copy.
 set_up()
 {
     cd "$top" || exit 1
@@ -263,7 +264,7 @@ set_up()
     install_extension
 }
 
-# Not for this run: jobs and variables of the make that called.
+# The jobs and variables of the make that called are not for this run.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
 pg_config=
 account=
