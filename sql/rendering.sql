@@ -9,8 +9,8 @@ CREATE FUNCTION pg_temp.quote(value text) RETURNS text
     LANGUAGE c STRICT AS '$libdir/follow_primary', 'follow_primary_unit_quote';
 CREATE FUNCTION pg_temp.conninfo(base text, options text, host text, port integer, "user" text, application_name text)
     RETURNS text LANGUAGE c AS '$libdir/follow_primary', 'follow_primary_unit_conninfo';
-CREATE FUNCTION pg_temp.limited(conninfo text, version_num integer, seconds integer) RETURNS text
-    LANGUAGE c STRICT AS '$libdir/follow_primary', 'follow_primary_unit_conninfo_limit';
+CREATE FUNCTION pg_temp.completed(conninfo text, version_num integer, database text, seconds integer) RETURNS text
+    LANGUAGE c STRICT AS '$libdir/follow_primary', 'follow_primary_unit_conninfo_complete';
 CREATE FUNCTION pg_temp.is_candidate(name text, list text) RETURNS boolean
     LANGUAGE c STRICT AS '$libdir/follow_primary', 'follow_primary_unit_is_candidate';
 CREATE FUNCTION pg_temp.settings_file(version_num integer, conninfo text, slot text, restore_command text)
@@ -46,10 +46,12 @@ SELECT pg_temp.conninfo('password=secret host', NULL, 'db2', 5432, NULL, NULL);
 SELECT pg_temp.conninfo(NULL, 'sslmode=''open', 'db2', 5432, NULL, NULL);
 
 -- Limits for a host of several addresses, of which a WAL receiver knows the second; a user's own stay
-SELECT pg_temp.limited('host=db2 port=5432', 150000, 10);
-SELECT pg_temp.limited('host=db2 port=5432', 110000, 10);
-SELECT pg_temp.limited('host=db2 connect_timeout=0', 150000, 1);
-SELECT pg_temp.limited('host=db2 tcp_user_timeout=500', 150000, 3600);
+SELECT pg_temp.completed('host=db2 port=5432', 150000, 'app', 10);
+SELECT pg_temp.completed('host=db2 port=5432', 110000, 'app', 10);
+SELECT pg_temp.completed('host=db2 connect_timeout=0', 150000, 'app', 1);
+SELECT pg_temp.completed('host=db2 tcp_user_timeout=500', 150000, 'app', 3600);
+SELECT pg_temp.completed('host=db2', 170000, 'O''Brien', 10);
+SELECT pg_temp.completed('host=db2 dbname=orders', 170000, 'app', 10);
 
 -- Is a standby of that name one that commits may wait for?
 SELECT list, pg_temp.is_candidate('db3', list) FROM unnest(ARRAY['', 'db3', 'DB3', '"db3"', 'db33', 'a, db3', ' a , DB3 ', '*', 'FIRST 2 (a, db3)', 'first 1(db3)',

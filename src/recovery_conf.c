@@ -141,18 +141,27 @@ conninfo_without_passwords(const char *conninfo, char **password, char **ssl_pas
 	return buf.data;
 }
 
+/* Adds a key, if the connection string that buf has does not have it. */
+static void
+put_default(StringInfo buf, const char *key, const char *value)
+{
+	if (conninfo_value(buf->data, key) == NULL)
+		put_option(buf, key, value);
+}
+
 char *
-conninfo_limit(const char *conninfo, int version_num, int seconds)
+conninfo_complete(const char *conninfo, int version_num, const char *database, int seconds)
 {
 	StringInfoData buf;
 
 	seconds = Max(2, seconds);	/* libpq takes 1 for 2 */
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, conninfo);
-	if (conninfo_value(conninfo, "connect_timeout") == NULL)
-		put_option(&buf, "connect_timeout", psprintf("%d", seconds));
-	if (version_num >= 120000 && conninfo_value(conninfo, "tcp_user_timeout") == NULL)
-		put_option(&buf, "tcp_user_timeout", psprintf("%d", seconds * 1000));
+	if (version_num >= 170000)
+		put_default(&buf, "dbname", database);
+	put_default(&buf, "connect_timeout", psprintf("%d", seconds));
+	if (version_num >= 120000)
+		put_default(&buf, "tcp_user_timeout", psprintf("%d", seconds * 1000));
 	return buf.data;
 }
 
@@ -238,7 +247,8 @@ job_primary_conninfo(const Job *job)
 								  request->primary_port, settings->replication_user,
 								  application_name,
 								  settings->passfile[0] ? home_path(settings->passfile, job->node_home) : NULL);
-	return conninfo_limit(conninfo, job->primary.version_num, settings->connect_timeout);
+	return conninfo_complete(conninfo, job->primary.version_num, settings->rewind_database,
+							 settings->connect_timeout);
 }
 
 char *

@@ -20,12 +20,16 @@ extern char *conninfo_build(const char *base, const char *options,
 /* The same without password and sslpassword, whose values are set, "" if there is none. */
 extern char *conninfo_without_passwords(const char *conninfo, char **password,
 										char **ssl_password);
+
 /*
- * The connection string, with limits for each address of the host, in seconds, where
- * it has none of its own.  connect_timeout is for programs; a WAL receiver, which
- * connects by PQconnectPoll(), knows only tcp_user_timeout, which libpq has from 12 on.
+ * The connection string of a standby, with what it does not say itself.  A database:
+ * the synchronization of logical slots, which 17 brought, connects to it; a WAL
+ * receiver does not care.  Limits for each address of the host, in seconds:
+ * connect_timeout is for programs; a WAL receiver, which connects by PQconnectPoll(),
+ * knows only tcp_user_timeout, which libpq has from 12 on.
  */
-extern char *conninfo_limit(const char *conninfo, int version_num, int seconds);
+extern char *conninfo_complete(const char *conninfo, int version_num, const char *database,
+							   int seconds);
 
 /* The value of one key of a connection string, or NULL. */
 extern char *conninfo_value(const char *conninfo, const char *key);

@@ -28,7 +28,7 @@
 PG_FUNCTION_INFO_V1(follow_primary_unit_slot_name);
 PG_FUNCTION_INFO_V1(follow_primary_unit_quote);
 PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo);
-PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo_limit);
+PG_FUNCTION_INFO_V1(follow_primary_unit_conninfo_complete);
 PG_FUNCTION_INFO_V1(follow_primary_unit_is_candidate);
 PG_FUNCTION_INFO_V1(follow_primary_unit_recovery_conf);
 PG_FUNCTION_INFO_V1(follow_primary_unit_restore_command_guard);
@@ -73,12 +73,14 @@ follow_primary_unit_conninfo(PG_FUNCTION_ARGS)
 													arg[5], NULL)));
 }
 
-/* (conninfo text, version_num, seconds int) returns text */
+/* (conninfo text, version_num int, database text, seconds int) returns text */
 Datum
-follow_primary_unit_conninfo_limit(PG_FUNCTION_ARGS)
+follow_primary_unit_conninfo_complete(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text(conninfo_limit(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-													PG_GETARG_INT32(1), PG_GETARG_INT32(2))));
+	PG_RETURN_TEXT_P(cstring_to_text(conninfo_complete(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+													   PG_GETARG_INT32(1),
+													   text_to_cstring(PG_GETARG_TEXT_PP(2)),
+													   PG_GETARG_INT32(3))));
 }
 
 /* (name, synchronous_standby_names text) returns bool */

@@ -110,7 +110,8 @@ connect() {
             export PGOPTIONS
             use_passfile "$passfile"
         fi
-        [ "$kind" = sql ] || as="$as replication=true"
+        # the database is what libpq looks for in a password file then
+        [ "$kind" = sql ] || as="$as replication=true dbname=replication"
         [ -z "$several" ] || as="$as hostaddr=$3"
         : "${PGCONNECT_TIMEOUT:=$timeout}"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold

@@ -51,7 +51,9 @@ hostssl replication all  127.0.0.0/8   scram-sha-256
 hostssl replication all  ::1/128       scram-sha-256
 END
 my ($old, $new, $six, $beside) = $cluster->nodes;
+# For replication alone: what a WAL receiver looks for, whatever dbname there is.
 my ($repl) = slurp($cluster->passfile) =~ /^(.*:repl:.*)$/m;
+$repl =~ s/^\*:\*:\*:/*:*:replication:/ or die "no line for repl\n";
 spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
 run_ok([ 'ssh-keygen', '-q', '-H', '-f', $cluster->known_hosts ]);
 unlike(slurp($cluster->known_hosts), qr/localhost|::1/, 'known_hosts tells no names');
