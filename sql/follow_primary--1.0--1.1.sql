@@ -21,6 +21,13 @@ ALTER TABLE @extschema@.follow_primary_node
         AND recovery_file !~ '(^|/)\.\./'
         AND recovery_file !~ '^(\./+)*(base|global|pg_[^/]*)/') NOT VALID;
 
+/* Which levels and options there are depends on the server: that is left to the call. */
+ALTER TABLE @extschema@.follow_primary_node
+    ADD COLUMN copy_max_rate integer CHECK (copy_max_rate = 0 OR copy_max_rate BETWEEN 32 AND 1048576),
+    ADD COLUMN copy_compression text CHECK (copy_compression ~ '^((gzip|lz4|zstd)(:[a-z0-9=,-]+)?)?$');
+COMMENT ON COLUMN @extschema@.follow_primary_node.copy_max_rate IS 'limits what a copy takes of the network, in kB a second; overrides follow_primary.copy_max_rate';
+COMMENT ON COLUMN @extschema@.follow_primary_node.copy_compression IS 'how the primary compresses what it sends for a copy; overrides follow_primary.copy_compression';
+
 /*
  * Both functions get the argument attach. Whoever could run them before can run
  * them after.

@@ -13,6 +13,9 @@
 #else
 #include "access/heapam.h"
 #endif
+#if PG_VERSION_NUM >= 150000
+#include "common/compression.h"
+#endif
 #include "pgstat.h"
 #include "utils/guc.h"
 
@@ -43,6 +46,36 @@
 #else
 #define BASE_BACKUP_PROGRESS \
 	"SELECT NULL, NULL, false WHERE $1 IS NULL"
+#endif
+
+/*
+ * Why pg_basebackup would not have this server compress a copy so, as a sentence
+ * without its period, or NULL.
+ */
+#if PG_VERSION_NUM >= 150000
+static inline char *
+copy_compression_objection(const char *text)
+{
+	pg_compress_specification specification;
+	pg_compress_algorithm algorithm;
+	char	   *name = pstrdup(text);
+	char	   *detail = strchr(name, ':');
+	char	   *objection;
+
+	if (detail)
+		*detail++ = '\0';
+	if (!parse_compress_algorithm(name, &algorithm) || algorithm == PG_COMPRESSION_NONE)
+		return psprintf("There is no compression \"%s\": it must be gzip, lz4 or zstd, or empty", name);
+	parse_compress_specification(algorithm, detail, &specification);
+	objection = validate_compress_specification(&specification);
+	return objection ? psprintf("It is no compression for a copy: %s", objection) : NULL;
+}
+#else
+static inline char *
+copy_compression_objection(const char *text)
+{
+	return "A server compresses what it sends for a copy from PostgreSQL 15 on";
+}
 #endif
 
 #if PG_VERSION_NUM < 130000

@@ -68,6 +68,7 @@ typedef struct Job
 	/* The step that runs. */
 	int			seq;
 	const char *step;			/* NULL between steps */
+	TimestampTz step_began;
 	char	   *detail;
 
 	bool		waited_for;		/* by its caller, who hears of it */

@@ -336,6 +336,7 @@ job_begin_step(Job *job, const char *step, bool durably)
 	};
 
 	job->step = step;
+	job->step_began = GetCurrentTimestamp();
 	job->detail = NULL;
 	if (job->id == 0)
 		return;
@@ -461,6 +462,21 @@ job_tell_waiting(Job *job, JobWait *wait, const char *missing)
 			   (int) ((wait->told - wait->since) / USECS_PER_SEC), missing);
 }
 
+/* How far the running step is: bytes, rate, and how much longer it takes at that rate. */
+static void
+tell_progress(Job *job, TimestampTz now)
+{
+	double		rate = job->bytes_done * 1000000.0 / Max(1, now - job->step_began);
+	const char *far = job->bytes_total <= 0 ?
+		psprintf("%d MB", (int) (job->bytes_done >> 20)) :
+		psprintf("%d%% of %d MB", (int) (100 * job->bytes_done / job->bytes_total),
+				 (int) (job->bytes_total >> 20));
+
+	job_notice(job, "%s: %s, %.1f MB/s%s", job->step, far, rate / (1024 * 1024),
+			   job->bytes_done < job->bytes_total && rate >= 1 ?
+			   psprintf(", %.0f s left", (job->bytes_total - job->bytes_done) / rate) : "");
+}
+
 void
 job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 {
@@ -500,9 +516,7 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 		}
 		PG_END_TRY();
 	}
-	job_notice(job, "%s: %d%% of %d MB", job->step,
-			   bytes_total > 0 ? (int) (100 * bytes_done / bytes_total) : 0,
-			   (int) (bytes_total / (1024 * 1024)));
+	tell_progress(job, now);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 }

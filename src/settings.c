@@ -41,6 +41,7 @@ typedef enum TextRule
 	SOME_HOME_PATH,				/* the same, but "" */
 	HOST_NAME,					/* "" allowed */
 	CONNECTION_OPTIONS,			/* "" allowed */
+	COMPRESSION,				/* "" allowed */
 	RECOVERY_FILE				/* a name that PostgreSQL has no use for */
 } TextRule;
 
@@ -56,6 +57,7 @@ typedef struct Setting
 	int			boot;			/* all but SETTING_TEXT */
 	int			min;
 	int			max;
+	int			least;			/* SETTING_INT: of values but 0, if not 0 */
 	int			flags;
 	const struct config_enum_entry *choices;
 } Setting;
@@ -75,16 +77,19 @@ static const struct config_enum_entry keep_old_data_choices[] = {
 
 #define TEXT(field, rule, boot, short_desc, long_desc) \
 	{#field, SETTING_TEXT, offsetof(Settings, field), short_desc, long_desc, \
-		rule, boot, 0, 0, 0, 0, NULL}
+		rule, boot, 0, 0, 0, 0, 0, NULL}
 #define NUMBER(field, boot, min, max, flags, short_desc, long_desc) \
 	{#field, SETTING_INT, offsetof(Settings, field), short_desc, long_desc, \
-		ANY_TEXT, NULL, boot, min, max, flags, NULL}
+		ANY_TEXT, NULL, boot, min, max, 0, flags, NULL}
+#define LIMIT(field, least, max, flags, short_desc, long_desc) \
+	{#field, SETTING_INT, offsetof(Settings, field), short_desc, long_desc, \
+		ANY_TEXT, NULL, 0, 0, max, least, flags, NULL}
 #define BOOL(field, boot, short_desc, long_desc) \
 	{#field, SETTING_BOOL, offsetof(Settings, field), short_desc, long_desc, \
-		ANY_TEXT, NULL, boot, 0, 0, 0, NULL}
+		ANY_TEXT, NULL, boot, 0, 0, 0, 0, NULL}
 #define CHOICE(field, boot, choices, short_desc, long_desc) \
 	{#field, SETTING_CHOICE, offsetof(Settings, field), short_desc, long_desc, \
-		ANY_TEXT, NULL, boot, 0, 0, 0, choices}
+		ANY_TEXT, NULL, boot, 0, 0, 0, 0, choices}
 
 static const Setting settings[] = {
 	TEXT(ssh_user, ANY_TEXT, "",
@@ -146,6 +151,12 @@ static const Setting settings[] = {
 	BOOL(copy_in_place, false,
 		 "Removes a node's data before it is copied anew, where there is no room for both.",
 		 "If such a copy fails, the node has no data until another call succeeds. Without effect where there is room, or keep_old_data is always."),
+	LIMIT(copy_max_rate, 32, 1048576, GUC_UNIT_KB,
+		  "Limits what a copy takes of the network, in kB a second.",
+		  "0: no limit. It is pg_basebackup's --max-rate: 32 kB to 1 GB a second."),
+	TEXT(copy_compression, COMPRESSION, "",
+		 "How the primary compresses what it sends for a copy.",
+		 "As pg_basebackup takes it behind --compress=server-, such as lz4, zstd:3 or gzip:level=1. Empty: not at all. PostgreSQL 15 and later."),
 	TEXT(pcp_host, HOST_NAME, "",
 		 "Host of pgpool's control port.",
 		 "Empty: the address that the calling client has."),
@@ -257,6 +268,29 @@ recovery_file_objection(const char *text)
 	return NULL;
 }
 
+/* The node's pg_basebackup is to be able to do what this server can. */
+static const char *
+compression_objection(const char *text)
+{
+	char	   *objection;
+
+	if (text[0] == '\0')
+		return NULL;
+	objection = copy_compression_objection(text);
+	return objection ? psprintf("%s.", objection) : NULL;
+}
+
+/* Why a setting does not take the number, as a sentence, or NULL. */
+static const char *
+number_objection(const Setting *s, int value)
+{
+	if (value >= s->min && value <= s->max && (value == 0 || value >= s->least))
+		return NULL;
+	if (s->least > 0)
+		return psprintf("It must be 0, or between %d and %d.", s->least, s->max);
+	return psprintf("It must be between %d and %d.", s->min, s->max);
+}
+
 /* Why a setting does not take the text, as a sentence, or NULL. */
 static const char *
 text_objection(TextRule rule, const char *text)
@@ -289,6 +323,8 @@ text_objection(TextRule rule, const char *text)
 			return connection_options_objection(text);
 		case RECOVERY_FILE:
 			return recovery_file_objection(text);
+		case COMPRESSION:
+			return compression_objection(text);
 	}
 	return NULL;
 }
@@ -318,6 +354,7 @@ TEXT_CHECK_HOOK(check_some_home_path, SOME_HOME_PATH)
 TEXT_CHECK_HOOK(check_host_name, HOST_NAME)
 TEXT_CHECK_HOOK(check_connection_options, CONNECTION_OPTIONS)
 TEXT_CHECK_HOOK(check_recovery_file, RECOVERY_FILE)
+TEXT_CHECK_HOOK(check_compression, COMPRESSION)
 
 static const GucStringCheckHook text_check_hooks[] = {
 	[ANY_TEXT] = check_any_text,
@@ -327,8 +364,24 @@ static const GucStringCheckHook text_check_hooks[] = {
 	[SOME_HOME_PATH] = check_some_home_path,
 	[HOST_NAME] = check_host_name,
 	[CONNECTION_OPTIONS] = check_connection_options,
-	[RECOVERY_FILE] = check_recovery_file
+	[RECOVERY_FILE] = check_recovery_file,
+	[COMPRESSION] = check_compression
 };
+
+/* The server knows the bounds of a setting, but not that there may be a gap behind 0. */
+static bool
+check_copy_max_rate(int *newval, void **extra, GucSource source)
+{
+	const Setting *s = settings;
+	const char *objection;
+
+	while (s->offset != offsetof(Settings, copy_max_rate))
+		s++;
+	objection = number_objection(s, *newval);
+	if (objection)
+		GUC_check_errdetail("%s", objection);
+	return objection == NULL;
+}
 
 void
 settings_define(void)
@@ -351,7 +404,8 @@ settings_define(void)
 				DefineCustomIntVariable(name, s->short_desc, s->long_desc,
 										&INT_OF(&current, s), s->boot,
 										s->min, s->max, PGC_SUSET, s->flags,
-										NULL, NULL, NULL);
+										s->least > 0 ? check_copy_max_rate : NULL,
+										NULL, NULL);
 				break;
 			case SETTING_BOOL:
 				DefineCustomBoolVariable(name, s->short_desc, s->long_desc,
@@ -410,9 +464,7 @@ settings_override(Settings *target, const char *name, const char *value)
 				break;
 			case SETTING_INT:
 				INT_OF(target, s) = atoi(value);
-				if (INT_OF(target, s) < s->min || INT_OF(target, s) > s->max)
-					objection = psprintf("It must be between %d and %d.",
-										 s->min, s->max);
+				objection = number_objection(s, INT_OF(target, s));
 				break;
 			case SETTING_BOOL:
 				if (!parse_bool(value, &BOOL_OF(target, s)))

@@ -44,6 +44,8 @@ typedef struct Settings
 	char	   *archive_dir;
 	int			keep_old_data;	/* KeepOldData */
 	bool		copy_in_place;
+	int			copy_max_rate;	/* kB a second; 0 = no limit */
+	char	   *copy_compression;
 	char	   *pcp_host;
 	int			pcp_port;
 	char	   *pcp_user;

@@ -7,6 +7,8 @@
 #   passfile    password file; '' = libpq's default
 #   slot        '' = none, for something else holds the WAL
 #   version     server_version_num of the primary
+#   max_rate    kB a second that the data may take; 0 = no limit
+#   compression how the primary compresses the data, as behind --compress=server-; '' = not
 #   waldir      the node's WAL folder if it is a folder or a mount point of its own; else ''
 #   TABLESPACE LOCATION ...  (positional) where the primary has each tablespace, and where the
 #               node has it
@@ -37,7 +39,7 @@ set -u
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
 
-: "${conninfo?}" "${passfile=}" "${slot=}" "${version?}" "${waldir=}"
+: "${conninfo?}" "${passfile=}" "${slot=}" "${version?}" "${max_rate=0}" "${compression=}" "${waldir=}"
 major=${version%????}
 log=$work/basebackup.log
 
@@ -97,6 +99,8 @@ copy() {
     else
         set -- "$@" --no-slot
     fi
+    [ "$max_rate" = 0 ] || set -- "$@" --max-rate="$max_rate"
+    [ -z "$compression" ] || set -- "$@" --compress=server-"$compression"
     if [ "$flush_apart" = yes ]; then
         set -- "$@" --no-sync
     else

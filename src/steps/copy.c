@@ -116,6 +116,8 @@ copy_make(Job *job)
 						 {"passfile", settings->passfile},
 						 {"slot", slot_for_copy(job)},
 						 {"version", NUMBER(job->primary.version_num)},
+						 {"max_rate", NUMBER(settings->copy_max_rate)},
+						 {"compression", settings->copy_compression},
 						 {"waldir", job->waldir}),
 			   mapped_tablespaces(job), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
