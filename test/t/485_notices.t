@@ -72,10 +72,10 @@ $pgpool->start;
 $pgpool->wait_for_status($node->id, 'up');
 my $r = $new->make_follow($node, node_id => $node->id);
 ok($r->{ok}, 'with pgpool there it is attached') or diag($r->{err});
-my @pcp = grep { (eval { slurp("/proc/$_/cmdline") } // '') =~ /\bPCP\b/i } process_tree($pgpool->pid);
-kill 'STOP', @pcp;
+my @pgpool = process_tree($pgpool->pid);
+kill 'STOP', @pgpool;
 ($err, $took, %at) = notices("SET follow_primary.connect_timeout = 2; " . $new->follow_sql($node, node_id => $node->id));
-kill 'CONT', @pcp;
+kill 'CONT', @pgpool;
 like($err, qr/NOTICE:  attach: .*\d+ s.*does not answer/, 'a pgpool that does not answer is waited for, and that is told') or diag($err);
 
 done_testing();

@@ -11,7 +11,7 @@ for my $program (map { glob "$_/*" } '/usr/bin', '/bin', '/usr/sbin', '/sbin')
     my ($name) = $program =~ m{([^/]+)$};
     symlink $program, "$path/$name" if !-l "$path/$name" && $name ne 'sudo';
 }
-my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1,
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, checksums => 0,
     sshd_conf => "SetEnv PATH=$path",
     conf => { shared_preload_libraries => 'follow_primary', max_worker_processes => 12, 'follow_primary.connect_timeout' => '5s', 'follow_primary.sibling_slots' => 'off',
         max_wal_size => '64MB', wal_keep_size => '64MB', checkpoint_timeout => '1h' });
@@ -232,7 +232,7 @@ broken('a name that leads elsewhere', rows => { map { ("$me $_" => [ 'error', qr
 broken('nothing keeps WAL', rows => { map { ("$_ wal" => [ 'warning', qr/sibling_slots/ ]) } 'node0', $me },
     setting($candidate, wal_keep_size => 0));
 broken('wal_log_hints off on the primary', rows => { 'node0 rewind' => [ 'warning', qr/wal_log_hints = on/ ] },
-    setting($primary, wal_log_hints => 'off', restart => 1)) if FollowPrimary::Node::pg_major() < 18;
+    setting($primary, wal_log_hints => 'off', restart => 1));
 
 # What all nodes need together, and can only be lowered everywhere.
 sub lowered
