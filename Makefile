@@ -63,7 +63,7 @@ OBJS = \
 REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh folders.sh include.sh log.sh messages.sh \
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh folders.sh gate.sh include.sh log.sh messages.sh \
 	names.sh own.sh processes.sh recover.sh standby.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 

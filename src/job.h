@@ -54,6 +54,7 @@ typedef struct Job
 	bool		wal_saved;		/* what the node has of WAL behind the fork */
 	bool		wal_lost;		/* it has some */
 	bool		started;		/* the node's server, by this job */
+	bool		gated;			/* its restore_command is behind a gate */
 	bool		slot_made;		/* by this job, so it goes if the job fails */
 	void		(*undo) (struct Job *job);	/* puts back what a failed job
 											 * changed, and says so in undone;

@@ -197,6 +197,19 @@ restore_command_guard(const char *command)
 }
 
 char *
+restore_command_behind_gate(char *command)
+{
+	static const char gate[] = "follow_primary_gate=";
+	static const char end[] = "then exit 1; fi; ";
+	char	   *real;
+
+	if (command == NULL || strncmp(command, gate, strlen(gate)) != 0)
+		return command;
+	real = strstr(command, end);
+	return real ? real + strlen(end) : command;
+}
+
+char *
 recovery_conf_render(int version_num, const char *conninfo,
 					 const char *slot_name, const char *restore_command)
 {

@@ -49,6 +49,9 @@ extern char *recovery_conf_render(int version_num, const char *conninfo,
  */
 extern char *restore_command_guard(const char *command);
 
+/* The command itself, if gate.sh put it behind its gate for a job that has not ended. */
+extern char *restore_command_behind_gate(char *command);
+
 /* The same for a job: what the node is to be given. */
 extern char *job_primary_conninfo(const Job *job);
 extern char *job_recovery_conf(const Job *job);

@@ -553,7 +553,7 @@ survey_read_node(Job *job, const RemoteReply *reply)
 	read_tablespaces(job, reply);
 	read_control_data(node, reply);
 	read_names(node, reply);
-	node->restore_command = value_of(reply, "set.restore_command");
+	node->restore_command = restore_command_behind_gate(value_of(reply, "set.restore_command"));
 	if (remote_get(reply, "pid"))
 		read_running(job, reply);
 	else

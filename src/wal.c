@@ -53,6 +53,46 @@ segment_name(const History *history, XLogSegNo segment)
 	return name;
 }
 
+/* Adds a line: the first and the last segment of a range, if there is any in it. */
+static void
+add_segments(StringInfo names, TimeLineID tli, XLogSegNo first, XLogSegNo end)
+{
+	char		name[MAXFNAMELEN];
+
+	if (first >= end)
+		return;
+	XLogFileName(name, tli, first, wal_segment_size);
+	appendStringInfo(names, "%s ", name);
+	XLogFileName(name, tli, end - 1, wal_segment_size);
+	appendStringInfo(names, "%s\n", name);
+}
+
+char *
+wal_archived_names(const History *history, XLogRecPtr oldest)
+{
+	StringInfoData names;
+	XLogSegNo	here = oldest / wal_segment_size;
+	TimeLineID	newest = 1;
+
+	initStringInfo(&names);
+	for (int i = 0; i < history->length; i++)
+	{
+		const Stretch *stretch = &history->stretches[i];
+		XLogSegNo	first = stretch->begin / wal_segment_size;
+		bool		is_last = i + 1 == history->length;
+
+		/* Only under the new timeline is the segment of a switchpoint all ours. */
+		add_segments(&names, stretch->tli, first,
+					 is_last ? here : stretch->end / wal_segment_size);
+		if (first < here)
+			newest = stretch->tli;
+	}
+	/* A server looks for one history after the other. */
+	if (newest > 1)
+		appendStringInfo(&names, "00000002.history %08X.history\n", newest);
+	return names.data;
+}
+
 bool
 wal_archive_serves(Job *job, XLogRecPtr lsn)
 {

@@ -14,6 +14,14 @@
 extern XLogRecPtr wal_oldest(XLogRecPtr flush_lsn);
 
 /*
+ * What a node that is not proven yet may take from an archive: the names of a
+ * history's WAL segments and history files, in ranges, a line each, the first and
+ * the last name.  Of the last timeline those before oldest: another server may
+ * have made one of the same number, and all later WAL can be streamed.
+ */
+extern char *wal_archived_names(const History *history, XLogRecPtr oldest);
+
+/*
  * Does the restore_command that the node is to have serve the WAL from lsn up
  * to what this server has?  Some of the segments are tried, the first and the
  * last among them.

@@ -4,7 +4,7 @@
 #
 # arguments:
 #   keep    what is to go:
-#           mark = only the mark, and what was to be put back
+#           mark = only the mark, what was to be put back, and the gate of restore_command (gate.sh)
 #           until_proven = all, the replaced data too
 #           always = the replaced data is kept, under names that end in old-JOB
 #           keep = nothing goes; from now on the replaced data is kept, as with always. For
@@ -29,6 +29,8 @@ set -u
 . "${0%/*}/folders.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
+# shellcheck source=src/remote/gate.sh
+. "${0%/*}/gate.sh"
 
 : "${keep?}" "${waldir=}"
 put_reason=clean_failed
@@ -108,6 +110,7 @@ if [ "$keep" = keep ]; then
     exit 0
 fi
 remove_mark || die clean_failed "could not remove $mark"
+lift_gate || die clean_failed "the line restore_command = 'follow_primary_gate=...' could not be taken out of $file"
 if [ "$keep" = mark ]; then
     remove "$work/slots"
     exit 0

@@ -13,6 +13,9 @@
 #                    the expected ones
 #   expect_conninfo  what primary_conninfo is to be; '' = nothing is compared
 #   expect_slot      what primary_slot_name is to be
+#   restore_command  live is yes: the one that will be in force
+#   served           what the restore_command may fetch until the node is proven: a line has the
+#                    first and the last name of a range of files (gate.sh)
 #
 # From 12 on, config ends in exactly one include_if_exists of recovery_file. postgresql.auto.conf,
 # which would win over it, loses the settings that decide whom the standby follows and how far it
@@ -22,6 +25,7 @@
 #
 # prints:
 #   changed  yes | no, whether config or postgresql.auto.conf was
+#   gated    yes | no, whether the restore_command is behind a gate
 # fails:
 #   promoted           live is yes, and the server is a primary
 #   overridden         something wins over content; the names are on stderr
@@ -34,8 +38,13 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/include.sh
 . "${0%/*}/include.sh"
+# shellcheck source=src/remote/standby.sh
+. "${0%/*}/standby.sh"
+# shellcheck source=src/remote/gate.sh
+. "${0%/*}/gate.sh"
 
-: "${config=}" "${recovery_file?}" "${version?}" "${content?}" "${live=no}" "${expect_conninfo=}" "${expect_slot=}"
+: "${config=}" "${recovery_file?}" "${version?}" "${content?}" "${live=no}" "${expect_conninfo=}" "${expect_slot=}" \
+    "${restore_command=}" "${served=}"
 config=${config:-$pgdata/postgresql.conf}
 auto=$pgdata/postgresql.auto.conf
 edit=$work/edit.tmp
@@ -116,11 +125,13 @@ make_folder() {
 }
 
 # An awk function: does the line set what decides whom a standby follows and how far it recovers?
-# restore_command does if content has one.
+# restore_command does if content has one, or if it is what an earlier job left.
 FP_RESTORE=no
 case $nl$content in
     *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
 esac
+# shellcheck disable=SC2089,SC2090 # a quote in it
+export FP_GATE="$gate_line"
 export FP_RESTORE
 # shellcheck disable=SC2016 # awk's dollars
 decides='
@@ -131,7 +142,7 @@ decides='
         return name ~ /^(standby_mode|primary_conninfo|primary_slot_name)$/ ||
             name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
             name ~ /^(promote_)?trigger_file$/ ||
-            (name == "restore_command" && ENVIRON["FP_RESTORE"] == "yes")
+            (name == "restore_command" && (ENVIRON["FP_RESTORE"] == "yes" || index(line, ENVIRON["FP_GATE"]) == 1))
     }'
 
 # refuse_promoted: a promotion removes standby.signal, and nobody wants it back.
@@ -253,6 +264,47 @@ effective() {
     fi
 }
 
+# real_command: prints the restore_command that is in force. A running server before 14 would not
+# take another one.
+real_command() {
+    if [ "$live" = yes ]; then
+        [ "$version" -lt 140000 ] || printf '%s' "$restore_command"
+    elif [ "$version" -ge 120000 ]; then
+        effective restore_command 2>/dev/null
+    else
+        command=$(recovery_conf "$pgdata" | sed -n 's/^set.restore_command=//p')
+        case $command in
+            *\\*) command=$(printf '%b' "$command") ;;
+        esac
+        printf '%s' "$command"
+    fi
+}
+
+# gate_command: sets command to the restore_command that is in force from now on, which is
+# gated, if there is one.
+gate_command() {
+    command=$(real_command)
+    rm -f "$gate"
+    [ -n "$command" ] || return 0
+    write_gate "$served"
+    gated "$command"
+    command=$text
+    file=$auto
+    [ "$version" -ge 120000 ] || file=$pgdata/recovery.conf
+    {
+        [ ! -e "$file" ] || without_gate "$file"
+        echo '# follow_primary removes this line when the node is proven to follow.'
+        printf "restore_command = '%s'\n" "$(printf '%s' "$command" | sed "s/\\\\/&&/g; s/'/''/g" |
+            awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
+    } >"$edit" || die config_not_writable "could not write $edit"
+    if [ -e "$file" ]; then
+        replace "$file"
+    else
+        put_text "$file" "$(cat "$edit")"
+    fi
+    install_pending
+}
+
 # expect NAME VALUE: begins to look whether this is the value in force. In a process of its own,
 # for each look has to start a server.
 checks=
@@ -268,6 +320,7 @@ expect() {
 check_effective() {
     expect primary_conninfo "$expect_conninfo"
     expect primary_slot_name "$expect_slot"
+    [ -z "$command" ] || expect restore_command "$command"
     expect recovery_target_timeline latest
     for target in recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn; do
         expect "$target" ''
@@ -310,11 +363,13 @@ read_mark
 if [ "$version" -lt 120000 ]; then
     write_recovery_conf
     install_pending
+    gate_command
 else
     become_standby
     write_settings
     clear_auto_conf
     install_pending
+    gate_command
     [ "$live" = yes ] || [ -z "$expect_conninfo" ] || check_effective
 fi
 if [ "$live" = no ]; then
@@ -323,4 +378,5 @@ if [ "$live" = no ]; then
 fi
 become_ready
 emit changed "$changed"
+if [ -n "$command" ]; then emit gated yes; else emit gated no; fi
 exit 0

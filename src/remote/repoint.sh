@@ -25,6 +25,8 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/gate.sh
+. "${0%/*}/gate.sh"
 
 : "${action?}" "${config=}" "${recovery_file=}" "${command=}"
 saved=$work/repoint
@@ -91,6 +93,7 @@ restore() {
     if ! { put_back 1 && put_back 2 && put_back 3; }; then
         die undo_failed "could not put back what is in $saved"
     fi
+    rm -f "$gate"
     forget
 }
 

@@ -13,6 +13,19 @@
 #include "sql.h"
 #include "steps/config.h"
 #include "steps/node.h"
+#include "wal.h"
+
+/*
+ * What the node may take from its archive before it is proven to follow.  A
+ * running one that has no restore_command needs none of it.
+ */
+static char *
+archived_names(const Job *job)
+{
+	if (job->node.state != NODE_DOWN && job_restore_command(job) == NULL)
+		return "";
+	return wal_archived_names(&job->primary.history, wal_oldest(job->primary.flush_lsn));
+}
 
 /*
  * The arguments of configure.sh, which writes the settings file, the include
@@ -27,7 +40,9 @@
 			  {"content", settings_text}, \
 			  {"live", runs}, \
 			  {"expect_conninfo", job_primary_conninfo(job)}, \
-			  {"expect_slot", (job)->request->slot_name})
+			  {"expect_slot", (job)->request->slot_name}, \
+			  {"restore_command", job_restore_command(job)}, \
+			  {"served", archived_names(job)})
 
 /* The arguments of repoint.sh, which keeps what configure.sh will change. */
 #define REPOINT_NAMED(job, what) \
@@ -171,6 +186,7 @@ check_configured(Job *job, const RemoteReply *reply)
 		step_fail(job, reply, ERRCODE_CONFIG_FILE_ERROR, "the settings of a standby could not be written",
 				  psprintf("%s Then call follow_primary() again. If its configuration is another one, set config_file in the node's row of follow_primary_node.",
 						   include_hint(job)));
+	job->gated = remote_says(reply, "gated", "yes");
 	job_detail(job, "%s", job_recovery_file(job));
 }
 

@@ -479,7 +479,7 @@ verify_follows(Job *job)
 	tell_of_lost_candidacy(job);
 	job->undo = NULL;
 	job->slot_made = false;		/* it is the node's, whatever fails now */
-	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP)
+	if (job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP || job->gated)
 		node_remove_mark(job);
 	return STEP_DONE;
 }
