@@ -16,7 +16,9 @@
 #if PG_VERSION_NUM >= 150000
 #include "common/compression.h"
 #endif
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/procsignal.h"
 #include "utils/guc.h"
 
 #if PG_VERSION_NUM < 110000 || PG_VERSION_NUM >= 200000
@@ -29,6 +31,27 @@
 #define pg_pread				pread
 #else
 #define DATABASE_OID(tuple)		(((Form_pg_database) GETSTRUCT(tuple))->oid)
+#endif
+
+/* An LSN as the server prints it: for printf, of its two halves. */
+#if PG_VERSION_NUM >= 190000
+#define LSN_FORMAT				"%X/%08X"
+#else
+#define LSN_FORMAT				"%X/%X"
+#endif
+
+/*
+ * While interrupts are held: what other processes wait for until every process
+ * has seen it, from 19 on also a promotion.
+ */
+#if PG_VERSION_NUM >= 130000
+#define ABSORB_BARRIERS() \
+	do { \
+		if (ProcSignalBarrierPending) \
+			ProcessProcSignalBarrier(); \
+	} while (0)
+#else
+#define ABSORB_BARRIERS()		((void) 0)
 #endif
 
 /* SQL: has a row of pg_replication_slots lost WAL that it was to keep? */

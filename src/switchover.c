@@ -509,6 +509,7 @@ promote(Switchover *s)
 					 errdetail("The former primary is stopped, and a standby when it is started."),
 					 errhint("See this server's log. When it is the primary: SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').", s->schema)));
 		net_pause(POLL_MS);
+		ABSORB_BARRIERS();
 	}
 }
 

@@ -131,7 +131,7 @@ lsn_fact(char *const *words, const char *name, const char *missing)
 	return lsn;
 }
 
-/* A history "1@0/3000000,2@0/5000000,3": ended stretches, then the last. */
+/* A history "1@0/13000000,2@0/15000000,3": ended stretches, then the last. */
 static void
 history_fact(char *const *words, const char *name, const char *missing,
 			 TimeLineID tli, History *history)
@@ -157,8 +157,8 @@ history_fact(char *const *words, const char *name, const char *missing,
 /*
  * (facts text) returns text: "method sqlstate (restart) (in place) (fork at ...): reason".  Facts are words
  * name=value; those left out are of a healthy cluster after a failover from
- * timeline 1 to timeline 2 at 0/3000000, whose node is a standby that has
- * received 0/3000000.
+ * timeline 1 to timeline 2 at 0/13000000, whose node is a standby that has
+ * received 0/13000000.
  */
 Datum
 follow_primary_unit_plan(PG_FUNCTION_ARGS)
@@ -184,8 +184,8 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	primary.system_id = 1;
 	primary.version_num = 150000;
 	primary.timeline = INT("p.tli", "2");
-	history_fact(words, "p.history", "1@0/3000000", primary.timeline, &primary.history);
-	primary.flush_lsn = lsn_fact(words, "p.lsn", "0/4000000");
+	history_fact(words, "p.history", "1@0/13000000", primary.timeline, &primary.history);
+	primary.flush_lsn = lsn_fact(words, "p.lsn", "0/14000000");
 	primary.oldest_wal = lsn_fact(words, "p.oldest", "0/1000000");
 	primary.full_page_writes = YES("p.fpw", "yes");
 	primary.slot_exists = YES("p.slot", "no");
@@ -236,7 +236,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.config_missing = YES("no_config", "no");
 	node.recovery_file_taken = YES("file_taken", "no") ? "is the file \"/data/postgresql.conf\"" : NULL;
 	node.timeline = INT("tli", "1");
-	node.lsn = lsn_fact(words, "lsn", "0/3000000");
+	node.lsn = lsn_fact(words, "lsn", "0/13000000");
 	node.history_known = node.timeline == 1 || fact(words, "history", NULL) != NULL;
 	if (node.history_known)
 		history_fact(words, "history", "", node.timeline, &node.history);

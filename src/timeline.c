@@ -26,7 +26,7 @@ lsn_parse(const char *text, XLogRecPtr *lsn)
 char *
 lsn_text(XLogRecPtr lsn)
 {
-	return psprintf("%X/%X", (uint32) (lsn >> 32), (uint32) lsn);
+	return psprintf(LSN_FORMAT, (uint32) (lsn >> 32), (uint32) lsn);
 }
 
 bool
