@@ -77,7 +77,15 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (13, 'full_page_writes is off here', 'state=down rejoin=yes was_primary=yes p.fpw=no'),
     (14, 'an empty data directory', 'state=down rejoin=yes pgdata=empty tli=0'),
     (15, 'an empty data directory, a rewind asked for', 'state=down rejoin=yes pgdata=empty tli=0 asked=rewind'),
-    (16, 'the WAL since the fork is gone here', 'state=down rejoin=yes lsn=0/12000000 p.oldest=0/13800000')
+    (16, 'the WAL since the fork is gone here', 'state=down rejoin=yes lsn=0/12000000 p.oldest=0/13800000'),
+    (17, 'shut down, with no WAL that is not here', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0'),
+    (18, 'the same, and no rewind is possible', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0 hints=no p.fpw=no'),
+    (19, 'the same, left alone by default', 'state=down ended_here=yes lsn=0/12FFFFA0'),
+    (20, 'the same, a repoint asked for', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0 asked=repoint'),
+    (21, 'the same, a rewind asked for', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0 asked=rewind'),
+    (22, 'the same, and the WAL after it is gone here', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0 p.oldest=0/13800000'),
+    (23, 'the same, which this server''s timeline left before', 'state=down rejoin=yes ended_here=yes lsn=0/13000018'),
+    (24, 'the same, half changed by a job', 'state=down rejoin=yes ended_here=yes lsn=0/12FFFFA0 mark=half')
 ) t(n, what, facts) ORDER BY n;
 
 -- A standby whose WAL this server has

@@ -8,7 +8,7 @@
  * separately to the same timeline has another one.  And a node that is still on
  * the timeline before must have none there: if it has, it has WAL that this
  * server has not, replayed or not.  The other place is the node's last
- * checkpoint.
+ * checkpoint, which is the last record of all where a primary was shut down.
  */
 #include "postgres.h"
 
@@ -186,11 +186,13 @@ compare_checkpoint(const PrimaryFacts *primary, const NodeFacts *node,
 	time_t		when;
 	struct tm  *utc;
 	char		when_text[128];
+	uint64		their_xid;
 
 	/*
 	 * A standby's control file has the next XID of the latest checkpoint that
 	 * it has replayed (xlog_redo() in xlog.c), whose place it takes over only
-	 * at its next restartpoint: it may be later.
+	 * at its next restartpoint: it may be later.  A primary that was shut down
+	 * has what it wrote.
 	 */
 	if (tli == NULL || oid == NULL || text == NULL ||
 		xid == NULL || sscanf(xid, "%u:%u", &epoch, &next_xid) != 2 ||
@@ -216,8 +218,10 @@ compare_checkpoint(const PrimaryFacts *primary, const NodeFacts *node,
 	if (utc == NULL ||
 		strftime(when_text, sizeof(when_text), "%a %b %e %H:%M:%S %Y", utc) == 0)
 		return LIKENESS_OTHER;
+	their_xid = (uint64) epoch << 32 | next_xid;
 	if (checkpoint.redo == redo && checkpoint.nextOid == strtoul(oid, NULL, 10) &&
-		CHECKPOINT_NEXT_XID(&checkpoint) <= ((uint64) epoch << 32 | next_xid) &&
+		(CHECKPOINT_NEXT_XID(&checkpoint) == their_xid ||
+		 (CHECKPOINT_NEXT_XID(&checkpoint) < their_xid && !(node->clean_shutdown && node->was_primary))) &&
 		strcmp(when_text, text) == 0)
 		return LIKENESS_SAME;
 	return LIKENESS_OTHER;
@@ -258,6 +262,7 @@ divergence_find(const PrimaryFacts *primary, NodeFacts *node, const RemoteReply 
 	const History *history = &primary->history;
 	RecordHeader ours;
 	RecordHeader theirs;
+	bool		ends = node->timeline == primary->timeline;
 
 	for (int i = Max(1, history->length - NEWEST_TIMELINES); i < history->length; i++)
 	{
@@ -274,11 +279,16 @@ divergence_find(const PrimaryFacts *primary, NodeFacts *node, const RemoteReply 
 			if (node->unseen_fork_timeline == 0)
 				node->unseen_fork_timeline = history->stretches[i].tli;
 		}
-		if (node->timeline == history->stretches[i - 1].tli &&
-			node_header(reply, node->timeline, begin, &theirs) &&
-			same_predecessor(&ours, &theirs))
-			node->lsn = Max(node->lsn, begin + SizeOfXLogRecord);
+		if (node->timeline == history->stretches[i - 1].tli)
+		{
+			if (node_header(reply, node->timeline, begin, &theirs) &&
+				same_predecessor(&ours, &theirs))
+				node->lsn = Max(node->lsn, begin + SizeOfXLogRecord);
+			else
+				ends = true;
+		}
 	}
+	node->ended_here = node->clean_shutdown && !node->was_primary && ends;
 
 	switch (compare_checkpoint(primary, node, reply))
 	{
@@ -286,8 +296,12 @@ divergence_find(const PrimaryFacts *primary, NodeFacts *node, const RemoteReply 
 			node->forked_unseen = true;
 			break;
 		case LIKENESS_SAME:
-			if (node->clean_shutdown)
-				node->was_primary = false;	/* a copy of this server */
+			if (node->clean_shutdown && node->was_primary)
+			{
+				/* It went no further: it has no WAL of its own. */
+				node->ended_here = true;
+				node->was_primary = false;
+			}
 			break;
 		case LIKENESS_UNKNOWN:
 			break;

@@ -9,6 +9,10 @@
  *				prefix of this server's WAL and streams the rest, so no
  *				checkpoint is needed, and nothing is stopped
  *	RESTART		the same for settings that only a start reads
+ *	REJOIN		the same for a server that was shut down, and has no WAL that this
+ *				server lacks, as the former primary after a switchover.  What it has
+ *				not archived is saved, for a standby archives nothing, and the slots
+ *				of its life as a primary go
  *	REWIND		a diverged or stopped node goes back to the fork
  *	COPY		a new copy beside what the node has.  Its server, if it runs, goes
  *				on until the copy is complete and verified; the old data stays
@@ -41,9 +45,10 @@
 #define COPY		0x10
 #define IN_PLACE	0x20
 #define FINISH		0x40
+#define REJOIN		0x80
 
 #define NEW_DATA	(REWIND | COPY | IN_PLACE)
-#define STARTS		(RESTART | NEW_DATA | FINISH)
+#define STARTS		(RESTART | REJOIN | NEW_DATA | FINISH)
 #define CHANGES		(REPOINT | STARTS)
 #define ALL			(NONE | CHANGES)
 
@@ -69,14 +74,14 @@ is_attached(const Job *job)
 static const Step steps[] = {
 	{"lock", node_lock, ALL, has_work},
 	{"connect", connect_prove, CHANGES},
-	{"try", trial_run, RESTART | NEW_DATA},
+	{"try", trial_run, RESTART | REJOIN | NEW_DATA},
 	{"slot", primary_ensure_slot, CHANGES},
 	{"checkpoint", primary_checkpoint, REWIND},
 	{"space", copy_check_space, COPY | IN_PLACE},
 	{"copy", copy_make, COPY},
-	{"stop", node_stop, RESTART | NEW_DATA},
+	{"stop", node_stop, RESTART | REJOIN | NEW_DATA},
 	{"save_config", config_save, NEW_DATA},
-	{"save_wal", rewind_save_wal, NEW_DATA},
+	{"save_wal", rewind_save_wal, REJOIN | NEW_DATA},
 	{"rewind", rewind_data, REWIND, NULL, true},
 	{"clear", copy_clear, IN_PLACE},
 	{"copy", copy_make, IN_PLACE},
@@ -100,7 +105,7 @@ way_of(const JobPlan *plan)
 		case METHOD_NONE:
 			return NONE;
 		case METHOD_REPOINT:
-			return plan->restart ? RESTART : REPOINT;
+			return plan->rejoin ? REJOIN : plan->restart ? RESTART : REPOINT;
 		case METHOD_REWIND:
 			return REWIND;
 		case METHOD_BASEBACKUP:

@@ -9,7 +9,9 @@
  * already, and only then which method is the cheapest that is safe.
  *
  * What makes a repoint safe is that the WAL which the node has *received*, not
- * only what it has replayed, is a prefix of this primary's history.  What makes
+ * only what it has replayed, is a prefix of this primary's history.  Where that is
+ * known of a server that was shut down, there is nothing that a rewind would take
+ * away, and it only has to be started.  What makes
  * a rewind possible is told by pg_rewind's documentation and its source
  * (sanityChecks() in src/bin/pg_rewind/pg_rewind.c).
  */
@@ -293,11 +295,11 @@ static char *
 repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
 				  WalRelation relation, const JobPlan *plan)
 {
-	if (node->state == NODE_DOWN)
+	if (node->state == NODE_DOWN && !node->ended_here)
 		return "the node is down";
 	if (node->state == NODE_PRIMARY)
 		return "the node runs as a primary";
-	if (!node->sql)
+	if (node->state == NODE_STANDBY && !node->sql)
 		return psprintf("the node cannot be asked what it has received: %s",
 						node->sql_error ? node->sql_error : "no SQL connection");
 	if (node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE)
@@ -445,7 +447,11 @@ choose_cheapest(const NodeFacts *node, char *no_repoint, char *no_rewind, JobPla
 	const char *state = node->state == NODE_PRIMARY ? "runs as a primary" :
 		node->state == NODE_STANDBY ? "is a standby" : "is down";
 
-	if (no_repoint == NULL)
+	if (no_repoint == NULL && node->state == NODE_DOWN)
+		choose(plan, METHOD_REPOINT,
+			   psprintf("the node was shut down, and its WAL up to %s on timeline %u is part of this server's history",
+						lsn_text(node->lsn), node->timeline));
+	else if (no_repoint == NULL)
 		choose(plan, METHOD_REPOINT,
 			   psprintf("the node's WAL up to %s on timeline %u is part of this server's history",
 						lsn_text(node->lsn), node->timeline));
@@ -465,6 +471,11 @@ choose_cheapest(const NodeFacts *node, char *no_repoint, char *no_rewind, JobPla
 static void
 plan_repoint(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 {
+	if (node->state == NODE_DOWN)
+	{
+		plan->rejoin = true;
+		return;
+	}
 	plan->restart = !node->conninfo_reloadable || !node->target_timeline_latest ||
 		node->recovery_target_in_force ||
 		(node->lsn < primary->oldest_wal && node->archive_needs_restart);

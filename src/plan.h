@@ -106,6 +106,11 @@ typedef struct NodeFacts
 	uint64		system_id;
 	bool		clean_shutdown;
 	bool		was_primary;	/* down, and no standby when it went down */
+	bool		ended_here;		/* it was shut down, and has no WAL that this
+								 * server lacks: as a primary, its last record,
+								 * the checkpoint of that, is here too; as a
+								 * standby, it has none behind the fork, replayed
+								 * or not */
 	bool		wal_log_hints;
 	bool		checksums;
 	NodeMark	mark;
@@ -194,6 +199,7 @@ typedef struct JobPlan
 	int			sqlstate;		/* METHOD_REFUSE: which error it is ... */
 	char	   *hint;			/* ... and what to do */
 	bool		restart;		/* METHOD_REPOINT: settings need a restart */
+	bool		rejoin;			/* METHOD_REPOINT: of a server that is down */
 	bool		in_place;		/* METHOD_BASEBACKUP: the old data goes before
 								 * the copy is made */
 	bool		finish;			/* the data of an interrupted job is in place,

@@ -224,6 +224,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.bin_version_major = INT("bin", "15");
 	node.system_id = INT("sysid", "1");
 	node.was_primary = YES("was_primary", "no");
+	node.ended_here = YES("ended_here", "no");
 	node.wal_log_hints = YES("hints", "yes");
 	node.checksums = YES("checksums", "no");
 	value = fact(words, "mark", "none");
@@ -264,7 +265,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s%s%s%s: %s",
 											  method_name(plan.method),
 											  plan.sqlstate ? psprintf(" %s", unpack_sql_state(plan.sqlstate)) : "",
-											  plan.restart ? " (restart)" : "",
+											  plan.restart ? " (restart)" : plan.rejoin ? " (rejoin)" : "",
 											  plan.in_place ? " (in place)" : "",
 											  plan.diverged ?
 											  psprintf(" (fork at %s on %u)",

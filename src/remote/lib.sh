@@ -324,6 +324,19 @@ put_back_slots() {
     done
 }
 
+# drop_slots: removes the slots that do not belong to the node's own standbys, whose names are in
+# keep_slots.
+drop_slots() {
+    for slot in "$pgdata"/pg_replslot/*; do
+        [ -d "$slot" ] || continue
+        # shellcheck disable=SC2154 # the script's
+        case " $keep_slots " in
+            *" ${slot##*/} "*) ;;
+            *) rm -rf "$slot" ;;
+        esac
+    done
+}
+
 # logged FILE COMMAND...: runs COMMAND; all its output goes to our stderr at once, and to FILE.
 # Returns its exit code. The process that copies the output ignores signals to our process
 # group: when the job is ended, FILE still gets all that COMMAND said.

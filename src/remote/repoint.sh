@@ -7,8 +7,10 @@
 #            undo = put the kept files back, and reload, if the server runs
 #            restore = put the kept files back; the server is stopped
 #            forget = keep them no longer
+#            demote = remove the slots of a stopped server's life as a primary
 #   config   save: the node's postgresql.conf; '' = the one in pgdata
 #   recovery_file  save: the settings file that configure.sh writes
+#   keep_slots  demote: those that stay, separated by spaces
 #   command  reload, undo: run by sh -c instead of pg_ctl, if not ''
 #
 # In PGDATA.follow_primary/job:
@@ -28,7 +30,7 @@ set -u
 # shellcheck source=src/remote/gate.sh
 . "${0%/*}/gate.sh"
 
-: "${action?}" "${config=}" "${recovery_file=}" "${command=}"
+: "${action?}" "${config=}" "${recovery_file=}" "${keep_slots=}" "${command=}"
 saved=$work/repoint
 
 # save FILE...: keeps them.
@@ -139,6 +141,10 @@ case $action in
         ;;
     forget)
         forget
+        ;;
+    demote)
+        ! server_pid || die running "the server of $pgdata runs"
+        drop_slots
         ;;
 esac
 exit 0

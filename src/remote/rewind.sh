@@ -102,17 +102,6 @@ why() {
     reason_of "$1" rewind_failed running no_space permission needs_copy source_unreachable
 }
 
-# drop_slots: removes the slots that do not belong to the node's own standbys.
-drop_slots() {
-    for slot in "$pgdata"/pg_replslot/*; do
-        [ -d "$slot" ] || continue
-        case " $keep_slots " in
-            *" ${slot##*/} "*) ;;
-            *) rm -rf "$slot" ;;
-        esac
-    done
-}
-
 # lsn_number LSN: prints it as a number.
 lsn_number() {
     printf '%s' "$((0x${1%/*} * 4294967296 + 0x${1#*/}))"

@@ -86,7 +86,7 @@ look() {
     server_pid || return 0
     ask_own <<'SQL' || die sql "$said"
 SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
-       (SELECT timeline_id FROM pg_control_checkpoint()),
+       CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END,
        (SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
         WHERE r.state = 'streaming' AND r.application_name = :'standby' AND coalesce(s.slot_name, '') = :'slot'),
@@ -102,7 +102,8 @@ ANSWER
     emit candidate "$answer"
     emit in_recovery "$in_recovery"
     emit system_id "$system_id"
-    emit timeline "$timeline"
+    # the control file may have the former one until the first checkpoint has ended
+    emit timeline "${timeline:+$((0x$timeline))}"
     emit flushed "$flushed"
     emit standbys "$standbys"
     emit copies "$copies"

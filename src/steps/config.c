@@ -50,6 +50,7 @@ archived_names(const Job *job)
 			  {"action", what}, \
 			  {"config", (job)->config_file}, \
 			  {"recovery_file", job_recovery_file(job)}, \
+			  {"keep_slots", (job)->keep_slots}, \
 			  {"command", step_expand_command(job, (job)->request->settings->node_reload_command)})
 
 /* What the SSH user needs to be able to do with postgresql.conf. */
@@ -267,7 +268,8 @@ config_write(Job *job)
 		else if (!reply.ok)
 			step_fail_commonly(job, &reply, "the node's own files could not be put back");
 	}
-	if (job->plan.method == METHOD_REPOINT)
+	/* What was down is what starts as a standby, whatever comes. */
+	if (job->plan.method == METHOD_REPOINT && !job->plan.rejoin)
 	{
 		run_repoint(job, "save");
 		job->undo = undo_restart;
@@ -275,6 +277,8 @@ config_write(Job *job)
 	remote_run(job->ssh, &remote_configure, CONFIGURE_NAMED(job, content, "no"),
 			   NULL, &limits, &reply);
 	check_configured(job, &reply);
+	if (job->plan.rejoin)
+		run_repoint(job, "demote");
 	return STEP_DONE;
 }
 

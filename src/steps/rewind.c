@@ -39,7 +39,7 @@ rewind_save_wal(Job *job)
 	RemoteReply reply;
 	LostWal		lost;
 	bool		fork_known = job->plan.fork == FORK_KNOWN;
-	bool		nothing_lost = job->plan.fork == FORK_NONE;
+	bool		nothing_lost = job->plan.fork == FORK_NONE || job->plan.rejoin;
 
 	/* Once the data has been changed, its WAL is not the node's own. */
 	if (job->wal_saved ||
@@ -58,9 +58,9 @@ rewind_save_wal(Job *job)
 	}
 	remote_run(job->ssh, &remote_save_wal,
 			   JOB_NAMED(job,
-						 {"fork_lsn", fork_known ? lsn_text(job->plan.fork_lsn) :
-							 nothing_lost ? "none" : ""},
-						 {"fork_tli", fork_known ? NUMBER(job->plan.fork_timeline) : ""},
+						 {"fork_lsn", nothing_lost ? "none" :
+							 fork_known ? lsn_text(job->plan.fork_lsn) : ""},
+						 {"fork_tli", fork_known && !nothing_lost ? NUMBER(job->plan.fork_timeline) : ""},
 						 {"segment_size", NUMBER(wal_segment_size)},
 						 {"node_tli", NUMBER(job->node.timeline)}),
 			   NULL, &limits, &reply);

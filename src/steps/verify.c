@@ -424,7 +424,7 @@ verify_follows(Job *job)
 	const Settings *settings = job->request->settings;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   settings->verify_timeout * 1000);
-	bool		repointed = job->plan.method == METHOD_REPOINT;
+	bool		repointed = job->plan.method == METHOD_REPOINT && !job->plan.rejoin;
 	int			seconds = repointed ? LOOK_AGAIN_S : Min(LOOK_S, settings->verify_timeout);
 	JobWait		wait = {0};
 	RemoteReply reply = {0};

@@ -43,7 +43,7 @@ $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $b, $
 my $end = $a->controldata('Latest checkpoint location');
 is($b->safe_psql("SELECT '" . switchpoint($b, 2) . "'::pg_lsn - '$end'::pg_lsn BETWEEN 1 AND 200"), 't',
     'at the fork: the former primary ends with its shutdown checkpoint, and there the new timeline begins');
-is(follow($a, 'at the fork'), 'rewind, no rewind was required, 0', 'at the fork: only a start was needed');
+is(follow($a, 'at the fork'), 'repoint, 0', 'at the fork: only a start was needed');
 is($a->safe_psql('SELECT count(*) FROM pg_replication_slots'), '0', 'at the fork: slots of its life as a primary are gone');
 is(follow($c, 'a sibling'), 'repoint', 'a sibling: repointed');
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed');
@@ -58,12 +58,13 @@ $b->wait_for_catchup($_) for $c, $d;
 $b->stop;
 $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') for $c, $d;
 ($primary = $c)->promote;
-is(follow($a, 'a few records before the fork'), 'rewind, no rewind was required, 0', 'a few records before the fork: only a start was needed');
-is(follow($b, 'at the next fork'), 'rewind, no rewind was required, 0', 'at the next fork: only a start was needed');
+is(follow($a, 'a few records before the fork'), 'repoint, 0', 'a few records before the fork: only a start was needed');
+is(follow($b, 'at the next fork'), 'repoint, 0', 'at the next fork: only a start was needed');
 
 # Behind the fork, only by the record that a shutdown writes; and by more.
 is(follow($d, 'another sibling'), 'repoint', 'another sibling: repointed once more');
-# From here on the primary writes nothing by itself.
+# From here on the primary writes nothing by itself: the checkpoint of its promotion has ended.
+$c->safe_psql('CHECKPOINT');
 $c->wait_until_quiet;
 $c->wait_for_catchup($_) for $a, $b, $d;
 ($primary = $d)->promote;
@@ -81,7 +82,7 @@ is(follow($c, 'one record behind the fork'), 'rewind, rewound, 0, WAL lost', 'on
 
 # Far behind: node e was last heard of on timeline 1, three failovers ago.
 is($e->controldata("Latest checkpoint's TimeLineID"), '1', 'three timelines behind: it is down on timeline 1');
-is(follow($e, 'three timelines behind'), 'rewind, no rewind was required, 0', 'three timelines behind: only a start was needed');
+is(follow($e, 'three timelines behind'), 'repoint, 0', 'three timelines behind: only a start was needed');
 # Node a was connected to c, and received its last record.
 is(follow($a, 'a standby with that record'), 'rewind, rewound, 0, WAL lost', 'a standby with that record, running: rewound');
 

@@ -82,13 +82,13 @@ sub has_our_rows
 sub method { return $new->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1') }
 
 # Down: what it is started with.
-for my $case ([ stopped => $stopped ], [ killed => $killed ])
+for my $case ([ stopped => $stopped, 'repoint' ], [ killed => $killed, 'rewind' ])
 {
-    my ($what, $server) = @$case;
+    my ($what, $server, $method) = @$case;
     spew(gate($server), '');
     my $r = $new->make_follow($server, when_down => 'rejoin');
     ok($r->{ok}, "$what: it follows") or diag($r->{err}, $server->log_tail(30));
-    is(method(), 'rewind', "$what: without a copy");
+    is(method(), $method, "$what: without a copy");
     has_our_rows($server, $what);
 }
 
