@@ -198,7 +198,7 @@ start_watcher() {
     question=$question lock=$lock pgdata=$pgdata bin=$bin state=$state decided=$decided timeout=$timeout \
         candidate=$candidate config=$config start_command=$start_command own_locale=$own_locale PGCONNECT_TIMEOUT=3 \
         PGOPTIONS='-c role=none -c client_min_messages=error' \
-        setsid sh -c "$start_primary$watcher" follow_primary-watcher </dev/null >>"$kept/switchover.log" 2>&1 \
+        setsid sh -c "$start_primary$watcher" follow_primary-watcher </dev/null >>"$state.log" 2>&1 \
         3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 }
 
@@ -261,8 +261,8 @@ back() {
     eval "$start_primary"
     start_primary >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- ||
         die start_failed "the server does not run: see $pgdata.follow_primary.log"
-    rmdir "$decided" 2>/dev/null
-    rm -f "$state"
+    rm -f "$state" "$state.log"
+    rmdir "$decided" "$work" "$kept" 2>/dev/null || :
 }
 
 case $action in

@@ -81,6 +81,8 @@ rewind_save_wal(Job *job)
 	job->wal_lost = lost.bytes > 0;
 	if (nothing_lost && lost.dir == NULL)
 	{
+		if (job->plan.rejoin)
+			job_record_lost_wal(job, "0", "0", NULL);
 		job_detail(job, "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
