@@ -1,6 +1,7 @@
 MODULE_big = follow_primary
 EXTENSION = follow_primary
 DATA = sql/follow_primary--1.0.sql sql/follow_primary--1.0--1.1.sql
+SCRIPTS = src/follow_primary_setup
 DOCS = $(wildcard doc/*.md)
 PGFILEDESC = "follow_primary - make a node follow the new primary after a failover"
 

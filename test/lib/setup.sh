@@ -242,6 +242,7 @@ install_extension()
     share=$("$pg_config" --sharedir)/extension
     if cmp -s "$built/follow_primary.so" "$lib/follow_primary.so" &&
         cmp -s "$built/follow_primary.control" "$share/follow_primary.control" &&
+        cmp -s "$built/src/follow_primary_setup" "${pg_config%/*}/follow_primary_setup" &&
         cmp -s <(cat "$built"/sql/follow_primary--*.sql) <(cat "$share"/follow_primary--*.sql); then
         return
     fi

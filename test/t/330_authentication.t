@@ -58,10 +58,10 @@ spew("$home/.pgpass", "$repl\n*:*:*:rewind:a secret\n", 0600);
 run_ok([ 'ssh-keygen', '-q', '-H', '-f', $cluster->known_hosts ]);
 unlike(slurp($cluster->known_hosts), qr/localhost|::1/, 'known_hosts tells no names');
 
-# The README's own lines.
-my ($readme) = grep { -e } map { "$_/README.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
-my ($grants) = slurp($readme) =~ /^(GRANT EXECUTE ON FUNCTION pg_ls_dir.*?TO rewind;\nGRANT pg_monitor TO rewind;)$/ms
-    or BAIL_OUT('the README has no grants for the rewind role');
+# The manual's own lines.
+my ($manual) = grep { -e } map { "$_/doc/installation.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
+my ($grants) = slurp($manual) =~ /^(GRANT EXECUTE ON FUNCTION pg_ls_dir.*?TO rewind;\nGRANT pg_monitor TO rewind;)$/ms
+    or BAIL_OUT('the manual has no grants for the rewind role');
 # In a schema of its own, as many have it.
 $old->safe_psql(<<"END");
 CREATE ROLE rewind LOGIN PASSWORD 'a secret';
