@@ -13,6 +13,7 @@ OBJS = \
 	src/check/node.o \
 	src/cluster.o \
 	src/divergence.o \
+	src/down.o \
 	src/folders.o \
 	src/functions.o \
 	src/keeper.o \
@@ -65,7 +66,7 @@ REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
 REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh folders.sh gate.sh include.sh log.sh messages.sh \
-	names.sh own.sh processes.sh recover.sh standby.sh wal.sh)
+	names.sh own.sh port.sh processes.sh recover.sh standby.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

@@ -38,6 +38,7 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (22, 'down on a higher timeline', 'state=down rejoin=yes tli=3 lsn=0/15000000 history=1@0/13000000,2@0/14000000'),
     (23, 'the slot is a logical one', 'p.slot=yes p.slot_logical=yes'),
     (24, 'the slot is of another node', 'p.slot=yes p.slot_active=yes p.slot_user=yes'),
+    (50, 'the node itself streams through it, whose port was another', 'p.slot=yes p.slot_active=yes p.slot_user=yes uses_slot=yes'),
     (25, 'somebody else streams through the slot', 'p.slot=yes p.slot_active=yes'),
     (41, 'the node''s own dead WAL sender has the slot', 'p.slot=yes p.slot_active=yes p.slot_of_node=yes'),
     (26, 'no slot is free', 'p.free_slots=0'),
@@ -57,7 +58,10 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (43, 'the same, a copy asked for', 'sql=no refused=yes asked=basebackup'),
     (44, 'the role may not connect once more', 'p.free_logins=0'),
     (45, 'only once more, for a copy', 'p.free_logins=1 asked=basebackup'),
-    (46, 'twice, for a copy', 'p.free_logins=2 asked=basebackup')
+    (46, 'twice, for a copy', 'p.free_logins=2 asked=basebackup'),
+    (47, 'its server was not found, but somebody has its port', 'state=down not_down=yes'),
+    (48, 'the same, and it is to be started, by a copy', 'state=down not_down=yes rejoin=yes asked=basebackup'),
+    (49, 'down, its PGDATA not known, another server on its host', 'state=down pgdata=unknown other_servers=yes')
 ) t(n, what, facts) ORDER BY n;
 
 -- A node that is down

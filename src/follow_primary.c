@@ -32,6 +32,7 @@
  *		primary.c		checkpoint and slot of this server
  *		step.c			what the steps share
  *	survey.c		the facts about this server and the node, with
+ *		down.c			is a node down whose server was not found?
  *		divergence.c	does the node's WAL leave this server's history?
  *		wal.c			who has the WAL that the node needs?
  *		folders.c		where is its data, and is there room for a copy?

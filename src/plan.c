@@ -84,6 +84,8 @@ plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 			   psprintf("the server on the node's port uses data directory \"%s\", not \"%s\"",
 						node->port_owner, node->pgdata),
 			   "Correct node_pgdata or node_port.");
+	else if (node->not_down)
+		refuse(plan, node->not_down_sqlstate, node->not_down, node->not_down_hint);
 	else if (node->pgdata_state == PGDATA_MISSING)
 		refuse(plan, ERRCODE_UNDEFINED_FILE,
 			   psprintf("data directory \"%s\" does not exist on the node", node->pgdata),
@@ -126,7 +128,7 @@ plan_refuses(const PrimaryFacts *primary, const NodeFacts *node, JobPlan *plan)
 		refuse(plan, ERRCODE_DUPLICATE_OBJECT,
 			   "a logical replication slot of the node's slot name exists",
 			   "Give another slot_name.");
-	else if (primary->slot_active && primary->slot_user)
+	else if (primary->slot_active && primary->slot_user && !(node->uses_slot && node->receives_from_us))
 		refuse(plan, ERRCODE_OBJECT_IN_USE,
 			   psprintf("the node's replication slot is in use by node %s", primary->slot_user),
 			   OWN_SLOT_HINT);
@@ -348,7 +350,10 @@ may_be_touched(const PrimaryFacts *primary, const NodeFacts *node,
 	/* A node that a job of this extension stopped is not down by itself. */
 	if (node->state == NODE_DOWN && !rejoin_when_down && !is_unfinished(node))
 	{
-		choose(plan, METHOD_SKIP, "the node is down");
+		choose(plan, METHOD_SKIP,
+			   node->pgdata_state == PGDATA_UNKNOWN && node->other_servers ?
+			   psprintf("the node is down: nothing listens on its port; its host has %s", node->other_servers) :
+			   "the node is down");
 		plan->hint = "Pass when_down => 'rejoin' to have it started as a standby.";
 		return false;
 	}

@@ -96,6 +96,12 @@ typedef struct NodeFacts
 	int			other_port;		/* the port that the server of pgdata uses, if
 								 * it runs on another than was asked for, else
 								 * 0 */
+	char	   *not_down;		/* its server was not found, and it is not down
+								 * all the same: a phrase, or NULL */
+	int			not_down_sqlstate;
+	char	   *not_down_hint;
+	char	   *other_servers;	/* those of its host, of a node that is down,
+								 * for people, or NULL */
 	bool		sql;			/* it could be asked by SQL */
 	char	   *sql_error;
 	char	   *refused_login;	/* its server answers, but lets our role not

@@ -21,6 +21,7 @@
 
 #include "compat.h"
 #include "divergence.h"
+#include "down.h"
 #include "login.h"
 #include "primary_host.h"
 #include "record.h"
@@ -770,6 +771,7 @@ survey_node(Job *job)
 	survey_ask(job, pgdata, SURVEY_TIMEOUT_MS, &reply);
 	survey_raise_failure(job, &reply);
 	survey_read_node(job, &reply);
+	down_prove(job, &reply, before.pgdata != NULL);
 	if (node->state == NODE_DOWN)
 		node->conninfo = before.conninfo;	/* a step of this job stopped it */
 	if (before.pgdata)
@@ -796,10 +798,12 @@ survey_node(Job *job)
 	if (job->former_conninfo == NULL)
 		job->former_conninfo = node->conninfo;
 
-	job_detail(job, "the node %s; timeline %u, WAL up to %s",
+	job_detail(job, "the node %s%s",
 			   node->state == NODE_PRIMARY ? "runs as a primary" :
-			   node->state == NODE_STANDBY ? "is a standby" : "is down",
-			   node->timeline, lsn_text(node->lsn));
+			   node->state == NODE_STANDBY ? "is a standby" :
+			   node->not_down ? "is not to be asked" : "is down",
+			   node->timeline == 0 || XLogRecPtrIsInvalid(node->lsn) ? "" :
+			   psprintf("; timeline %u, WAL up to %s", node->timeline, lsn_text(node->lsn)));
 }
 
 void

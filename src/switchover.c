@@ -31,6 +31,7 @@
 
 #include "check.h"
 #include "compat.h"
+#include "down.h"
 #include "hints.h"
 #include "own_row.h"
 #include "pcp.h"
@@ -258,6 +259,9 @@ connect_to_primary(Switchover *s)
 	survey_ask(job, job->request->node_pgdata, LOOK_TIMEOUT_MS, &reply);
 	survey_raise_failure(job, &reply);
 	survey_read_node(job, &reply);
+	down_prove(job, &reply, false);
+	if (job->node.not_down)
+		refuse(psprintf("the primary %s cannot be asked: %s", former_name(s), job->node.not_down), NULL, job->node.not_down_hint);
 	if (job->node.pgdata == NULL || job->node.pgdata_state != PGDATA_OK)
 		refuse("the primary's data directory is not known", reply.messages,
 			   "Set pgdata in the primary's row of follow_primary_node.");

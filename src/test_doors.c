@@ -212,6 +212,12 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 		strcmp(value, "down") == 0 ? NODE_DOWN : NODE_STANDBY;
 	node.is_this_server = YES("self", "no");
 	node.port_owner = YES("other_owner", "no") ? "/other" : NULL;
+	if (YES("not_down", "no"))
+	{
+		node.not_down = "(who has its port)";
+		node.not_down_sqlstate = ERRCODE_OBJECT_IN_USE;
+	}
+	node.other_servers = YES("other_servers", "no") ? "(a server)" : NULL;
 	node.other_port = INT("other_port", "0");
 	node.sql = YES("sql", "yes");
 	node.sql_error = "no password";

@@ -13,6 +13,7 @@
 
 #include "compat.h"
 #include "check/item.h"
+#include "down.h"
 #include "folders.h"
 #include "hints.h"
 #include "primary_host.h"
@@ -134,13 +135,16 @@ try_data_directory(Check *check)
 	found(check, CHECK_OK, psprintf("\"%s\"", node->pgdata ? node->pgdata : ""), NULL);
 	if (node->mark != MARK_NONE)
 		found(check, CHECK_WARNING, "an interrupted job left its mark on the node", CALL_AGAIN);
-	if (node->pgdata_state == PGDATA_UNKNOWN)
+	if (node->pgdata_state == PGDATA_UNKNOWN && node->not_down == NULL)
 		found(check, CHECK_ERROR, "the node is down and its data directory is not known",
 			  "Set pgdata in the node's row of follow_primary_node.");
 	if (node->pgdata_state == PGDATA_EMPTY)
 		found(check, CHECK_WARNING, psprintf("data directory \"%s\" is empty", node->pgdata),
 			  "Call follow_primary() on the primary, to have a copy made.");
 	facts.pgdata_state = node->pgdata_state;
+	facts.not_down = node->not_down;
+	facts.not_down_sqlstate = node->not_down_sqlstate;
+	facts.not_down_hint = node->not_down_hint;
 	facts.port_owner = node->port_owner;
 	facts.other_port = node->other_port;
 	facts.version_major = node->version_major;
@@ -584,6 +588,7 @@ check_node(Check *check)
 		return;
 	}
 	survey_read_node(job, &check->survey);
+	down_prove(job, &check->survey, false);
 	check->is_this_server = survey_is_this_server(&check->survey);
 	if (check->is_this_server)
 	{

@@ -1,6 +1,6 @@
 # processes.sh - what a server's processes are at; for the scripts that read it as they read
 # lib.sh. On systems without Linux's /proc nothing is found.
-# shellcheck shell=sh disable=SC2034
+# shellcheck shell=sh disable=SC2034,SC2154
 
 # list_family PID: sets family to a line "PID PARENT STATE SECONDS" for each process that
 # descends from PID, parents first; SECONDS is its age, STATE as in /proc/PID/stat.
@@ -52,4 +52,18 @@ children_of() {
     done <<FAMILY
 $family
 FAMILY
+}
+
+# still_there: are processes of a server at work in $pgdata, whatever its lock file says? Sets left
+# to their pids.
+still_there() {
+    left=''
+    for process in /proc/[0-9]*; do
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "$process/cwd/." -ef "$pgdata/." ] || continue
+        program=''
+        { IFS= read -r program <"$process/comm"; } 2>/dev/null
+        case $program in postgres | postmaster) left="$left${left:+ }${process#/proc/}" ;; esac
+    done
+    [ -n "$left" ]
 }

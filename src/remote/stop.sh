@@ -133,6 +133,14 @@ stop() {
     fi
 }
 
+# remove_stale_lock: after a power failure another process may have the pid that the lock file
+# names. A server would take it for its own kind, and not start.
+remove_stale_lock() {
+    if lock_file "$pgdata/postmaster.pid" && kill -0 "${lock_pid#-}" 2>/dev/null && [ -d /proc/self/cwd ] && ! still_there; then
+        rm -f "$pgdata/postmaster.pid"
+    fi
+}
+
 umask 077
 
 if server_pid; then
@@ -162,6 +170,7 @@ if server_pid; then
     [ "$demote" = no ] || make_standby "$pgdata" "$version"
 else
     emit was_running no
+    remove_stale_lock
     emit control_time "$(control_time)"
 fi
 [ "$keep_wal" != yes ] || give_back_wal

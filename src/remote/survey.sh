@@ -27,10 +27,13 @@ set -u
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/log.sh
 . "${0%/*}/log.sh"
+# shellcheck source=src/remote/processes.sh
+. "${0%/*}/processes.sh"
+# shellcheck source=src/remote/port.sh
+. "${0%/*}/port.sh"
 
 : "${port=5432}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" \
     "${host=localhost}" "${recovery_file=}" "${records=}"
-host_addresses=''
 running_config=''
 pid=''
 answer=''
@@ -38,43 +41,11 @@ answer=''
 # A node is asked often, and many at once: what the shell can find out itself starts no
 # process here.
 
-# listens_on_host ADDRESS: does a server that listens there (on its first address) have the
-# host's port? Servers of one machine can share a port, on addresses of their own.
-listens_on_host() {
-    case $1 in
-        '' | '*' | 0.0.0.0 | :: | localhost | "$host") return 0 ;;
-    esac
-    case $host in *[!0-9.]*) ;; *) return 1 ;; esac # an address already
-    : "${host_addresses:=$(getent ahosts "$host" | awk '{ print $1 }')}"
-    for address in $host_addresses; do
-        [ "$address" != "$1" ] || return 0
-    done
-    return 1
-}
-
 # resolve FOLDER: sets resolved to its one name, or returns 1. A subshell would be a process.
 resolve() {
     cd -P -- "$1" 2>/dev/null || return 1
     resolved=$PWD
     cd /
-}
-
-# find_port_owner: sets port_owner to the data directory of the server that has the port, if we
-# may see it: a postmaster's working directory is its data directory.
-find_port_owner() {
-    port_owner=''
-    for lock in /proc/[0-9]*/cwd/postmaster.pid; do
-        [ -r "$lock" ] || continue
-        process=${lock#/proc/}
-        process=${process%%/*}
-        { read -r owner_pid && read -r owner_dir && read -r _ &&
-            read -r owner_port && read -r _ && read -r owner_listen; } <"$lock" || continue
-        if [ "$owner_pid" = "$process" ] && [ "$owner_port" = "$port" ] && listens_on_host "$owner_listen"; then
-            port_owner=$owner_dir
-            break
-        fi
-    done
-    [ -z "$port_owner" ] || { resolve "$port_owner" && port_owner=$resolved; } || port_owner=''
 }
 
 # resolve_pgdata: what is beside the data directory is named after its one name, also where a
@@ -233,18 +204,67 @@ emit_pgdata() {
     emit version "$text"
 }
 
+# find_server: sets pid to the server of pgdata, or returns 1, with left set to the processes that
+# are at work there all the same. The children of a server that was killed take a moment to see
+# that; and one that is being started, to write its lock file.
+find_server() {
+    left=''
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        if server_pid; then return 0; fi
+        still_there || break
+        sleep 0.2 2>/dev/null || sleep 1
+    done
+    pid=''
+    return 1
+}
+
+# emit_left AS PID...: tells who is at work in pgdata, where that is no server to be asked.
+emit_left() {
+    emit left_as "$1"
+    shift
+    emit left_pid "$*"
+    processes=''
+    for process; do
+        title_of "$process"
+        processes="$processes${processes:+; }process $process: $title"
+    done
+    emit left_processes "$processes"
+}
+
+# find_first: sets first to the one of left that started the others, and inner to its pid where it
+# runs.
+find_first() {
+    for first in $left; do
+        parent=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$first/status" 2>/dev/null)
+        case " $left " in *" $parent "*) ;; *) break ;; esac
+    done
+    inner=$(sed -n 's/^NSpid:.*[[:space:]]//p' "/proc/$first/status" 2>/dev/null)
+}
+
 # emit_server: sets pid to the server of pgdata, '' if it does not run.
 emit_server() {
-    if lock_file "$pgdata/postmaster.pid" &&
-        [ "${lock_pid#-}" -gt 0 ] 2>/dev/null && kill -0 "$lock_pid" 2>/dev/null &&
-        works_in "$lock_pid" "$pgdata"; then
-        pid=$lock_pid
-        emit pid "$pid"
-        emit running_port "$lock_port"
-        emit status "$lock_status"
-    else
-        emit control_time "$(control_time)"
+    if find_server; then
+        if [ "$single_user" = yes ]; then
+            emit_left single_user "$pid"
+            pid=''
+        else
+            lock_file "$pgdata/postmaster.pid"
+            emit pid "$pid"
+            emit running_port "$lock_port"
+            emit status "$lock_status"
+        fi
+    elif [ -n "$left" ]; then
+        find_first
+        if ! lock_file "$pgdata/postmaster.pid"; then
+            emit_left no_lock_file "$first"
+        elif [ "$inner" != "$first" ] && [ "$inner" = "$lock_pid" ]; then
+            emit_left contained "$first"
+        else
+            # shellcheck disable=SC2086 # words
+            emit_left orphan $left
+        fi
     fi
+    [ -n "$pid" ] || emit control_time "$(control_time)"
     signal=
     for file in backup_label recovery.conf recovery.signal standby.signal; do
         [ ! -e "$pgdata/$file" ] || signal=$signal${signal:+$nl}$file
@@ -461,7 +481,6 @@ fi
 emit bin_version "$("$bin/pg_controldata" -V)"
 
 find_port_owner
-emit port_owner "$port_owner"
 asked=$pgdata
 [ -n "$pgdata" ] || pgdata=$port_owner
 if [ -z "$pgdata" ]; then
