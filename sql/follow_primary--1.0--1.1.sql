@@ -238,6 +238,8 @@ CREATE TABLE @extschema@.follow_primary_slot (
     restart_lsn pg_lsn NOT NULL,
     timeline bigint NOT NULL,
     written_at timestamptz NOT NULL,
+    away_since timestamptz,
+    away_told boolean NOT NULL DEFAULT false,
     PRIMARY KEY (node_host, node_port)
 );
 COMMENT ON TABLE @extschema@.follow_primary_slot IS 'from where on the standbys keep WAL for each node; written by the primary';
@@ -247,6 +249,8 @@ COMMENT ON COLUMN @extschema@.follow_primary_slot.node_port IS 'port of the node
 COMMENT ON COLUMN @extschema@.follow_primary_slot.restart_lsn IS 'the node may need WAL from here on';
 COMMENT ON COLUMN @extschema@.follow_primary_slot.timeline IS 'timeline of the primary that wrote the row';
 COMMENT ON COLUMN @extschema@.follow_primary_slot.written_at IS 'when it was written: after each segment of WAL that the node has taken';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.away_since IS 'since when the primary has seen that nobody uses the slot; null: the node streams through it';
+COMMENT ON COLUMN @extschema@.follow_primary_slot.away_told IS 'the primary''s log has named the slot: its node has been away for a day';
 
 REVOKE ALL ON FUNCTION
     @extschema@.follow_primary_check(text, integer, boolean),

@@ -75,15 +75,6 @@ reload_if_pending(void)
 
 /* ---- what a keeper remembers from tick to tick ---- */
 
-/* A slot that nobody uses. */
-typedef struct Away
-{
-	char		slot[NAMEDATALEN];
-	TimestampTz since;
-	bool		told;
-	bool		seen;			/* at this tick */
-} Away;
-
 typedef struct Keeper
 {
 	MemoryContext context;		/* as long as the process */
@@ -91,7 +82,6 @@ typedef struct Keeper
 	TimestampTz own_known;
 	char	   *last_error;
 	TimestampTz next_check;
-	List	   *away;			/* of Away */
 } Keeper;
 
 /* SQL: the slot that jobs use for a node n of follow_primary_node. */
@@ -182,60 +172,36 @@ drop_unused_slots(const char *schema)
 	}
 }
 
-/* Names a slot in the log, once, that holds WAL for a node that has been away for a day. */
+/*
+ * Names a slot in the log, once, that holds WAL for a node that has been away for a
+ * day.  Since when it is away, and whether it was told, is in the table: it outlives
+ * restarts and failovers.
+ */
 static void
-tell_away(Keeper *keeper, const char *schema)
+tell_away(const char *schema)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	SqlResult  *slots = sql_run(psprintf("SELECT s.slot_name, n.host || ':' || n.port, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn) "
-										 "FROM %s.follow_primary_node n JOIN pg_replication_slots s ON s.slot_name = " SLOT_OF_NODE("%s") " "
-										 "WHERE s.slot_type = 'physical' AND NOT s.active AND s.restart_lsn IS NOT NULL",
-										 schema, schema), 0, NULL);
-	ListCell   *cell;
-	List	   *still = NIL;
-	MemoryContext caller;
+	char	   *changed = psprintf("SELECT t.node_host, t.node_port, NOT s.active AS away, NOT s.active AND "
+								   "coalesce(t.away_since < clock_timestamp() - interval '%d s', false) AS long_away "
+								   "FROM %s.follow_primary_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot_name "
+								   "WHERE s.slot_type = 'physical' AND s.restart_lsn IS NOT NULL",
+								   AWAY_S, schema);
+	char	   *where = "t.node_host = c.node_host AND t.node_port = c.node_port AND "
+		"(c.away <> (t.away_since IS NOT NULL) OR c.long_away <> t.away_told)";
+	SqlResult  *told;
 
-	for (int i = 0; i < slots->nrows; i++)
-	{
-		Away	   *away = NULL;
-
-		foreach(cell, keeper->away)
-			if (strcmp(((Away *) lfirst(cell))->slot, sql_value(slots, i, 0)) == 0)
-				away = lfirst(cell);
-		if (away == NULL)
-		{
-			away = MemoryContextAllocZero(keeper->context, sizeof(Away));
-			strlcpy(away->slot, sql_value(slots, i, 0), NAMEDATALEN);
-			away->since = now;
-			caller = MemoryContextSwitchTo(keeper->context);
-			keeper->away = lappend(keeper->away, away);
-			MemoryContextSwitchTo(caller);
-		}
-		away->seen = true;
-		if (!away->told && TimestampDifferenceExceeds(away->since, now, AWAY_S * 1000))
-		{
-			away->told = true;
-			ereport(WARNING,
-					(errmsg("node %s has been away for more than a day, and replication slot \"%s\" holds %s of WAL for it",
-							sql_value(slots, i, 1), away->slot, sql_value(slots, i, 2)),
-					 errhint("Let it follow again. If it is gone for good, remove its row from follow_primary_node and drop the slot.")));
-		}
-	}
-
-	caller = MemoryContextSwitchTo(keeper->context);
-	foreach(cell, keeper->away)
-	{
-		Away	   *away = lfirst(cell);
-
-		if (away->seen)
-			still = lappend(still, away);
-		else
-			pfree(away);
-		away->seen = false;
-	}
-	list_free(keeper->away);
-	keeper->away = still;
-	MemoryContextSwitchTo(caller);
+	if (!sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_slot t JOIN (%s) c ON %s)", schema, changed, where), 0, NULL))
+		return;
+	told = sql_write(psprintf("WITH written AS (UPDATE %s.follow_primary_slot t SET away_told = c.long_away, "
+							  "away_since = CASE WHEN c.away THEN coalesce(t.away_since, clock_timestamp()) END "
+							  "FROM (%s) c WHERE %s RETURNING t.*) "
+							  "SELECT s.slot_name, w.node_host || ':' || w.node_port, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn) "
+							  "FROM written w JOIN pg_replication_slots s ON s.slot_name = w.slot_name WHERE w.away_told ORDER BY 1",
+							  schema, changed, where), 0, NULL, false);
+	for (int i = 0; i < told->nrows; i++)
+		ereport(WARNING,
+				(errmsg("node %s has been away for more than a day, and replication slot \"%s\" holds %s of WAL for it",
+						sql_value(told, i, 1), sql_value(told, i, 0), sql_value(told, i, 2)),
+				 errhint("Let it follow again. If it is gone for good, remove its row from follow_primary_node and drop the slot.")));
 }
 
 /* ---- on a standby ---- */
@@ -397,7 +363,7 @@ tick(Keeper *keeper, const char *schema)
 	else
 		forget_positions(schema);
 	drop_unused_slots(schema);
-	tell_away(keeper, schema);
+	tell_away(schema);
 	check_if_due(keeper, schema);
 }
 

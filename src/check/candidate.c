@@ -180,20 +180,27 @@ try_kept_wal(Check *check)
 static void
 try_synchronized_standby_slots(Check *check)
 {
-	const char *names[] = {GetConfigOption("synchronized_standby_slots", false, false)};
+	const Nodes *nodes = nodes_read(check->job->request->schema);
+	const char *value = GetConfigOption("synchronized_standby_slots", false, false);
+
+	/* This server's own slot is on the others. */
+	const char *args[] = {
+		value, nodes->own ? nodes->own->host : NULL, nodes->own ? psprintf("%d", nodes->own->port) : NULL
+	};
 	char	   *missing = sql_scalar(psprintf("SELECT string_agg(name, ', ') FROM (SELECT trim(BOTH ' \"' FROM n) AS name "
 											  "FROM regexp_split_to_table($1, ',') n) names "
 											  "WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = name AND s.slot_type = 'physical') "
 											  "AND NOT EXISTS (SELECT FROM %s.follow_primary_node n WHERE name = coalesce(n.slot_name, "
-											  "left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63)))",
-											  check->job->request->schema), 1, names);
+											  "left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63)) "
+											  "AND (n.host = $2 AND n.port = $3::int) IS NOT TRUE)",
+											  check->job->request->schema), lengthof(args), args);
 
 	if (missing)
 		found(check, CHECK_ERROR,
-			  psprintf("synchronized_standby_slots names %s, which no node has for its slot here: logical subscribers would wait for ever", missing),
-			  "Correct synchronized_standby_slots, or slot_name in the nodes' rows.");
+			  psprintf("synchronized_standby_slots names %s, which no other node has for its slot here: logical subscribers would wait for ever", missing),
+			  "Correct synchronized_standby_slots on this server, which names the other nodes' slots alone; or slot_name in the nodes' rows.");
 	else
-		found(check, CHECK_OK, names[0][0] ? psprintf("%s", names[0]) : "not set", NULL);
+		found(check, CHECK_OK, value[0] ? pstrdup(value) : "not set", NULL);
 }
 #endif
 

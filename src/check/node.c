@@ -26,6 +26,7 @@
 #include "steps/config.h"
 #include "steps/connect.h"
 #include "steps/step.h"
+#include "steps/trial.h"
 #include "survey.h"
 #include "version.h"
 #include "wal.h"
@@ -259,6 +260,30 @@ try_rewind(Check *check)
 			  "Set wal_log_hints = on there and restart the node; or enable data checksums.");
 	else
 		found(check, CHECK_OK, "the node's data can be rewound", NULL);
+}
+
+/* Is what the trial of files needs there itself? */
+static bool
+can_try_files(const Check *check)
+{
+	const char *missing = remote_get(&check->tried, "missing_programs");
+
+	return (check->job->node.sql || check->job->node.state == NODE_DOWN) &&
+		missing && missing[0] == '\0' && ssh_is_alive(check->job->ssh);
+}
+
+/* Of both sides, and the configuration that the node's server would have to start with. */
+static void
+try_files(Check *check)
+{
+	Job		   *job = check->job;
+
+	job->plan.method = METHOD_REWIND;
+	if (trial_run(job) == STEP_NEEDS_COPY)
+		found(check, CHECK_WARNING, psprintf("a rewind would not be possible, so the data would be copied: %s", job->detail),
+			  "Remove from the node's data directory what is in the way.");
+	else
+		found(check, CHECK_OK, "no file is in the way of a rewind", NULL);
 }
 
 static void
@@ -526,7 +551,6 @@ try_pgpool(Check *check)
 static const CheckItem items[] = {
 	{"replication", try_replication},
 	{"rewind_role", try_rewind_role},
-	{"configuration", try_configuration},
 	{"rewind", try_rewind},
 	{"room", try_room},
 	{"wal", try_wal}
@@ -610,4 +634,7 @@ check_node(Check *check)
 	if (job->node.sql)
 		try_all(check, running_items, lengthof(running_items));
 	try_all(check, items, lengthof(items));
+	check_try_item(check, "configuration", try_configuration);
+	if (check->found.status == CHECK_OK && can_try_files(check))
+		check_try_item(check, "files", try_files);
 }

@@ -23,17 +23,18 @@ missing() {
     done
 }
 
-# find_library: sets library and library_file.
+# find_library: sets library and library_file. Where it usually is, is looked for first: pg_config
+# would be one more process.
 find_library() {
     library=
-    library_dir=$("$bin/pg_config" --pkglibdir 2>/dev/null)
-    for dir in "$library_dir" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64"; do
+    for dir in "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64" ''; do
+        [ -n "$dir" ] || dir=$("$bin/pg_config" --pkglibdir 2>/dev/null)
         library_file=$dir/follow_primary.so
-        if [ -z "$dir" ] || [ ! -r "$library_file" ]; then
-            continue
-        fi
-        library=$(grep -a -o 'follow_primary library version [0-9][0-9.]*' "$library_file" | sed -n '1s/.* //p')
-        [ -n "$library" ] || library=unknown
+        [ -r "$library_file" ] || continue
+        library=$(exec grep -a -o -m 1 'follow_primary library version [0-9][0-9.]*' "$library_file")
+        library=${library%%"$nl"*}
+        library=${library##* }
+        : "${library:=unknown}"
         break
     done
 }

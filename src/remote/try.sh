@@ -163,11 +163,19 @@ check_settings() {
 }
 
 # check_login: does the running server let the role into the database where the proof is? One that
-# is not there yet comes with the primary's data.
+# is not there yet comes with the primary's data. And would the server start again? Not with a
+# pg_hba.conf that it does not understand, which it tells those who may ask.
 check_login() {
-    ask_server -U "$db_user" <<SQL && return
-SELECT 1
+    if ask_server -U "$db_user" <<'SQL'; then
+SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may \gset
+\set ON_ERROR_STOP 0
+\if :may
+SELECT current_setting('hba_file') || ', line ' || line_number || ': ' || error FROM pg_hba_file_rules() WHERE error IS NOT NULL;
+\endif
 SQL
+        [ -z "$answer" ] || die settings_broken "$answer"
+        return 0
+    fi
     accepts || return 0
     refusal=$said
     export PGDATABASE="$asked_db"
@@ -177,18 +185,6 @@ SQL
     [ "$answer" != 0 ] || return 0
     emit database "$db_name"
     die login_refused "$refusal"
-}
-
-# check_hba_rules: the server will not start with a pg_hba.conf that it does not understand. Who
-# may ask a running one does so.
-check_hba_rules() {
-    ask_server -U "$db_user" <<'SQL' || return 0
-SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may \gset
-\if :may
-SELECT current_setting('hba_file') || ', line ' || line_number || ': ' || error FROM pg_hba_file_rules() WHERE error IS NOT NULL;
-\endif
-SQL
-    [ -z "$answer" ] || die settings_broken "$answer"
 }
 
 # hba_objection FILE: for a server that is down, why its pg_hba.conf will not let db_user in by
@@ -268,10 +264,7 @@ esac
 check_settings
 if server_pid && lock_file "$pgdata/postmaster.pid"; then
     case $lock_status in
-        ready*)
-            check_login
-            check_hba_rules
-            ;;
+        ready*) check_login ;;
     esac
 else
     check_hba

@@ -14,7 +14,7 @@ for my $program (map { glob "$_/*" } '/usr/bin', '/bin', '/usr/sbin', '/sbin')
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, checksums => 0,
     sshd_conf => "SetEnv PATH=$path",
     conf => { shared_preload_libraries => 'follow_primary', max_worker_processes => 12, 'follow_primary.connect_timeout' => '5s', 'follow_primary.sibling_slots' => 'off',
-        max_wal_size => '64MB', wal_keep_size => '64MB', checkpoint_timeout => '1h' });
+        wal_level => 'logical', max_wal_size => '64MB', wal_keep_size => '64MB', checkpoint_timeout => '1h' });
 my ($primary, $candidate, $sibling) = $cluster->nodes;
 my %name = ('' => '', map { ($_->address . ':' . $_->port => $_->name) } $cluster->nodes);
 
@@ -34,7 +34,7 @@ sub check
 my %good = check();
 my @items = sort keys %good;
 is(join(' ', grep { $good{$_}[0] ne 'ok' } @items), '', 'all is well in the beginning') or diag(explain(\%good));
-cmp_ok(scalar @items, '>=', 11 + 2 * 18, 'many things are tried');
+cmp_ok(scalar @items, '>=', 11 + 2 * 19, 'many things are tried');
 
 # Breaks one thing, and mends it. The rows that change: item => [ status, hint ].
 sub broken
@@ -177,7 +177,7 @@ broken('no flock', rows => { map { ("$_ tools" => [ 'error', qr/Install it there
 my $bin = scratch_dir('bin');
 FollowPrimary::Node::bindir_with($bin, 'pg_rewind', 'exit 1');
 unlink "$bin/pg_rewind";
-broken('no pg_rewind', rows => { "$me programs" => [ 'error', qr/node_bin_dir/, qr/pg_rewind/ ] }, column(node_bin_dir => $bin));
+broken('no pg_rewind', rows => { "$me programs" => [ 'error', qr/node_bin_dir/, qr/pg_rewind/ ] }, gone => qr/^node2 files$/, column(node_bin_dir => $bin));
 broken('no programs', rows => { "$me programs" => [ 'error', qr/node_bin_dir/ ] }, gone => qr/^node2 configuration/, column(node_bin_dir => '/nowhere'));
 my $older = FollowPrimary::Node::bindir_with(scratch_dir('older'), 'pg_controldata', <<"END");
 [ "\$1" != -V ] || { echo 'pg_controldata (PostgreSQL) @{[ FollowPrimary::Node::pg_major() ]}.0'; exit 0; }
@@ -198,7 +198,7 @@ broken('sudo that wants a password', rows => { "$me service_commands" => [ 'erro
     mend => sub { unlink "$path/sudo"; $sudo{mend}->() });
 broken('data directory not there', rows => { "$me data_directory" => [ 'error', qr/node_pgdata/ ] }, gone => qr/^node2 configuration/,
     column(pgdata => '/nowhere/data'));
-broken('no SQL', rows => { "$me sql" => [ 'error', qr/local socket/ ] }, gone => qr/^node2 preload, node2 recovery_target, node2 settings$/,
+broken('no SQL', rows => { "$me sql" => [ 'error', qr/local socket/ ] }, gone => qr/^node2 files, node2 preload, node2 recovery_target, node2 settings$/,
     hba($sibling, 'local all all reject'));
 broken('a lower setting', rows => { "$me settings" => [ 'error', qr/Raise it there/ ], 'node0 settings' => [ 'error', qr/Raise it there/ ] },
     setting($candidate, max_connections => 60, restart => 1));
@@ -206,9 +206,21 @@ broken('a left-over recovery target', rows => { "$me recovery_target" => [ 'warn
     setting($sibling, recovery_target_name => 'never', restart => 1)) if FollowPrimary::Node::pg_major() >= 12;
 broken('library not preloaded there', rows => { "$me preload" => [ 'warning', qr/shared_preload_libraries/ ] },
     setting($sibling, shared_preload_libraries => '', restart => 1));
-broken('a configuration that cannot be written', rows => { "$me configuration" => [ 'error', qr/Let the SSH user write/ ] },
+broken('a configuration that cannot be written', rows => { "$me configuration" => [ 'error', qr/Let the SSH user write/ ] }, gone => qr/^node2 files$/,
     break => sub { chmod 0400, $sibling->recovery_file; chmod 0500, $sibling->pgdata },
     mend => sub { chmod 0700, $sibling->pgdata; chmod 0600, $sibling->recovery_file });
+my $beyond = $sibling->pgdata . '/beyond';
+broken('a folder that nobody can empty', rows => { "$me files" => [ 'error', qr/chmod u\+rwx/ ] },
+    break => sub { mkdir $beyond, 0500 }, mend => sub { rmdir $beyond });
+my $unread = $candidate->pgdata . '/unread';
+broken('a file that cannot be read here', rows => { map { ("$_ files" => [ 'error', qr/Run on this server, as root: chown/ ]) } 'node0', $me },
+    break => sub { spew($unread, '', 0000) }, mend => sub { unlink $unread });
+my $held = $sibling->pgdata . '/.follow_primary_old';
+broken('replaced data that a rewind would remove', rows => { "$me files" => [ 'warning', qr/what is in the way/ ] },
+    break => sub { mkdir $held }, mend => sub { rmdir $held });
+broken('a pg_hba.conf that no server would start with', rows => { "$me files" => [ 'error', qr/Correct it on the node/, qr/pg_hba\.conf/ ] },
+    break => sub { append_text($sibling->config_dir . '/pg_hba.conf', "nonsense\n") },
+    mend => sub { my $file = $sibling->config_dir . '/pg_hba.conf'; spew($file, slurp($file) =~ s/^nonsense\n//mr) });
 broken('no room', rows => { "$me room" => [ 'warning', qr/Make room/ ] },
     break => sub {
         $row = readlink "$path/df";
@@ -229,6 +241,24 @@ broken('a rewind role that is rejected', rows => { "$me rewind_role" => [ 'error
     break => sub { $no_rewinder{break}->(); $rewinder{break}->() }, mend => sub { $no_rewinder{mend}->(); $rewinder{mend}->() });
 broken('a name that leads elsewhere', rows => { map { ("$me $_" => [ 'error', qr/primary_host/, qr/leads to another server/ ]) } qw(replication rewind_role) },
     column(primary_host => $primary->address));
+if (pg_major() >= 17)
+{
+    my $wrong = [ 'error', qr/names the other nodes' slots alone/ ];
+    broken('a slot that no node has', rows => { synchronized_standby_slots => $wrong }, setting($candidate, synchronized_standby_slots => 'nobody'));
+    broken('the slot of this server itself', rows => { synchronized_standby_slots => $wrong },
+        setting($candidate, synchronized_standby_slots => join ', ', map { $_->slot_name } $cluster->nodes));
+}
+broken('slots that are invalidated', rows => { idle_replication_slot_timeout => [ 'warning', qr/idle_replication_slot_timeout = 0/ ] },
+    setting($candidate, idle_replication_slot_timeout => '1d')) if pg_major() >= 18;
+if (pg_major() >= 16)
+{
+    broken('a logical slot of that name', rows => { "$me wal" => [ 'error', qr/another slot_name/, qr/logical/ ] },
+        break => sub {
+            my $made = $candidate->psql_start(sprintf q{SELECT pg_create_logical_replication_slot('%s', 'pgoutput')}, $sibling->slot_name);
+            wait_until('the slot is made', sub { $primary->safe_psql('SELECT pg_log_standby_snapshot()'); !$made->running });
+        },
+        mend => sub { $candidate->safe_psql(sprintf q{SELECT pg_drop_replication_slot('%s')}, $sibling->slot_name) });
+}
 broken('nothing keeps WAL', rows => { map { ("$_ wal" => [ 'warning', qr/sibling_slots/ ]) } 'node0', $me },
     setting($candidate, wal_keep_size => 0));
 broken('wal_log_hints off on the primary', rows => { 'node0 rewind' => [ 'warning', qr/wal_log_hints = on/ ] },
@@ -258,6 +288,29 @@ is($down->[0], 'error', 'a node that is down is an error');
 like($down->[2], qr/Start it/, 'with a hint');
 @items = sort keys %good;
 broken('another cluster', rows => { "$me system_identifier" => [ 'error', qr/Correct node_host, node_port or node_pgdata/ ] },
-    added => "$me sql", gone => qr/^node2 configuration, node2 replication, node2 rewind, node2 rewind_role, node2 room, node2 wal$/, column(pgdata => $other->pgdata));
+    added => "$me sql", gone => qr/^node2 configuration, node2 files, node2 replication, node2 rewind, node2 rewind_role, node2 room, node2 wal$/, column(pgdata => $other->pgdata));
+
+# While it is away, the WAL that it needs next goes.
+my %thrift = setting($candidate, wal_keep_size => 0, max_wal_size => '32MB', min_wal_size => '32MB');
+broken('the WAL is gone', rows => { "$me wal" => [ 'error', qr/data would be copied/, qr/is gone from this server/ ], 'node0 wal' => [ 'warning', qr/sibling_slots/ ] },
+    added => "$me sql",
+    break => sub {
+        $thrift{break}->();
+        $primary->safe_psql('CREATE TABLE IF NOT EXISTS filler AS SELECT 1');
+        for (1 .. 6) { $primary->safe_psql('INSERT INTO filler SELECT 1; SELECT pg_switch_wal()') }
+        $primary->safe_psql('CHECKPOINT');
+        settle();
+        $candidate->safe_psql('CHECKPOINT');
+    },
+    mend => sub { $thrift{mend}->(); $sibling->start; settle(); $sibling->stop });
+
+# A primary that nobody could follow.
+$candidate->stop;
+$primary->poll_query_until('SELECT count(*) FROM pg_stat_replication', 0);
+$primary->safe_psql('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+$primary->set(wal_level => 'minimal', max_wal_senders => 0);
+$primary->restart;
+is($primary->safe_psql(q{SELECT status || ': ' || hint FROM follow_primary_check() WHERE item = 'wal_level'}),
+    'error: Set wal_level = replica and restart this server.', 'a primary that nobody could follow');
 
 done_testing();
