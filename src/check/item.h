@@ -46,6 +46,7 @@ typedef struct Check
 	TimestampTz deadline;		/* a node that hangs costs no more */
 	Finding		found;			/* by the item that is tried */
 	bool		connects;		/* the node to this server, by all ways */
+	bool		unanswered;		/* nobody answers the node there */
 	bool		is_this_server;	/* the row leads back here */
 	bool		asked;			/* the node has given its own check */
 

@@ -391,6 +391,7 @@ try_preload(Check *check)
  */
 #define LANES				2
 #define LANE_PAUSE_MS		10
+#define MARGIN_MS			1000	/* for the rest of the script */
 #define LANE_LOCK_CLASS		1718645618
 
 /* Returns the lane, or -1 if none became free: then it goes on without. */
@@ -422,6 +423,13 @@ leave_lane(int lane)
 		(void) sql_is_true("SELECT pg_advisory_unlock($1::int, $2::int)", lengthof(args), args);
 }
 
+/* How long libpq tries to make a connection. */
+static int
+connection_ms(const Settings *settings)
+{
+	return Max(2, settings->connect_timeout) * 1000;
+}
+
 /* By the very strings that a job gives to the node, and to pg_rewind. */
 static void
 connect_here(Check *check, bool replication, bool rewind)
@@ -430,12 +438,13 @@ connect_here(Check *check, bool replication, bool rewind)
 	const Settings *settings = job->request->settings;
 	MemoryContext context = CurrentMemoryContext;
 	volatile int lane = replication ? enter_lane(check) : -1;
+	int			least = connection_ms(settings) + MARGIN_MS;
 
 	PG_TRY();
 	{
 		(void) connect_try(job, "",
 						   rewind ? job_tool_conninfo(job, settings->rewind_user, settings->rewind_database) : "",
-						   replication, check_limits(check).timeout_ms);
+						   replication, Max(check_limits(check).timeout_ms, least));
 	}
 	PG_CATCH();
 	{
@@ -448,11 +457,15 @@ connect_here(Check *check, bool replication, bool rewind)
 	leave_lane(lane);
 }
 
-/* All at once, for speed; if one fails, the items try theirs. */
+/*
+ * All at once, for speed; if one fails, the items try theirs.  Not if it took all its
+ * time: nobody answers, and would not if asked again.
+ */
 static bool
 connects_by_all(Check *check)
 {
 	MemoryContext context = CurrentMemoryContext;
+	TimestampTz begin = GetCurrentTimestamp();
 	volatile bool connects = false;
 
 	PG_TRY();
@@ -464,7 +477,9 @@ connects_by_all(Check *check)
 	{
 		ErrorData  *error = sql_recover_quietly(context);
 
-		if (error->sqlerrcode != ERRCODE_CONNECTION_FAILURE)
+		check->unanswered = error->sqlerrcode == ERRCODE_CONNECTION_FAILURE &&
+			TimestampDifferenceExceeds(begin, GetCurrentTimestamp(), connection_ms(check->job->request->settings));
+		if (check->unanswered || error->sqlerrcode != ERRCODE_CONNECTION_FAILURE)
 			ReThrowError(error);
 	}
 	PG_END_TRY();
@@ -549,8 +564,6 @@ try_pgpool(Check *check)
 /* ---- all of them ---- */
 
 static const CheckItem items[] = {
-	{"replication", try_replication},
-	{"rewind_role", try_rewind_role},
 	{"rewind", try_rewind},
 	{"room", try_room},
 	{"wal", try_wal}
@@ -569,14 +582,17 @@ static const CheckItem tried_items[] = {
 };
 
 static void
+try_if_alive(Check *check, const char *name, ItemTry try)
+{
+	if (ssh_is_alive(check->job->ssh))
+		check_try_item(check, name, try);
+}
+
+static void
 try_all(Check *check, const CheckItem *some, int n)
 {
 	for (int i = 0; i < n; i++)
-	{
-		if (!ssh_is_alive(check->job->ssh))
-			return;
-		check_try_item(check, some[i].name, some[i].try);
-	}
+		try_if_alive(check, some[i].name, some[i].try);
 }
 
 /* Which item the node's answer to the survey is about, if it was none. */
@@ -633,8 +649,11 @@ check_node(Check *check)
 		return;
 	if (job->node.sql)
 		try_all(check, running_items, lengthof(running_items));
+	try_if_alive(check, "replication", try_replication);
+	if (!check->unanswered)
+		try_if_alive(check, "rewind_role", try_rewind_role);
 	try_all(check, items, lengthof(items));
-	check_try_item(check, "configuration", try_configuration);
+	try_if_alive(check, "configuration", try_configuration);
 	if (check->found.status == CHECK_OK && can_try_files(check))
 		check_try_item(check, "files", try_files);
 }

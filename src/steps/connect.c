@@ -96,6 +96,10 @@ connect_try(Job *job, const char *copy, const char *rewind, bool follow, int tim
 		fail_other_server(job, &reply);
 	if (remote_failed_for(&reply, "login_refused"))
 		fail_refused(job, &reply, conninfo);
+	if (remote_failed_for(&reply, "source_unreachable"))
+		step_fail(job, &reply, ERRCODE_CONNECTION_FAILURE, "a connection to this server cannot be made",
+				  psprintf("From host %s, \"%s\" port %d has to be reached: see that no firewall drops it, that listen_addresses of this server has it, and that primary_host and primary_port are right; "
+						   THEN_CALL_AGAIN, job->request->node_host, job->primary_host, job->request->primary_port));
 	if (remote_failed_for(&reply, "no_privilege"))
 		return step_text(&reply, "lacks");
 	if (!reply.ok)
