@@ -46,6 +46,7 @@ OBJS = \
 	src/steps/config.o \
 	src/steps/connect.o \
 	src/steps/copy.o \
+	src/steps/copy_command.o \
 	src/steps/node.o \
 	src/steps/primary.o \
 	src/steps/rewind.o \
@@ -65,7 +66,7 @@ OBJS = \
 REGRESS = install upgrade arguments privileges rendering plan
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh folders.sh gate.sh include.sh log.sh messages.sh \
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh copies.sh folders.sh gate.sh include.sh log.sh messages.sh \
 	names.sh own.sh port.sh processes.sh recover.sh standby.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 

@@ -23,8 +23,10 @@ ALTER TABLE @extschema@.follow_primary_node
 
 /* Which levels and options there are depends on the server: that is left to the call. */
 ALTER TABLE @extschema@.follow_primary_node
+    ADD COLUMN copy_command text CHECK (copy_command !~ '[[:cntrl:]]'),
     ADD COLUMN copy_max_rate integer CHECK (copy_max_rate = 0 OR copy_max_rate BETWEEN 32 AND 1048576),
     ADD COLUMN copy_compression text CHECK (copy_compression ~ '^((gzip|lz4|zstd)(:[a-z0-9=,-]+)?)?$');
+COMMENT ON COLUMN @extschema@.follow_primary_node.copy_command IS 'command that makes a copy on a node; overrides follow_primary.copy_command';
 COMMENT ON COLUMN @extschema@.follow_primary_node.copy_max_rate IS 'limits what a copy takes of the network, in kB a second; overrides follow_primary.copy_max_rate';
 COMMENT ON COLUMN @extschema@.follow_primary_node.copy_compression IS 'how the primary compresses what it sends for a copy; overrides follow_primary.copy_compression';
 

@@ -24,6 +24,7 @@
  *		verify.c		the proof that it follows
  *		attach.c		pgpool gets it back
  *		copy.c			it gets a copy of this server
+ *		copy_command.c	the same from elsewhere, by a command of the DBA's
  *		trial.c			what its method will need is tried before
  *		rewind.c		its data goes back to the fork, what only it has is saved
  *		connect.c		what it reaches as the primary is proven to be this server

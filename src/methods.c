@@ -65,6 +65,13 @@ is_attached(const Job *job)
 	return job->request->attach && job->request->node_id >= 0;
 }
 
+/* What the copy's command has set to fetch WAL with is not kept when the node streams. */
+static bool
+fetches_as_copied(const Job *job)
+{
+	return job->restore_copied;
+}
+
 /*
  * The slot comes before the checkpoint, which would remove the WAL that a rewound
  * node starts from.  The checkpoint comes before the rewind: until the promotion's
@@ -90,6 +97,7 @@ static const Step steps[] = {
 	{"configure", config_write, STARTS, NULL, true},
 	{"start", node_start, STARTS},
 	{"verify", verify_follows, ALL},
+	{"settle", config_settle, COPY | IN_PLACE | FINISH, fetches_as_copied},
 	{"attach", attach_node, ALL, is_attached},
 	{"clean", node_clean, ALL, has_work}
 };

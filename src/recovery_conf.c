@@ -210,6 +210,16 @@ restore_command_behind_gate(char *command)
 }
 
 char *
+restore_command_setting(const char *command)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	put_setting(&buf, "restore_command", command);
+	return pnstrdup(buf.data, buf.len - 1);
+}
+
+char *
 recovery_conf_render(int version_num, const char *conninfo,
 					 const char *slot_name, const char *restore_command)
 {

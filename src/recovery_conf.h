@@ -52,6 +52,9 @@ extern char *restore_command_guard(const char *command);
 /* The command itself, if gate.sh put it behind its gate for a job that has not ended. */
 extern char *restore_command_behind_gate(char *command);
 
+/* The line of a settings file for it. */
+extern char *restore_command_setting(const char *command);
+
 /* The same for a job: what the node is to be given. */
 extern char *job_primary_conninfo(const Job *job);
 extern char *job_recovery_conf(const Job *job);

@@ -40,6 +40,8 @@ SCRIPT(rewind);
 SCRIPT(space);
 SCRIPT(clear);
 SCRIPT(basebackup);
+SCRIPT(copy_command);
+SCRIPT(take_copy);
 SCRIPT(swap);
 SCRIPT(verify);
 SCRIPT(holdup);

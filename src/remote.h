@@ -30,6 +30,8 @@ extern const RemoteScript remote_rewind;
 extern const RemoteScript remote_space;
 extern const RemoteScript remote_clear;
 extern const RemoteScript remote_basebackup;
+extern const RemoteScript remote_copy_command;
+extern const RemoteScript remote_take_copy;
 extern const RemoteScript remote_swap;
 extern const RemoteScript remote_verify;
 extern const RemoteScript remote_switchover;

@@ -44,6 +44,7 @@ typedef struct Settings
 	char	   *archive_dir;
 	int			keep_old_data;	/* KeepOldData */
 	bool		copy_in_place;
+	char	   *copy_command;
 	int			copy_max_rate;	/* kB a second; 0 = no limit */
 	char	   *copy_compression;
 	char	   *pcp_host;

@@ -468,6 +468,7 @@ read_place(Job *job, const RemoteReply *reply)
 	node->config_missing = remote_says(reply, "config_missing", "yes");
 	value = remote_get(reply, "recovery_file_taken");
 	node->recovery_file_taken = value ? pstrdup(value) : NULL;
+	job->restore_copied = remote_says(reply, "restore_copied", "yes");
 	job->beside = text_of(reply, "beside");
 	job->control_time = text_of(reply, "control_time");
 	job->node_home = text_of(reply, "home");

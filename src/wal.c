@@ -94,9 +94,8 @@ wal_archived_names(const History *history, XLogRecPtr oldest)
 }
 
 bool
-wal_archive_serves(Job *job, XLogRecPtr lsn)
+wal_command_serves(Job *job, const char *command, const char *pgdata, XLogRecPtr lsn)
 {
-	char	   *command = job_restore_command(job);
 	XLogSegNo	first = lsn / wal_segment_size;
 	XLogSegNo	last = job->primary.oldest_wal / wal_segment_size - 1;
 	RemoteLimits limits = {.timeout_ms = ARCHIVE_TIMEOUT_MS};
@@ -104,8 +103,6 @@ wal_archive_serves(Job *job, XLogRecPtr lsn)
 	const char *segments[ARCHIVE_PROBES + 1];
 	int			n = 0;
 
-	if (command == NULL)
-		return false;
 	for (int i = 0; i < ARCHIVE_PROBES; i++)
 	{
 		XLogSegNo	segment = first + (last - first) * i / (ARCHIVE_PROBES - 1);
@@ -116,10 +113,19 @@ wal_archive_serves(Job *job, XLogRecPtr lsn)
 	segments[n] = NULL;
 	remote_run(job->ssh, &remote_archive,
 			   JOB_NAMED(job,
+						 {"pgdata", pgdata},
 						 {"command", command},
 						 {"segment_size", NUMBER(wal_segment_size)}),
 			   segments, &limits, &reply);
 	return reply.ok && remote_says(&reply, "served", "yes");
+}
+
+bool
+wal_archive_serves(Job *job, XLogRecPtr lsn)
+{
+	char	   *command = job_restore_command(job);
+
+	return command && wal_command_serves(job, command, job->node.pgdata, lsn);
 }
 
 bool

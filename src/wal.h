@@ -28,6 +28,10 @@ extern char *wal_archived_names(const History *history, XLogRecPtr oldest);
  */
 extern bool wal_archive_serves(Job *job, XLogRecPtr lsn);
 
+/* The same of a command, for the data directory in which it is to be run. */
+extern bool wal_command_serves(Job *job, const char *command, const char *pgdata,
+							   XLogRecPtr lsn);
+
 /*
  * Can the node have the WAL from lsn on, of this server as it is now, or by
  * its restore_command, which is tried?

@@ -20,25 +20,10 @@ set -u
 : "${command?}" "${segment_size=16777216}"
 limit=30 # seconds for a segment
 
-# expand NAME: prints the command with %f, %p, %r and %% replaced.
-expand() {
-    printf '%s' "$command" | awk -v f="$1" -v p="$to/file" -v r="$restart" '
-        { text = text (NR > 1 ? "\n" : "") $0 }
-        END {
-            out = ""
-            while ((at = index(text, "%")) > 0) {
-                c = substr(text, at + 1, 1)
-                out = out substr(text, 1, at - 1) (c == "f" ? f : c == "p" ? p : c == "r" ? r : c == "%" ? "%" : "%" c)
-                text = substr(text, at + 2)
-            }
-            printf "%s", out text
-        }'
-}
-
 # serves SEGMENT
 serves() {
     rm -f "$to/file"
-    set -- sh -c "$own_locale$(expand "$1")"
+    set -- sh -c "$own_locale$(expand_restore_command "$command" "$1" "$to/file" "$restart")"
     if timeout --foreground 1 true >/dev/null 2>&1; then
         set -- timeout --foreground "$limit" "$@"
     fi

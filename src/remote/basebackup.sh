@@ -13,9 +13,7 @@
 #   TABLESPACE LOCATION ...  (positional) where the primary has each tablespace, and where the
 #               node has it
 #
-# The copy is a standby from its first moment on, so that nobody can start it as a primary. The
-# file "proven", which swap.sh wants, tells that it is complete and verified. The output of
-# pg_basebackup goes to stderr at once.
+# copies.sh has the rest of it. The output of pg_basebackup goes to stderr at once.
 #
 # prints:
 #   bytes     size of the copy
@@ -38,34 +36,11 @@ set -u
 . "${0%/*}/folders.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/copies.sh
+. "${0%/*}/copies.sh"
 
 : "${conninfo?}" "${passfile=}" "${slot=}" "${version?}" "${max_rate=0}" "${compression=}" "${waldir=}"
-major=${version%????}
 log=$work/basebackup.log
-
-# give_back: gives the room back, and leaves nothing of this job.
-give_back() {
-    remove_copies
-    rm -f "$log"
-    rmdir "$work" "$kept" 2>/dev/null
-}
-
-# fail REASON TEXT
-fail() {
-    give_back
-    die "$@"
-}
-
-# know_locations TABLESPACE LOCATION...
-know_locations() {
-    n=$#
-    while [ "$n" -gt 0 ]; do
-        set -- "$@" "$2"
-        shift 2
-        n=$((n - 2))
-    done
-    know_folders "$@"
-}
 
 # mapped TABLESPACE COPY: prints it for pg_basebackup's -T.
 mapped() {
@@ -79,10 +54,7 @@ copy() {
     n=$#
     # the arguments become pg_basebackup's
     while [ "$n" -gt 0 ]; do
-        # What the node does not use may be anybody's.
-        refuse_foreign "$2" give_back
-        copy_place "$(real "$2")"
-        copies=$copies$new$nl
+        location_place "$2"
         set -- "$@" "-T$(mapped "$1" "$new")"
         shift 2
         n=$((n - 2))
@@ -133,19 +105,7 @@ verify() {
     fi
 }
 
-data_umask
-use_passfile "$passfile"
-
-refuse_unfinished_swap
-make_work
-know_locations "$@"
-refuse_odd_mounts
-
-# The copies go as far as there is time for it; the next call removes the rest. Nobody reads
-# any more what the shell itself has to say.
-trap 'fail ended "the copy was ended"' TERM
-trap : PIPE
-remove_copies
+begin_copy "$@"
 # Flushing the copy and verifying it take as long, so they are done at once.
 flush_apart=no
 [ "$version" -lt 130000 ] || [ ! -x "$bin/initdb" ] || flush_apart=yes
@@ -159,16 +119,6 @@ if [ "$version" -ge 130000 ]; then
     verify
     verified=yes
 fi
-
-# What jobs kept in the primary's data directory, on a mount point, belongs to the primary.
-rm -rf "$new"/.follow_primary_*
-make_standby "$new" "$version" || fail copy_failed "could not make the copy a standby"
-sync "$new"/*.signal "$new"/recovery.conf "$new" 2>/dev/null
-
-bytes=$(printf '%s\n' "$copies" | while IFS= read -r path; do
-    du -sk "$path" | sed 's/[[:space:]].*//'
-done | awk '{ kb += $1 } END { printf "%.0f", kb * 1024 }')
-put "$work/proven" </dev/null
-emit bytes "$bytes"
+finish_copy
 emit verified "$verified"
 exit 0

@@ -124,9 +124,27 @@ make_folder() {
     [ -d "$1" ] || mkdir -p "$1" || die config_not_writable "could not make $1"
 }
 
+# use_restore_command: a copy that a command made fetches WAL as that command has set, until it
+# streams. From then on content has what the node had before (take_copy.sh).
+use_restore_command() {
+    [ -s "$work/restore_command" ] || return 0
+    if [ "$live" = no ]; then
+        content=$(printf '%s\n' "$content" | grep -v '^restore_command *=')
+        read_file "$work/restore_command"
+    else
+        case $nl$content in
+            *"${nl}restore_command "* | *"${nl}restore_command="*) return ;;
+        esac
+        read_file "$work/own_restore_command"
+    fi
+    content=${content%"$nl"}$nl$text
+}
+use_restore_command
+
 # An awk function: does the line set what decides whom a standby follows and how far it recovers?
-# restore_command does if content has one, or if it is what an earlier job left.
+# restore_command does if content has one, if a copy's is to go, or if it is what an earlier job left.
 FP_RESTORE=no
+[ ! -s "$work/restore_command" ] || FP_RESTORE=yes
 case $nl$content in
     *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
 esac

@@ -348,6 +348,21 @@ logged() {
     return "${code:-143}" # 143: COMMAND was ended
 }
 
+# expand_restore_command COMMAND FILE PATH RESTART: prints COMMAND with %f, %p, %r and %% replaced.
+expand_restore_command() {
+    printf '%s' "$1" | awk -v f="$2" -v p="$3" -v r="$4" '
+        { text = text (NR > 1 ? "\n" : "") $0 }
+        END {
+            out = ""
+            while ((at = index(text, "%")) > 0) {
+                c = substr(text, at + 1, 1)
+                out = out substr(text, 1, at - 1) (c == "f" ? f : c == "p" ? p : c == "r" ? r : c == "%" ? "%" : "%" c)
+                text = substr(text, at + 2)
+            }
+            printf "%s", out text
+        }'
+}
+
 # signs_of_life: from now on until the script ends, writes an empty line to stderr every few
 # seconds while the programs that the script runs use the processor, for some of them say
 # nothing for hours. The script's own shell does not count, since it may wait in a loop. What

@@ -136,6 +136,7 @@ emit_work() {
         fi
     fi
     [ ! -e "$work/keep" ] || emit keep yes
+    [ ! -s "$work/restore_command" ] || emit restore_copied yes
     if [ -e "$work" ] || [ -e "$kept.lock" ]; then
         emit leftovers yes
     else

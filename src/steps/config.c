@@ -22,7 +22,7 @@
 static char *
 archived_names(const Job *job)
 {
-	if (job->node.state != NODE_DOWN && job_restore_command(job) == NULL)
+	if (job->node.state != NODE_DOWN && job_restore_command(job) == NULL && !job->restore_copied)
 		return "";
 	return wal_archived_names(&job->primary.history, wal_oldest(job->primary.flush_lsn));
 }
@@ -32,7 +32,7 @@ archived_names(const Job *job)
  * line and standby.signal.  A stopped server's effective values are read back;
  * a running one proves them itself.
  */
-#define CONFIGURE_NAMED(job, settings_text, runs) \
+#define CONFIGURE_NAMED(job, settings_text, runs, ...) \
 	JOB_NAMED(job, \
 			  {"config", (job)->config_file}, \
 			  {"recovery_file", job_recovery_file(job)}, \
@@ -42,7 +42,7 @@ archived_names(const Job *job)
 			  {"expect_conninfo", job_primary_conninfo(job)}, \
 			  {"expect_slot", (job)->request->slot_name}, \
 			  {"restore_command", job_restore_command(job)}, \
-			  {"served", archived_names(job)})
+			  {"served", archived_names(job)}, ##__VA_ARGS__)
 
 /* The arguments of repoint.sh, which keeps what configure.sh will change. */
 #define REPOINT_NAMED(job, what) \
@@ -132,6 +132,7 @@ named_by_job(const Job *job)
 		step_expand_command(job, settings->node_start_command),
 		step_expand_command(job, settings->node_stop_command),
 		step_expand_command(job, settings->node_reload_command),
+		settings->copy_command,
 		job_recovery_file(job)
 	};
 	StringInfoData lines;
@@ -279,6 +280,23 @@ config_write(Job *job)
 	check_configured(job, &reply);
 	if (job->plan.rejoin)
 		run_repoint(job, "demote");
+	return STEP_DONE;
+}
+
+StepResult
+config_settle(Job *job)
+{
+	RemoteCall	calls[] = {
+		{&remote_configure, CONFIGURE_NAMED(job, job_recovery_conf(job), "yes", {"restore_command", ""})},
+		{&remote_repoint, REPOINT_NAMED(job, "reload")}
+	};
+	RemoteLimits limits = {.timeout_ms = 2 * FILES_TIMEOUT_MS};
+	RemoteReply reply;
+
+	remote_run_in_turn(job->ssh, calls, lengthof(calls), &limits, &reply);
+	if (remote_failed_for(&reply, "reload_failed"))
+		step_fail_commonly(job, &reply, "the settings of the standby that streams by now could not be read again");
+	check_configured(job, &reply);
 	return STEP_DONE;
 }
 

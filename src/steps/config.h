@@ -32,6 +32,9 @@ extern StepResult config_write(Job *job);
 /* Keeps no longer what a repoint has replaced: it is not to be put back. */
 extern void config_forget(Job *job);
 
+/* The node streams: what its copy had for fetching WAL until then goes. */
+extern StepResult config_settle(Job *job);
+
 /* New settings for a running standby, and a reload. */
 extern StepResult config_repoint(Job *job);
 

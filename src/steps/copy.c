@@ -14,6 +14,7 @@
 #include "sql.h"
 #include "steps/config.h"
 #include "steps/copy.h"
+#include "steps/copy_command.h"
 #include "survey.h"
 
 StepResult
@@ -107,6 +108,12 @@ copy_make(Job *job)
 	int64		bytes;
 
 	config_lend(job);
+	if (settings->copy_command[0] != '\0')
+	{
+		(void) slot_for_copy(job);
+		copy_by_command(job);
+		return STEP_DONE;
+	}
 	/* Servers before 13 do not tell. */
 	if (job->primary.version_num < 130000)
 		limits.on_stderr_line = step_tool_progress;

@@ -93,29 +93,50 @@ step_fail_for_tablespace(const Job *job, const RemoteReply *reply)
 			  "Empty that directory on the node, or move it away, if nothing needs it; " THEN_CALL_AGAIN);
 }
 
-/* node_start_command and its siblings: %D, %p and %% in them. */
 char *
-step_expand_command(const Job *job, const char *command)
+step_expand(const char *command, const CommandValue *values)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
 	for (const char *c = command; *c; c++)
 	{
-		if (*c == '%' && c[1] == 'D')
-			remote_quote(&buf, job->node.pgdata);
-		else if (*c == '%' && c[1] == 'p')
-			appendStringInfo(&buf, "%d", job->request->node_port);
-		else if (*c == '%' && c[1] == '%')
-			appendStringInfoChar(&buf, '%');
-		else
+		const CommandValue *v = values;
+
+		while (v->letter && (*c != '%' || c[1] != v->letter))
+			v++;
+		if (v->letter == '\0')
 		{
 			appendStringInfoChar(&buf, *c);
 			continue;
 		}
+		appendStringInfoString(&buf, v->text);
 		c++;
 	}
 	return buf.data;
+}
+
+char *
+step_quoted(const char *text)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	remote_quote(&buf, text);
+	return buf.data;
+}
+
+char *
+step_expand_command(const Job *job, const char *command)
+{
+	const CommandValue values[] = {
+		{'D', step_quoted(job->node.pgdata)},
+		{'p', NUMBER(job->request->node_port)},
+		{'%', "%"},
+		{0}
+	};
+
+	return step_expand(command, values);
 }
 
 /* pg_rewind -P and pg_basebackup -P write "  1234/56789 kB (2%) copied". */

@@ -43,6 +43,18 @@ pg_noreturn extern void step_fail_for_tablespace(const Job *job, const RemoteRep
 /* A value of the reply by key, or "unknown". */
 extern const char *step_text(const RemoteReply *reply, const char *key);
 
+/* What %LETTER in a command of the DBA's becomes; the last one's letter is 0. */
+typedef struct CommandValue
+{
+	char		letter;
+	const char *text;
+} CommandValue;
+
+extern char *step_expand(const char *command, const CommandValue *values);
+
+/* A text as a word of the shell. */
+extern char *step_quoted(const char *text);
+
 /* node_start_command and its siblings, with %D, %p and %% replaced. */
 extern char *step_expand_command(const Job *job, const char *command);
 

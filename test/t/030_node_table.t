@@ -162,7 +162,7 @@ my %refused = (
     host => 'a b', port => 0, node_id => -1, pgdata => 'relative', config_file => 'relative', slot_name => 'Capital', application_name => 'ö',
     keep_old_data => 'perhaps', ssh_host_key_checking => 'perhaps', primary_host => '-x', pcp_host => 'a b',
     replication_options => 'password=secret', copy_max_rate => 31, copy_compression => 'lzma',
-    (map { $_ => "\x07" } qw(ssh_user node_start_command node_stop_command node_reload_command restore_command)),
+    (map { $_ => "\x07" } qw(ssh_user node_start_command node_stop_command node_reload_command restore_command copy_command)),
     (map { $_ => 'relative' } qw(ssh_key_file ssh_known_hosts_file node_bin_dir passfile archive_dir pcp_pass_file)),
     (map { $_ => '' } qw(replication_user rewind_user rewind_database recovery_file pcp_user)),
     (map { $_ => 0 } qw(ssh_port pcp_port connect_timeout stop_timeout start_timeout verify_timeout progress_timeout)));
