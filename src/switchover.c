@@ -152,18 +152,22 @@ find_primary(Switchover *s)
 	char	   *port = row->nrows > 0 ? sql_value(row, 0, 1) : conninfo_value(conninfo, "port");
 	ListCell   *cell;
 
+	if (host == NULL)
+		refuse("this standby does not stream from a primary",
+			   "It has no WAL receiver, and its primary_conninfo names no host.",
+			   "Call it on a standby that streams. If the primary is lost, this is a failover: promote this server, then call follow_primary_all().");
 	if (port == NULL)
 		port = psprintf("%d", DEF_PGPORT);
 	foreach(cell, s->jobs)
 	{
 		ClusterJob *job = (ClusterJob *) lfirst(cell);
 
-		if (host && job->port == atoi(port) && own_row_is_same_host(job->host, host))
+		if (job->port == atoi(port) && own_row_is_same_host(job->host, host))
 			s->former = job;
 	}
 	if (s->former == NULL)
 		refuse("the primary has no row in follow_primary_node",
-			   psprintf("This standby follows %s:%s.", host ? host : "nobody, or a Unix socket", port),
+			   psprintf("This standby follows %s:%s.", host, port),
 			   psprintf("On the primary: INSERT INTO %s.follow_primary_node (host, port, pgdata) VALUES (...). Its host is the name by which nodes reach it.",
 						s->schema));
 	if (s->former->request == NULL)
@@ -198,21 +202,41 @@ look_at_receiver(Switchover *s)
 		s->name = sql_value(row, 0, 6)[0] ? sql_value(row, 0, 6) : "walreceiver";
 }
 
-/* A pgpool in front would fail over by itself: it has a switchover of its own. */
+/*
+ * Where a pgpool may be that knows these servers: it is where pcp_host says, or, if
+ * the nodes have numbers of its, where the call comes from, as for a job.
+ */
+static char *
+pcp_host(const Switchover *s)
+{
+	const Request *request = s->former->request;
+
+	if (request->settings->pcp_host[0])
+		return request->settings->pcp_host;
+	if (request->node_id < 0)
+		return NULL;
+	return request->client_host ? request->client_host : "localhost";
+}
+
+/*
+ * A pgpool in front would fail over by itself: it has a switchover of its own.  Where
+ * none answers, the nodes are not attached to it, either.
+ */
 static void
 refuse_for_pgpool(const Switchover *s)
 {
 	const Settings *settings = s->former->request->settings;
 	PcpTarget	target = {
-		.host = settings->pcp_host, .port = settings->pcp_port, .user = settings->pcp_user,
+		.host = pcp_host(s), .port = settings->pcp_port, .user = settings->pcp_user,
 		.pass_file = settings->pcp_pass_file, .connect_timeout_ms = PCP_ANSWER_MS
 	};
 	MemoryContext context = CurrentMemoryContext;
 	const char *own[] = {s->own_host, psprintf("%d", PostPortNumber)};
 	char	   *id;
+	ListCell   *cell;
 	volatile bool answers = false;
 
-	if (target.host[0] == '\0')
+	if (target.host == NULL)
 		return;
 	PG_TRY();
 	{
@@ -233,7 +257,16 @@ refuse_for_pgpool(const Switchover *s)
 	}
 	PG_END_TRY();
 	if (!answers)
+	{
+		foreach(cell, s->jobs)
+		{
+			ClusterJob *job = (ClusterJob *) lfirst(cell);
+
+			if (job->request)
+				job->request->attach = false;
+		}
 		return;
+	}
 	id = sql_scalar(psprintf("SELECT node_id FROM %s.follow_primary_node WHERE host = $1 AND port = $2::int", s->schema),
 					lengthof(own), own);
 	refuse("pgpool would fail over by itself when the primary is stopped",
@@ -569,7 +602,10 @@ go_back(Switchover *s)
 	PG_END_TRY();
 }
 
-/* What is wrong with this server as the primary, or with a node that would follow it. */
+/*
+ * What is wrong with this server as the primary, or with a node that would follow it.
+ * A pgpool that does not answer is no obstacle.
+ */
 static void
 refuse_for_check(const Switchover *s)
 {
@@ -579,7 +615,7 @@ refuse_for_check(const Switchover *s)
 	{
 		const CheckRow *row = &answer->rows[i];
 
-		if (strcmp(row->status, "error") == 0)
+		if (strcmp(row->status, "error") == 0 && strcmp(row->item, "pgpool") != 0)
 			refuse(psprintf("%s, %s: %s", row->node ? row->node : row->candidate, row->item, row->message),
 				   "SELECT * FROM follow_primary_check() on this server shows all of them.",
 				   row->hint ? row->hint : CALL_AGAIN);
