@@ -1,7 +1,9 @@
 # The demonstration: three PostgreSQL servers, each with an sshd of its own,
 # behind a real pgpool. The primary is killed under load; pgpool promotes
 # another, and has the extension make the rest follow it; the killed one is
-# brought back by one SQL call. Every table shown is read from the servers.
+# brought back by one SQL call. In the end pgpool is gone, and node0 takes the
+# primary's place and gives it back while a client writes. Every table shown is
+# read from the servers.
 #
 # Run by test/demo/run.
 
@@ -12,6 +14,7 @@ use FollowPrimary::Cluster;
 use FollowPrimary::Node;
 use FollowPrimary::Pgpool;
 use FollowPrimary::Scratch qw(run_command run_ok wait_until);
+use FollowPrimary::Writer;
 use Time::HiRes qw(sleep time);
 
 my $started = time;
@@ -308,6 +311,34 @@ show($node1, 'node1', q{SELECT seq, step, date_trunc('milliseconds', finished_at
 FROM follow_primary_step WHERE job_id = (SELECT max(id) FROM follow_primary_job) ORDER BY seq});
 must($node1->safe_psql("SELECT count(*) FILTER (WHERE state = 'succeeded') = 2 AND bool_and(state IN ('skipped', 'succeeded'))
     FROM follow_primary_job") eq 't', 'not every job succeeded');
+
+#
+# A planned change of the primary, to and fro
+#
+
+explain('A planned change, without pgpool, which would fail over by itself: node0 takes the place of node1, '
+    . 'and gives it back. A client inserts all the time, wherever the primary is.');
+$pgpool->stop;
+$_->set('follow_primary.primary_host' => $_->address, 'follow_primary.pcp_host' => '') for $cluster->nodes;
+$_->reload for $cluster->nodes;
+$node1->safe_psql('UPDATE follow_primary_node SET node_id = NULL');
+my $writer = FollowPrimary::Writer->start($cluster);
+$node1->wait_for_catchup($_) for $node0, $node2;
+for my $to ($node0, $node1)
+{
+    my $began = time;
+    show($to, $to->name, 'SELECT node_host, state, method, message FROM follow_primary_switchover()');
+    my $took = time - $began;
+    $writer->wait_for_rows(10);
+    printf "The call took %.1f s, without an acknowledged row for %.2f s of them.\n", $took, $writer->longest_gap($began);
+    must($cluster->primary == $to, $to->name . ' is not the primary');
+}
+$writer->stop;
+my $acknowledged = () = $writer->rows;
+my $missing = $writer->lost($node1);
+must($missing == 0, "$missing acknowledged rows are lost");
+explain('Of ' . number($acknowledged) . " acknowledged rows $missing are lost. The cluster at a glance:");
+show($node1, 'node1', 'SELECT node_host, role, state, slot_state, lag_bytes, job_state FROM follow_primary_cluster ORDER BY node_host');
 
 if (@wrong)
 {
