@@ -254,6 +254,11 @@ end_switchover() {
     control 'Database cluster state'
     if [ "$value" = 'shut down' ] && server_pid; then
         kill -QUIT "$pid"
+        tries=0
+        while server_pid && [ "$tries" -lt 200 ]; do
+            tries=$((tries + 1))
+            sleep 0.01
+        done
     fi
 }
 
