@@ -64,6 +64,8 @@ OBJS = \
 	src/worker.o
 
 REGRESS = install upgrade arguments privileges rendering plan
+# Whatever the server's locale is.
+REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # The scripts that run on a node; embedded into the library.
 REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh copies.sh folders.sh gate.sh include.sh log.sh messages.sh \
@@ -123,7 +125,7 @@ deb:
 	@exec .debian/build
 
 test-matrix:
-	@exec test/matrix/run build test package $(RELEASES)
+	@exec test/matrix/run build test package bare $(RELEASES)
 
 # FAULTS='sample=400', or 'method=rewind fault=kill', runs a part of it: see test/faults/run.
 test-faults:
