@@ -119,7 +119,8 @@ for my $wrong (
     [ 'a name that is none of the hosts', qr/none of the names is this server's/, '--yes', '--name', 'db9', @addresses ],
     [ 'a role that is no superuser', qr/cannot be asked|no superuser/, '--yes', '-U', 'pg_monitor', names($primary) ],
     [ 'no server', qr/cannot be asked/, '--yes', '-p', 1, names($primary) ],
-    [ 'something that is no key', qr/no public key: nonsense/, '--yes', '--authorize', 'nonsense' ],
+    [ 'something that is no key', qr/no public key: nonsense/, '--yes', '--authorize', 'nonsense', names($primary) ],
+    [ 'a key that would run a command', qr/no public key: command=/, '--yes', '--authorize', 'command="true" ' . slurp($hosts[0]->dir . '/host_key.pub') =~ s/\n//r ],
     [ 'an unknown option', qr/unknown option --frobnicate/, '--frobnicate', 'yes', names($primary) ])
 {
     my ($what, $expected, @arguments) = @$wrong;
