@@ -58,6 +58,12 @@ limit_command(const char *role)
 					  "WHERE rolname = $1", 1, &role);
 }
 
+bool
+login_password_expired(const char *role)
+{
+	return sql_is_true("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolvaliduntil < now())", 1, &role);
+}
+
 /* The node's host as pg_hba.conf knows it. */
 static char *
 hba_address(const char *host)
@@ -122,7 +128,9 @@ login_hint(const Job *job, LoginTo to, const char *role, const char *database,
 		passfile = home_path(settings->passfile[0] ? settings->passfile : "~/.pgpass", job->node_home);
 	if (says(said, "group or world access"))
 		return psprintf("On the node %s, run: chmod 0600 %s. " CALL_AGAIN, node_name(job), named_file(said, passfile));
-	if (command == NULL && !says(said, "pg_hba.conf") && !says(said, "Peer authentication") && !says(said, "Ident authentication"))
+	if (command == NULL && says(said, "has expired"))
+		command = limit_command(role);
+	else if (command == NULL && !says(said, "pg_hba.conf") && !says(said, "Peer authentication") && !says(said, "Ident authentication"))
 		command = limit_command(role);
 	else if (command == NULL)
 		return psprintf("%s. " CALL_AGAIN, hba_hint(job, to, role, database));

@@ -24,6 +24,9 @@ typedef enum LoginTo
 extern char *login_hint(const Job *job, LoginTo to, const char *role, const char *database,
 						const char *passfile, const char *said);
 
+/* Has the role's password expired?  Then only a login without one succeeds. */
+extern bool login_password_expired(const char *role);
+
 /* The SQLSTATE of a refusal, as far as the words tell. */
 extern int	login_sqlstate(const char *said);
 

@@ -348,6 +348,21 @@ survey_lower_setting(const RemoteReply *reply)
 	return NULL;
 }
 
+/*
+ * The node lets the role in by a password, which has expired here: when the node
+ * follows this server it knows that, too, and the proof would fail.
+ */
+static void
+refuse_expired(Job *job)
+{
+	const Settings *settings = job->request->settings;
+	NodeFacts  *node = &job->node;
+
+	node->sql_error = psprintf("the password of role \"%s\" has expired, as the node learns when it follows", settings->rewind_user);
+	node->refused_login = login_hint(job, LOGIN_TO_NODE, settings->rewind_user, settings->rewind_database, NULL, node->sql_error);
+	node->refused_sqlstate = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+}
+
 /* What a running server said of itself. */
 static void
 read_running(Job *job, const RemoteReply *reply)
@@ -376,6 +391,8 @@ read_running(Job *job, const RemoteReply *reply)
 		return;
 	}
 
+	if (remote_says(reply, "sql_by_password", "yes"))
+		refuse_expired(job);
 	value = remote_get(reply, "sql.in_recovery");
 	node->state = value && strcmp(value, "true") == 0 ? NODE_STANDBY : NODE_PRIMARY;
 	if (node->state == NODE_PRIMARY)
@@ -722,6 +739,7 @@ survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 						 {"passfile", settings->passfile},
 						 {"host", request->node_host},
 						 {"recovery_file", settings->recovery_file},
+						 {"expired", login_password_expired(settings->rewind_user) ? "yes" : "no"},
 						 {"records", divergence_records(&job->primary.history)}),
 			   NULL, &limits, reply);
 }

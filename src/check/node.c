@@ -193,6 +193,8 @@ try_sql(Check *check)
 	if (node->state == NODE_DOWN)
 		found(check, CHECK_ERROR, "PostgreSQL does not run on the node",
 			  "Start it; or call follow_primary() with when_down => 'rejoin' on the primary.");
+	else if (node->refused_login)
+		found(check, CHECK_ERROR, psprintf("the node's server refuses the login: %s", node->sql_error), node->refused_login);
 	else if (!node->sql)
 		found(check, CHECK_ERROR,
 			  psprintf("the node cannot be asked: %s", node->sql_error ? node->sql_error : "no SQL connection"),

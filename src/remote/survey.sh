@@ -10,6 +10,7 @@
 #   host      the node's host, as the caller names it
 #   recovery_file  the file that a job would write the settings of a standby to, relative to
 #             pgdata or absolute
+#   expired   yes = the password of db_user has expired on the primary, as the node will learn
 #   records   "KEY:FILE:OFFSET ...": WAL records whose first bytes are wanted, to be compared
 #             with the primary's; FILE is their segment
 #
@@ -33,7 +34,7 @@ set -u
 . "${0%/*}/port.sh"
 
 : "${port=5432}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" \
-    "${host=localhost}" "${recovery_file=}" "${records=}"
+    "${host=localhost}" "${recovery_file=}" "${expired=no}" "${records=}"
 running_config=''
 pid=''
 answer=''
@@ -370,6 +371,15 @@ WHERE v IS NOT NULL;
 SQL
 }
 
+# without_password: does the server let us in without one? Leaves answer as it was.
+without_password() (
+    unset PGPASSWORD
+    export PGPASSFILE=/dev/null
+    ask_server -U "$db_user" <<'SQL'
+SELECT 1
+SQL
+)
+
 # emit_answers: what the running server says, or why it says nothing. Sets running_config. It is
 # asked twice if need be, for it may begin to accept connections in between.
 emit_answers() {
@@ -381,6 +391,7 @@ emit_answers() {
     if question || { accepts && question; }; then
         emit sql yes
         printf '%s\n' "$answer"
+        [ "$expired" != yes ] || without_password || emit sql_by_password yes
     else
         emit sql no
         emit sql_error "$said"

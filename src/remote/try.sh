@@ -8,6 +8,7 @@
 #   config    the node's postgresql.conf; '' = the one in pgdata
 #   db_user   the role that will ask the node's server for the proof
 #   db_name   the database that it connects to for that
+#   expired   yes = the password of db_user has expired on the primary
 #   asked_db  the one in which it has asked the server before
 #   passfile  password file for that; '' = libpq's default
 #   OID LOCATION ...  (positional) with rewind: the primary's tablespaces
@@ -36,7 +37,7 @@ set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
-: "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}"
+: "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
 [ "$config" != "$pgdata/postgresql.conf" ] || config=
 
 # setting NAME: prints the value of a setting as a start would see it.
@@ -190,7 +191,7 @@ SQL
 # hba_objection FILE: for a server that is down, why its pg_hba.conf will not let db_user in by
 # the Unix socket; nothing if it will, or if the file alone does not tell.
 hba_objection() {
-    LC_ALL=C awk -v role="$db_user" -v database="$db_name" -v account="$account" '
+    LC_ALL=C awk -v role="$db_user" -v database="$db_name" -v account="$account" -v expired="$expired" '
         # Does the list of a field have the name? 1 yes, 0 no, -1 it does not tell.
         function has(list, name, other,    n, i, one, answer) {
             n = split(list, one, ",")
@@ -227,6 +228,8 @@ hba_objection() {
                     print "line " NR " rejects it"
                 else if (field[4] ~ /^(peer|ident)$/ && fields == 4 && account != role)
                     print "line " NR " lets in only the account of that name, and we are " account
+                else if (expired == "yes" && field[4] ~ /^(md5|password|scram-sha-256)$/)
+                    print "line " NR " wants its password, which has expired"
             }
             exit
         }

@@ -121,6 +121,7 @@ look_at_node(Job *job, const char *method, const char *outcome, RemoteReply *rep
 						 {"db_user", settings->rewind_user},
 						 {"db_name", sql_scalar("SELECT current_database()", 0, NULL)},
 						 {"asked_db", settings->rewind_database},
+						 {"expired", login_password_expired(settings->rewind_user) ? "yes" : "no"},
 						 {"passfile", settings->passfile}),
 			   job->plan.method == METHOD_REWIND ? rewind_tablespaces() : NULL,
 			   &limits, reply);

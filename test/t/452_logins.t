@@ -153,6 +153,17 @@ with_hba($sibling, "local all rewind peer map=nobody\nlocal all nobody reject\n"
     $new->refuses($sibling, 'the node wants another account for the rewind role',
         sqlstate => '28000', message => qr/Peer authentication failed for user "rewind"/, hint => qr/pg_hba\.conf of the node.*local\s+postgres\s+rewind/is);
 });
+# Its password has expired on this server: the node lets it in until it follows.
+my %expired = (sqlstate => '28000', message => qr/at step plan: .*the password of role "rewind" has expired/, hint => qr/on this server: ALTER ROLE rewind VALID UNTIL/);
+$new->safe_psql("ALTER ROLE rewind VALID UNTIL '2001-01-01'");
+for my $method ('repoint', 'basebackup', 'auto')
+{
+    my $node = $methods{$method} // $sibling;
+    with_hba($node, "local all rewind scram-sha-256\nlocal all nobody reject\n", sub {
+        $new->refuses($node, "$method: the node asks for a password that has expired", arguments => { method => $method }, %expired);
+    });
+}
+$new->safe_psql("ALTER ROLE rewind VALID UNTIL 'infinity'");
 # All connections of the node are in use.
 my @busy;
 wait_until('the node lets nobody in any more', sub {
@@ -171,7 +182,15 @@ spew($old->pgdata . '/pg_hba.conf', "local all rewind reject\n$hba");
 my $control = $old->controldata('Latest checkpoint location');
 $new->refuses($old, 'the pg_hba.conf of a node that is down', arguments => { when_down => 'rejoin' },
     sqlstate => '28000', hint => qr/pg_hba\.conf of the node.*local\s+postgres\s+rewind/is);
+spew($old->pgdata . '/pg_hba.conf', "local all rewind scram-sha-256\n$hba");
+$new->safe_psql("ALTER ROLE rewind VALID UNTIL '2001-01-01'");
+$new->refuses($old, 'an expired password, which the pg_hba.conf of a node that is down asks for', arguments => { method => 'basebackup', when_down => 'rejoin' },
+    sqlstate => '28000', detail => qr/line 1 wants its password, which has expired/, hint => qr/on this server: ALTER ROLE rewind VALID UNTIL/);
 spew($old->pgdata . '/pg_hba.conf', $hba);
+# Where it lets the role in without one, that is no matter.
+my $r = $new->make_follow($sibling);
+ok($r->{ok}, 'a password that has expired, and that nobody asks for') or diag($r->{err});
+$new->safe_psql("ALTER ROLE rewind VALID UNTIL 'infinity'");
 
 # And with all of it right.
 for my $node ($sibling, $old)

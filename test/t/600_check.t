@@ -198,7 +198,7 @@ broken('sudo that wants a password', rows => { "$me service_commands" => [ 'erro
     mend => sub { unlink "$path/sudo"; $sudo{mend}->() });
 broken('data directory not there', rows => { "$me data_directory" => [ 'error', qr/node_pgdata/ ] }, gone => qr/^node2 configuration/,
     column(pgdata => '/nowhere/data'));
-broken('no SQL', rows => { "$me sql" => [ 'error', qr/local socket/ ] }, gone => qr/^node2 files, node2 preload, node2 recovery_target, node2 settings$/,
+broken('no SQL', rows => { "$me sql" => [ 'error', qr/^Add this line to pg_hba\.conf of the node .*: local / ] }, gone => qr/^node2 files, node2 preload, node2 recovery_target, node2 settings$/,
     hba($sibling, 'local all all reject'));
 broken('a lower setting', rows => { "$me settings" => [ 'error', qr/Raise it there/ ], 'node0 settings' => [ 'error', qr/Raise it there/ ] },
     setting($candidate, max_connections => 60, restart => 1));
