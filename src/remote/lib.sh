@@ -214,8 +214,10 @@ ask() {
         answer=$("$bin/psql" -X -q -A -t -w -v ON_ERROR_STOP=1 "$@" 2>&3)
         printf '%s%s' "$answer_mark" "$?$nl$answer"
     } 3>&1)
-    answer=${said##*"$answer_mark"}
+    # not by ##*MARK, for which the shell reads a long answer as often as it has bytes
+    answer=$said
     said=${said%"$answer_mark"*}
+    answer=${answer#"$said$answer_mark"}
     while [ "$said" != "${said%"$nl"}" ]; do
         said=${said%"$nl"}
     done

@@ -307,16 +307,23 @@ emit_record() {
 }
 
 # after_label LABEL TEXT: sets value to what follows LABEL in its line of TEXT; '' without one.
+# Line by line: to cut off what is before one, the shell reads the text as often as it has bytes.
 after_label() {
-    value=
-    case $nl$2 in
-        *"$nl$1"*)
-            value=$nl$2
-            value=${value#*"$nl$1"}
-            value=${value%%"$nl"*}
-            value=${value#"${value%%[! ]*}"}
-            ;;
-    esac
+    value='' label=$1 fields=$IFS IFS=$nl
+    set -f
+    # shellcheck disable=SC2086 # its lines
+    set -- $2
+    set +f
+    IFS=$fields
+    for line; do
+        case $line in
+            "$label"*)
+                value=${line#"$label"}
+                value=${value#"${value%%[! ]*}"}
+                return
+                ;;
+        esac
+    done
 }
 
 # emit_histories: those of the timelines that the node may be on. There may be hundreds of
