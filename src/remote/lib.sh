@@ -297,7 +297,7 @@ enter_pgdata() {
 data_umask() {
     umask 077
     case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
-        d???r-x-?-) umask 027 ;; # the ? is forbid_start()'s
+        d???r-x?--) umask 027 ;; # the last ? is forbid_start()'s
     esac
 }
 

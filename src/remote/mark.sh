@@ -111,24 +111,26 @@ each_swapped() {
 # forbid_start FOLDER: keeps every server from starting in the data directory FOLDER, that
 # of a service manager after a power failure too. What pg_rewind leaves has no
 # standby.signal, and would come up as a second primary; and neither that nor a copy has
-# the node's configuration yet. No server starts in a directory that others may write to.
-# Here they cannot, for they may not search it. sshd takes no key from such a place, so
-# a data directory that has the SSH user's keys in it is left alone. Returns 1 if it has no
-# effect.
+# the node's configuration yet. No server starts in a directory that others may read. Here
+# they see names at most, for they may not search it; and sshd, which takes no key from a
+# place that others may write to, still lets us in where the SSH user's keys are in it.
+# Returns 1 if it has no effect.
 forbid_start() {
-    case $(cd -P "${HOME:-/}/.ssh" 2>/dev/null && pwd)/ in
-        "$(cd -P "$1" && pwd)"/*) return ;;
-    esac
-    chmod o=w "$1" || return
+    chmod o=r "$1" || return
     sync "$1" 2>/dev/null
     # a file system without modes says nothing
-    case $(stat -Lc %A -- "$1") in
-        d???????w-) ;;
+    starts_no_server "$1"
+}
+
+# starts_no_server FOLDER: has forbid_start() had its effect there?
+starts_no_server() {
+    case $(stat -Lc %A -- "$1" 2>/dev/null) in
+        d??????r--) ;;
         *) return 1 ;;
     esac
 }
 
 # allow_start: undoes forbid_start() for $pgdata.
 allow_start() {
-    chmod o-w "$pgdata" && sync "$pgdata" 2>/dev/null
+    chmod o-r "$pgdata" && sync "$pgdata" 2>/dev/null
 }

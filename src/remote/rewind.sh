@@ -278,9 +278,8 @@ this_boot() {
 go_on() {
     case $mark_phase in
         '')
-            case $(stat -Lc %A -- "$pgdata" 2>/dev/null) in
-                d???????w-) give_up yes needs_copy "$pgdata is as a rewind that failed half-way leaves it, which no server starts from" ;;
-            esac
+            ! starts_no_server "$pgdata" ||
+                give_up yes needs_copy "$pgdata is as a rewind that failed half-way leaves it, which no server starts from"
             ;;
         swapped | ready | stopped) was=$mark_phase ;; # of an earlier job or step
         recovering) as_it_was ;;
@@ -364,13 +363,19 @@ quoted_setting() {
     printf "'%s'" "$(printf '%s' "$1" | sed "s/\\\\/&&/g; s/'/''/g")"
 }
 
+# prevent_start: see forbid_start().
+prevent_start() {
+    forbid_start "$pgdata" ||
+        unchanged permission "$pgdata cannot be kept from being started while it is half-changed: its file system or owner lets no mode be set"
+}
+
 # folders_away: moves the folders that are the node's own out of the way, as far as that can be
 # done; else ends here, for pg_rewind would remove them. A restore_command that names one of them
 # gets its new name; one with relative names runs where all of them are.
 folders_away() {
     [ -s "$saved/folders" ] || return 0
     mark_rewind recovering
-    forbid_start "$pgdata"
+    prevent_start
     if ! (own_aside); then
         forget
         emit changed no
@@ -436,8 +441,7 @@ run_pg_rewind() {
         mv -f "$saved/restored" "$saved/was_restored" && sync "$saved" 2>/dev/null
     fi
     mark_rewind rewinding
-    forbid_start "$pgdata" ||
-        unchanged permission "$pgdata cannot be kept from being started while it is half-changed: its file system or owner lets no mode be set"
+    prevent_start
     put_aside || unchanged permission "something in $pgdata cannot be moved out of the way of pg_rewind"
     renew_mark # what has been moved is no change of pg_rewind
     : >"$log"

@@ -113,6 +113,15 @@ check_own() {
     fi
 }
 
+# check_no_start: dies if what is half-changed could be started meanwhile.
+check_no_start() {
+    half=$new_data
+    ! in_place "$pgdata" "$new_data" || half=$pgdata
+    forbid_start "$half" ||
+        die permission "$half cannot be kept from being started while it is half-changed: its file system or owner lets no mode be set; nothing was changed"
+    [ "$half" = "$new_data" ] || allow_start
+}
+
 # old_is_free N LIVE NEW OLD: has no earlier job kept data under the name?
 old_is_free() {
     ! there "$4$suffix"
@@ -164,6 +173,7 @@ begin() {
         suffix=.$n
     done
 
+    check_no_start
     configuration_goes
     write_mark swapping method=basebackup
     swapped=no
@@ -328,7 +338,7 @@ swap_all() {
         forbid_start "$pgdata"
     else
         forbid_start "$new_data"
-    fi
+    fi || die swap_failed "the copy cannot be kept from being started before it has its settings"
     into_place "$pgdata" "$new_data"
 }
 

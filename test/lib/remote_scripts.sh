@@ -104,7 +104,7 @@ has_phase() {
 
 # Does a server accept the mode of PGDATA?
 permitted() {
-    [ -z "$(find "$pgdata" -prune -perm -002)" ]
+    [ -z "$(find "$pgdata" -prune -perm -004)" ]
 }
 
 forbidden() {

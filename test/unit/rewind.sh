@@ -76,11 +76,11 @@ ok 'fails when lost WAL cannot be taken out' fails_with no_space
 ok 'that is the data as it was, too' has_phase stopped
 ok 'and can be started, too' permitted
 rm "$mark"
-chmod 702 "$pgdata"
+chmod 704 "$pgdata"
 rewind 0/3000000
 ok 'not what a failed one left, though its mark is gone' fails_with needs_copy
 ok 'nor is it to be started then' forbidden
-chmod o-w "$pgdata"
+chmod o-r "$pgdata"
 ok 'with its WAL' is "$(cat "$pgdata/pg_wal/000000010000000000000003")" whole
 
 
@@ -104,6 +104,14 @@ rewind 0/3000000
 PATH=$all_programs
 ok 'not where a start cannot be prevented' fails_with permission
 ok 'and nothing was changed then, either' test ! -e "$FP_TEST_CHANGES"
+mkdir -p "$work/config" "$pgdata/log"
+echo log >"$work/config/folders"
+mkdir -p "$work/config/data"
+PATH=$top/no_modes:$PATH
+rewind 0/3000000
+PATH=$all_programs
+ok "nor are the node's own folders moved then" fails_with permission
+ok 'they are where they were' test -d "$pgdata/log"
 rm -rf "$work"
 FP_TEST_NO_SYNC=yes
 export FP_TEST_NO_SYNC

@@ -107,6 +107,23 @@ for one in data space1; do
     ok "and completes when it is back" swapped
 done
 
+# A file system may have no modes, and chmod say nothing.
+mkdir "$top/no_modes"
+printf '#!/bin/sh\nexit 0\n' >"$top/no_modes/chmod"
+chmod +x "$top/no_modes/chmod"
+all_programs=$PATH
+for place in beside inside; do
+    lay_out $place
+    before=$(read_all "$pgdata")$(ls "$work")
+    PATH=$top/no_modes:$PATH
+    swap
+    PATH=$all_programs
+    ok "$place: not where a start cannot be prevented" fails_with permission
+    ok "$place: and nothing was changed then" is "$(read_all "$pgdata")$(ls "$work")" "$before"
+    swap
+    ok "$place: it is swapped when it can" swapped
+done
+
 # What is not the SSH user's to move; root may all.
 lay_out inside
 mkdir -p "$pgdata/backup/of root"
