@@ -34,7 +34,7 @@ set -u
 
 : "${keep?}" "${waldir=}"
 put_reason=clean_failed
-replaced=
+replaced='' moves='' last_kept=
 
 # remove PATH...: as far as they are there, in this order.
 remove() {
@@ -50,19 +50,8 @@ rename() {
     mv -T "$1" "$2" || die clean_failed "could not rename $1"
 }
 
-# relink FROM TO: the replaced data's links follow a folder that was renamed.
-relink() {
-    for link in "$work"/old/pg_wal "$work"/old/pg_tblspc/* \
-        "$work"/old.*/pg_wal "$work"/old.*/pg_tblspc/* \
-        "$pgdata"/.follow_primary_old*/pg_wal "$pgdata"/.follow_primary_old*/pg_tblspc/*; do
-        if [ -h "$link" ] && [ "$(readlink "$link")" = "$1" ]; then
-            ln -sfn "$2" "$link"
-        fi
-    done
-}
-
 # clean_replaced PREFIX KEPT: removes the folders that swap.sh names PREFIX, PREFIX.2 ..., or
-# renames them to KEPT, KEPT.2 ...
+# adds to moves, two lines a folder, that they become KEPT, KEPT.2 ...
 clean_replaced() {
     n=1
     for old in "$1" "$1".[2-9] "$1".[1-9][0-9]; do
@@ -72,14 +61,27 @@ clean_replaced() {
             continue
         fi
         to=$2
-        while [ -e "$to" ]; do
+        while [ -e "$to" ] || [ "$to" = "$last_kept" ]; do
             n=$((n + 1))
             to=$2.$n
         done
-        rename "$old" "$to"
-        relink "$old" "$to"
+        last_kept=$to
+        moves=$moves$old$nl$to$nl
         replaced=$replaced${replaced:+$nl}$to
     done
+}
+
+# move_replaced: does what is in moves. First the replaced data's links: a call that goes on does
+# not find again what has moved.
+move_replaced() {
+    for old in "$work"/old "$work"/old.* "$pgdata"/.follow_primary_old*; do
+        [ ! -d "$old" ] || relink "$old" "$moves"
+    done
+    while IFS= read -r old && IFS= read -r to; do
+        [ -z "$old" ] || rename "$old" "$to"
+    done <<MOVES
+$moves
+MOVES
 }
 
 # keep_own FOLDER: the node's own that an interrupted rewind moved away, and nobody moved back:
@@ -130,6 +132,7 @@ for folder in "$waldir" "$@"; do
 done
 clean_replaced "$pgdata/.follow_primary_old" "$pgdata/.follow_primary_old-$job"
 clean_replaced "$work/old" "$kept/old-$job"
+move_replaced
 each_own folders keep_own
 # First what says that something else is whole.
 remove "$work/repoint/complete" "$work/proven" "$work" "$pgdata/.follow_primary_new" "$pgdata"/*.fp_tmp

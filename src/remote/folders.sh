@@ -155,6 +155,36 @@ $folders
 FOLDERS
 }
 
+# symlink TARGET LINK: LINK points to TARGET, and to something at every moment.
+symlink() {
+    rm -f "$2.fp_tmp"
+    if ! { ln -s "$1" "$2.fp_tmp" && mv -fT "$2.fp_tmp" "$2"; }; then
+        die "$put_reason" "could not make the symbolic link $2"
+    fi
+}
+
+# relink DATA MOVES: the links of the data directory DATA that lead to a folder which is moved
+# lead to its new place. MOVES has two lines a folder: from, to.
+relink() {
+    {
+        printf '%s\n' "$2"
+        for link in "$1/pg_wal" "$1"/pg_tblspc/*; do
+            [ ! -h "$link" ] || printf '%s\n' "$link" "$(readlink "$link")" "$(readlink -m "$link")"
+        done
+    } | awk '
+        !links && /^$/ { links = NR }
+        !links { if (NR % 2) from = $0; else to[from] = $0; next }
+        (NR - links) % 3 == 1 { link = $0 }
+        (NR - links) % 3 == 2 { target = $0 }
+        (NR - links) % 3 == 0 && NR > links {
+            place = (target in to) ? to[target] : to[$0]
+            if (place != "" && place != target)
+                print place "\n" link
+        }' | while IFS= read -r place && IFS= read -r link; do
+        symlink "$place" "$link"
+    done || exit 1
+}
+
 # know_swap N LIVE NEW OLD, by each_swapped: sets the names that PGDATA has in a swap.
 know_swap() {
     [ "$1" -ne 1 ] || { pgdata=$2 new_data=$3 old_data=$4; }

@@ -45,14 +45,6 @@ rename() {
     sync "${2%/*}" 2>/dev/null
 }
 
-# symlink TARGET LINK: LINK points to TARGET, and to something at every moment.
-symlink() {
-    rm -f "$2.fp_tmp"
-    if ! { ln -s "$1" "$2.fp_tmp" && mv -fT "$2.fp_tmp" "$2"; }; then
-        die swap_failed "could not make the symbolic link $2"
-    fi
-}
-
 # in_place LIVE NEW: is it the entries of the folder that change places?
 in_place() {
     [ "$2" = "$1/.follow_primary_new" ]
@@ -73,21 +65,16 @@ know_major() {
 # Before the swap: is all there, and can it be moved?
 #
 
-# links_to FOLDER: does a link in the copy lead to it?
-links_to() {
-    for link in "$new_data/pg_wal" "$new_data"/pg_tblspc/*; do
-        [ ! -h "$link" ] || [ "$(readlink "$link")" != "$1" ] || return 0
-    done
-    return 1
-}
-
 # plan_swap: prints live, new and old name of every folder that has a copy, in three lines,
 # PGDATA first.
 plan_swap() {
     printf '%s\n%s\n%s\n' "$pgdata" "$new_data" "${new_data%new}old"
+    led_to=$nl$(for link in "$new_data/pg_wal" "$new_data"/pg_tblspc/*; do [ ! -h "$link" ] || readlink "$link"; done)$nl
     while IFS= read -r live; do
         for new in "$live/.follow_primary_new" "$live.follow_primary_new"; do
-            ! links_to "$new" || printf '%s\n%s\n%s\n' "$live" "$new" "${new%new}old"
+            case $led_to in
+                *"$nl$new$nl"*) printf '%s\n%s\n%s\n' "$live" "$new" "${new%new}old" ;;
+            esac
         done
     done <<FOLDERS
 $folders
@@ -279,16 +266,6 @@ into_place() {
     rm -rf "$2" || die swap_failed "could not remove $2"
 }
 
-# relink DATA FROM TO: lets the links in DATA that lead to FROM lead to TO.
-relink() {
-    for link in "$1/pg_wal" "$1"/pg_tblspc/*; do
-        if [ -h "$link" ] && [ "$(readlink "$link")" != "$3" ] &&
-            { [ "$(readlink "$link")" = "$2" ] || [ "$(readlink -f "$link")" = "$2" ]; }; then
-            symlink "$3" "$link"
-        fi
-    done
-}
-
 # holds_copy FOLDER: is there WAL or a tablespace in it? It is not known any more which of them
 # the folder is for.
 holds_copy() {
@@ -296,9 +273,8 @@ holds_copy() {
         '(' -name "PG_${major}_*" -o -name "$hex8$hex8$hex8*" -o -name archive_status ')' -print -quit 2>/dev/null)" ]
 }
 
-# swap_other N LIVE NEW OLD: swaps a folder that is not PGDATA, and corrects the links that lead
-# to it. Those of the copy name the place where it was made, those of the old data the place
-# that the copy has now.
+# swap_other N LIVE NEW OLD: swaps a folder that is not PGDATA, and adds it to copies_moved and
+# old_moved.
 swap_other() {
     [ "$1" -ne 1 ] || return 0
     if ! there "$3" && ! holds_copy "$2"; then
@@ -306,11 +282,9 @@ swap_other() {
     fi
     away "$@"
     into_place "$2" "$3"
-    if [ -d "$new_data/pg_tblspc" ]; then
-        relink "$new_data" "$3" "$2"
-    fi
+    copies_moved=$copies_moved$3$nl$2$nl
     if there "$4"; then
-        relink "$old_data" "$2" "$4"
+        old_moved=$old_moved$2$nl$4$nl
         # a mount point in PGDATA, which stayed there
         if [ "$2" = "$pgdata/pg_wal" ] && [ -d "$old_data" ] && ! there "$old_data/pg_wal"; then
             symlink "$4" "$old_data/pg_wal"
@@ -330,10 +304,15 @@ take_own() {
     fi
 }
 
-# swap_all: PGDATA goes first and comes last.
+# swap_all: PGDATA goes first and comes last. In between the links that lead to the other folders
+# are corrected: those of the copy name the place where it was made, those of the old data the
+# place that the copy has now.
 swap_all() {
+    copies_moved='' old_moved=''
     away 1 "$pgdata" "$new_data" "$old_data"
     each_swapped swap_other <"$list"
+    relink "$new_data" "$copies_moved"
+    relink "$old_data" "$old_moved"
     if in_place "$pgdata" "$new_data"; then
         forbid_start "$pgdata"
     else
