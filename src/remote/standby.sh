@@ -15,6 +15,42 @@ make_standby() {
     fi
 }
 
+targets='recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn'
+
+# has_targets PGDATA: would a server that is started there as a standby have a recovery target, or
+# more than one, which it refuses? The caller has set config.
+has_targets() {
+    read_file "$1/PG_VERSION"
+    if [ "$text" -lt 12 ]; then
+        [ -n "$(recovery_conf "$1" | sed -n 's/^sql.target=//p')" ]
+        return
+    fi
+    for target in $targets; do
+        value=$("$bin/postgres" -D "$1" ${config:+-c config_file="$config"} -C "$target" 2>/dev/null </dev/null) && [ -z "$value" ] ||
+            return 0
+    done
+    return 1
+}
+
+# empty_targets PGDATA: in the last file that is read.
+empty_targets() {
+    file=$1/postgresql.auto.conf
+    [ "$text" -ge 12 ] || file=$1/recovery.conf
+    [ ! -h "$file" ] || file=$(readlink -f -- "$file")
+    cp -p -- "$file" "$file.fp_tmp" || return
+    if [ "$text" -lt 12 ]; then
+        grep -Eiv '^[[:blank:]]*recovery_target(_name|_time|_xid|_lsn)?[^_a-z]' "$file" >"$file.fp_tmp"
+    else
+        {
+            awk 1 "$file"
+            for target in $targets; do
+                echo "$target = ''"
+            done
+        } >"$file.fp_tmp"
+    fi
+    sync "$file.fp_tmp" && mv -f -- "$file.fp_tmp" "$file"
+}
+
 # recovery_conf PGDATA: prints set.NAME=VALUE for the settings in recovery.conf that survey.sh
 # asks a server of 12 or later for, in the same form: the delay in milliseconds, the values
 # escaped as emit does; and sql.target=NAME for a recovery target. Prints nothing where there is

@@ -6,8 +6,12 @@
 #   config   the node's postgresql.conf; '' = the one in pgdata
 #   timeout  seconds that the start may take
 #   command  run by sh -c instead of pg_ctl, if not ''; it may return before the server is up
+#   again    yes = it is a standby that a job has stopped, and starts with the node's own settings:
+#            recovery targets in them are emptied first, for a file may have one that was written
+#            since its last start
 #
-# A server that runs already is a success; one that is about to end is started when it has. The
+# A postmaster.pid that names a process of ours which is not this server goes before the start. A
+# server that runs already is a success; one that is about to end is started when it has. The
 # server is detached from this process group and from this script's files. What it and the
 # command say goes to PGDATA.follow_primary.log; if that cannot be written, to
 # PGDATA.follow_primary/server.log. A mark that only says "stopped" goes when the server is up.
@@ -15,6 +19,7 @@
 # prints:
 #   status    ready | standby
 #   promoted  yes = it has become a primary
+#   emptied   yes = recovery targets were emptied
 # fails:
 #   marked        the node is half-changed, as its mark says
 #   start_failed  the server ended; what it logged is on stderr
@@ -26,8 +31,10 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/wal.sh
 . "${0%/*}/wal.sh"
+# shellcheck source=src/remote/standby.sh
+. "${0%/*}/standby.sh"
 
-: "${config=}" "${timeout=60}" "${command=}"
+: "${config=}" "${timeout=60}" "${command=}" "${again=no}"
 starter='' # the process that starts the server, while it runs
 
 # How long a command that returned 0 may leave us without a server.
@@ -223,6 +230,11 @@ collected=$(collected_log)
 collected_size=0
 [ -z "$collected" ] || collected_size=$(size_of "$collected")
 ! serving || await_running
+drop_stale_lock
+if [ "$again" = yes ] && has_targets "$pgdata"; then
+    empty_targets "$pgdata" || die start_failed "the recovery targets in the settings of $pgdata could not be emptied: with one the server could become a primary"
+    emit emptied yes
+fi
 umask 077
 if [ -n "$command" ]; then
     run_command

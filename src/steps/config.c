@@ -227,6 +227,8 @@ tell_put_back(Job *job)
 static void
 undo_restart(Job *job)
 {
+	const char *put_back;
+
 	if (job->primary.version_num >= 130000)
 		run_repoint(job, "undo");
 	else
@@ -235,8 +237,9 @@ undo_restart(Job *job)
 		run_repoint(job, "restore");
 	}
 	tell_put_back(job);
+	put_back = job->undone;
 	node_undo_stop(job);
-	tell_put_back(job);
+	job->undone = psprintf("%s %s", put_back, job->undone);
 }
 
 /* Puts the settings back that a repoint replaced, and reloads. */

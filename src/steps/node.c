@@ -171,14 +171,17 @@ node_fail_promoted(Job *job)
 					   reply.ok ? "" : psprintf("\n%s", reply.messages)),
 			 reply.ok ?
 			 errhint("The settings files do not end its recovery: see that no recovery target stands in its start command, in node_start_command or its service's unit, and that nobody promotes it. "
-					 "Then call follow_primary() again with when_down => 'rejoin': it brings the node back to this server's history.") :
+					 "Then call follow_primary() again with when_down => 'rejoin', and with method => 'rewind' or 'basebackup' if it has begun a timeline above this server's: that brings the node back to this server's history.") :
 			 errhint("It takes writes that are going to be lost: stop it at once, on host %s: %s/pg_ctl -D %s -m immediate stop",
 					 job->request->node_host, settings->node_bin_dir, job->node.pgdata)));
 }
 
-/* Returns the state that the started server is in. */
+/*
+ * Starts the node's server; again: as the standby that it was before.  Returns the
+ * state that it is in, and in *emptied whether recovery targets were emptied.
+ */
 static const char *
-start(Job *job)
+start(Job *job, bool again, bool *emptied)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = settings->start_timeout * 1000 + GRACE_MS};
@@ -188,8 +191,11 @@ start(Job *job)
 			   JOB_NAMED(job,
 						 {"config", job->config_file},
 						 {"timeout", NUMBER(settings->start_timeout)},
-						 {"command", step_expand_command(job, settings->node_start_command)}),
+						 {"command", step_expand_command(job, settings->node_start_command)},
+						 {"again", again ? "yes" : "no"}),
 			   NULL, &limits, &reply);
+	if (emptied)
+		*emptied = remote_says(&reply, "emptied", "yes");
 	if (remote_failed_for(&reply, "timeout"))
 		step_fail(job, &reply, ERRCODE_SYSTEM_ERROR, "PostgreSQL did not start in time",
 				  "See the server's log above. If it needs longer, raise follow_primary.start_timeout; " THEN_CALL_AGAIN);
@@ -205,15 +211,19 @@ start(Job *job)
 StepResult
 node_start(Job *job)
 {
-	job_detail(job, "%s", start(job));
+	job_detail(job, "%s", start(job, false, NULL));
 	return STEP_DONE;
 }
 
 void
 node_undo_stop(Job *job)
 {
-	start(job);
-	job->undone = "The node's server was started again.";
+	bool		emptied;
+
+	start(job, true, &emptied);
+	job->undone = emptied ?
+		"The node's server was started again. The recovery targets in its settings, with which it could have become a primary, are emptied." :
+		"The node's server was started again.";
 }
 
 /* How people remove the replaced data that is kept: paths, one a line. */
