@@ -47,6 +47,7 @@ OBJS = \
 	src/steps/connect.o \
 	src/steps/copy.o \
 	src/steps/copy_command.o \
+	src/steps/lost.o \
 	src/steps/node.o \
 	src/steps/primary.o \
 	src/steps/rewind.o \
@@ -68,8 +69,8 @@ REGRESS = install upgrade arguments privileges rendering plan
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # The scripts that run on a node; embedded into the library.
-REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh copies.sh folders.sh gate.sh include.sh log.sh messages.sh \
-	names.sh own.sh port.sh processes.sh recover.sh standby.sh wal.sh)
+REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh copies.sh folders.sh gate.sh include.sh log.sh lost.sh messages.sh \
+	names.sh own.sh port.sh processes.sh recover.sh staged.sh standby.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

@@ -4,9 +4,11 @@
 
 ALTER TABLE @extschema@.follow_primary_job
     ADD COLUMN token uuid,
-    ADD COLUMN slot_made boolean NOT NULL DEFAULT false;
+    ADD COLUMN slot_made boolean NOT NULL DEFAULT false,
+    ADD COLUMN lost_counted boolean;
 COMMENT ON COLUMN @extschema@.follow_primary_job.token IS 'what only this job has: its mark on the node carries it';
 COMMENT ON COLUMN @extschema@.follow_primary_job.slot_made IS 'the job made the node''s replication slot, which was not there before';
+COMMENT ON COLUMN @extschema@.follow_primary_job.lost_counted IS 'are lost_wal_bytes and lost_transactions final? false: what is lost is saved, but not counted yet; null: the job did not come so far';
 
 ALTER TABLE @extschema@.follow_primary_step
     DROP CONSTRAINT follow_primary_step_state_check,

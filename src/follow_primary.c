@@ -26,7 +26,8 @@
  *		copy.c			it gets a copy of this server
  *		copy_command.c	the same from elsewhere, by a command of the DBA's
  *		trial.c			what its method will need is tried before
- *		rewind.c		its data goes back to the fork, what only it has is saved
+ *		rewind.c		its data goes back to the fork
+ *		lost.c			the WAL that only it has is saved, and counted
  *		connect.c		what it reaches as the primary is proven to be this server
  *		config.c		its configuration is kept, and made a standby's
  *		node.c			it is locked, stopped, started, cleaned up after

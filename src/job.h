@@ -55,6 +55,8 @@ typedef struct Job
 								 * made it; or that of an interrupted job does */
 	bool		wal_saved;		/* what the node has of WAL behind the fork */
 	bool		wal_lost;		/* it has some */
+	char	   *lost_wal_dir;	/* where it is, not counted yet; else NULL */
+	char	   *hint;			/* what people have to do, as recorded, or NULL */
 	bool		started;		/* the node's server, by this job */
 	bool		gated;			/* its restore_command is behind a gate */
 	bool		slot_made;		/* by this job, so it goes if the job fails */

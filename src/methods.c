@@ -32,6 +32,7 @@
 #include "steps/config.h"
 #include "steps/connect.h"
 #include "steps/copy.h"
+#include "steps/lost.h"
 #include "steps/node.h"
 #include "steps/primary.h"
 #include "steps/rewind.h"
@@ -57,6 +58,13 @@ static bool
 has_work(const Job *job)
 {
 	return job->plan.method != METHOD_NONE || job->node.leftovers;
+}
+
+/* A rewind, or an interrupted one before, leaves what is counted when the node follows. */
+static bool
+has_uncounted(const Job *job)
+{
+	return (job->plan.method == METHOD_REWIND && !job->plan.finish) || job->node.uncounted;
 }
 
 static bool
@@ -88,7 +96,7 @@ static const Step steps[] = {
 	{"copy", copy_make, COPY},
 	{"stop", node_stop, RESTART | REJOIN | NEW_DATA},
 	{"save_config", config_save, NEW_DATA},
-	{"save_wal", rewind_save_wal, REJOIN | NEW_DATA},
+	{"save_wal", lost_save, REJOIN | NEW_DATA},
 	{"rewind", rewind_data, REWIND, NULL, true},
 	{"clear", copy_clear, IN_PLACE},
 	{"copy", copy_make, IN_PLACE},
@@ -99,7 +107,8 @@ static const Step steps[] = {
 	{"verify", verify_follows, ALL},
 	{"settle", config_settle, COPY | IN_PLACE | FINISH, fetches_as_copied},
 	{"attach", attach_node, ALL, is_attached},
-	{"clean", node_clean, ALL, has_work}
+	{"clean", node_clean, ALL, has_work},
+	{"count", lost_count, ALL, has_uncounted}
 };
 
 /* The way that a plan goes; 0 for one that has no steps. */

@@ -128,6 +128,8 @@ typedef struct NodeFacts
 								 * a fork that may be a later one: what it put
 								 * aside is to be kept */
 	bool		leftovers;		/* files of an earlier job, besides the mark */
+	bool		uncounted;		/* WAL that a rewind discarded, and nobody has
+								 * counted yet */
 
 	/*
 	 * The end of its WAL: for a standby, the greater of received and

@@ -523,13 +523,31 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 
 void
 job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
-					const char *dir)
+					const char *dir, bool counted)
 {
-	const char *args[] = {TEXT_INT64(job->id), bytes, transactions, dir};
+	const char *args[] = {TEXT_INT64(job->id), bytes, transactions, dir, counted ? "true" : "false"};
 
 	record_write(job, psprintf("UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
-							   "lost_transactions = $3::bigint, lost_wal_dir = $4 WHERE id = $1::bigint",
+							   "lost_transactions = $3::bigint, lost_wal_dir = $4, lost_counted = $5::boolean WHERE id = $1::bigint",
 							   job->request->schema),
+				 lengthof(args), args, true);
+}
+
+void
+job_record_counted(Job *job, const char *saved_dir, const char *bytes,
+				   const char *transactions, const char *dir)
+{
+	const char *args[] = {
+		TEXT_INT64(job->id), bytes, transactions, dir, saved_dir,
+		job->request->node_host, TEXT_INT64(job->request->node_port)
+	};
+
+	record_write(job, psprintf("WITH job AS (SELECT id FROM %s.follow_primary_job "
+							   "WHERE lost_wal_dir = $5 AND node_host = $6 AND node_port = $7::int) "
+							   "UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
+							   "lost_transactions = $3::bigint, lost_wal_dir = $4, lost_counted = true "
+							   "WHERE id IN (SELECT id FROM job) OR (id = $1::bigint AND NOT EXISTS (SELECT FROM job))",
+							   job->request->schema, job->request->schema),
 				 lengthof(args), args, true);
 }
 
@@ -538,6 +556,7 @@ job_record_hint(Job *job, const char *hint)
 {
 	const char *args[] = {TEXT_INT64(job->id), hint};
 
+	job->hint = hint ? MemoryContextStrdup(job->context, hint) : NULL;
 	record_write(job, psprintf("UPDATE %s.follow_primary_job SET hint = $2 WHERE id = $1::bigint",
 							   job->request->schema),
 				 lengthof(args), args, false);
@@ -567,7 +586,7 @@ job_fail(Job *job, const char *state, const ErrorData *error)
 		end_step(job, state, text);
 	job->step = NULL;
 	record_write(job, psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
-							   "error_code = $3, error = $4, hint = $5 WHERE id = $1::bigint",
+							   "error_code = $3, error = $4, hint = nullif(concat_ws(E'\\n', $5, hint), '') WHERE id = $1::bigint",
 							   job->request->schema),
 				 lengthof(args), args, true);
 }

@@ -84,9 +84,16 @@ extern bool job_is_silent(JobWait *wait);
 extern void job_progress(Job *job, int64 bytes_done, int64 bytes_total);
 
 extern void job_record_lost_wal(Job *job, const char *bytes,
-								const char *transactions, const char *dir);
+								const char *transactions, const char *dir, bool counted);
 
-/* What people have to do once the job has ended well. */
+/*
+ * The figures of what is saved in saved_dir, for all jobs that name it; for this
+ * one, if none does.  dir is where it stays: saved_dir, or NULL.
+ */
+extern void job_record_counted(Job *job, const char *saved_dir, const char *bytes,
+							   const char *transactions, const char *dir);
+
+/* What people have to do once the job has ended; NULL = nothing. An error adds its own hint. */
 extern void job_record_hint(Job *job, const char *hint);
 
 /* Ends the job's row: succeeded, skipped. */

@@ -36,6 +36,8 @@ SCRIPT(repoint);
 SCRIPT(save_config);
 SCRIPT(restore_config);
 SCRIPT(save_wal);
+SCRIPT(stage_wal);
+SCRIPT(count_wal);
 SCRIPT(rewind);
 SCRIPT(space);
 SCRIPT(clear);

@@ -467,6 +467,7 @@ static void
 read_left_over(NodeFacts *node, const RemoteReply *reply)
 {
 	node->leftovers = remote_says(reply, "leftovers", "yes");
+	node->uncounted = remote_says(reply, "uncounted", "yes");
 	node->mark_stale = remote_says(reply, "mark_stale", "yes");
 	node->mark = read_mark(remote_get(reply, "mark_phase"), node->mark_stale);
 }

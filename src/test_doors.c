@@ -21,7 +21,7 @@
 #include "remote.h"
 #include "request.h"
 #include "standby_name.h"
-#include "steps/rewind.h"
+#include "steps/lost.h"
 #include "steps/verify.h"
 #include "survey.h"
 
@@ -358,7 +358,7 @@ follow_primary_unit_answer(PG_FUNCTION_ARGS)
 		text = "not whole";
 	else if (!reply.ok)
 		text = psprintf("failed: %s", reply.failed);
-	else if (strcmp(script, "save_wal") == 0 && rewind_read_lost_wal(&reply, &lost))
+	else if (strcmp(script, "save_wal") == 0 && lost_read(&reply, &lost))
 		text = !lost.counted ? psprintf("not counted, in %s", lost.dir) :
 			psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
 					 lost.bytes, lost.transactions, lost.dir ? " in " : "",

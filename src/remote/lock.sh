@@ -37,6 +37,10 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/mark.sh
+. "${0%/*}/mark.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${who=}" "${beside=}"
 
@@ -177,7 +181,14 @@ let_go() {
             sleep 0.1
         done
     fi
-    ! [ "$file" -ef /proc/self/fd/9 ] || rm -f "$file"
+    if [ "$file" -ef /proc/self/fd/9 ]; then
+        # a data directory that no rewind has come to is anybody's to start
+        read_mark
+        case $mark_phase in
+            '' | stopped) drop_staged ;;
+        esac
+        rm -f "$file"
+    fi
     exit 0
 }
 

@@ -25,6 +25,7 @@
 #   result        rewound | not_required
 #   next_segment  rewound: the first WAL file that the server will have to ask for
 #   changed       on failure: yes | no, whether the data directory may have been changed
+#   lost_wal_dir  where the WAL is that stage_wal.sh has staged, unless nothing was changed
 # fails:
 #   needs_copy          only a new copy helps
 #   tablespace_in_use   something else is in a LOCATION
@@ -45,6 +46,8 @@ set -u
 . "${0%/*}/aside.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${config=}" "${conninfo?}" "${passfile=}" "${restore_command=}" "${version?}" "${keep_slots=}" \
     "${lost_tli=}" "${fork_lsn=0/0}" "${segment_size=16777216}"
@@ -76,6 +79,7 @@ as_it_was() {
 forget() {
     as_it_was
     [ ! -e "$saved/was_restored" ] || mv -f "$saved/was_restored" "$saved/restored"
+    drop_staged
     rm -rf "$aside/wal"
     if [ -n "$was" ]; then
         mark_rewind "$was"
@@ -87,6 +91,9 @@ forget() {
 # give_up CHANGED REASON TEXT
 give_up() {
     emit changed "$1"
+    if [ "$1" = yes ] && ! publish_staged yes; then
+        say "the WAL that is lost could not be moved from $staged to $kept: it is there still"
+    fi
     shift
     die "$@"
 }
@@ -226,6 +233,7 @@ not_past_fork() {
 not_required() {
     [ -z "$lost_tli" ] || drop_lost_wal
     drop_slots
+    publish_staged yes || unchanged permission "could not save what is in $staged"
     forget
     emit result not_required
     exit 0
@@ -253,6 +261,7 @@ after_rewind() {
     drop_read_wal
     wal_back
     rm -rf "$aside"
+    publish_staged yes || give_up yes permission "could not save what is in $staged"
     drop_slots
     put_back_slots || give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     rm -f "$saved/was_restored"

@@ -33,6 +33,8 @@ set -u
 . "${0%/*}/wal.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${config=}" "${timeout=60}" "${command=}" "${again=no}"
 starter='' # the process that starts the server, while it runs
@@ -223,6 +225,8 @@ case $mark_phase in
     *) die marked "$mark says that the node is half-changed (phase $mark_phase): it is not started as it is" ;;
 esac
 drop_kept_wal # of a stop that was killed
+# The server may write to that WAL. What a rewind has really discarded is not there any more.
+drop_staged
 
 deadline=$(($(date +%s) + timeout))
 log_size=$(size_of "$log")

@@ -138,7 +138,12 @@ emit_work() {
     fi
     [ ! -e "$work/keep" ] || emit keep yes
     [ ! -s "$work/restore_command" ] || emit restore_copied yes
-    if [ -e "$work" ] || [ -e "$kept.lock" ]; then
+    uncounted=no
+    for arguments in "$kept"/lost_wal-*/.uncounted/arguments; do
+        [ ! -e "$arguments" ] || uncounted=yes
+    done
+    emit uncounted "$uncounted"
+    if [ -e "$work" ] || [ -e "$kept.lock" ] || [ "$uncounted" = yes ]; then
         emit leftovers yes
     else
         emit leftovers no

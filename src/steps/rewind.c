@@ -1,7 +1,6 @@
 /*
  * rewind.c
- *		The node's data goes back to the fork, by pg_rewind; the WAL that only the
- *		node has is saved first.
+ *		The node's data goes back to the fork, by pg_rewind.
  */
 #include "postgres.h"
 
@@ -12,93 +11,9 @@
 #include "folders.h"
 #include "record.h"
 #include "recovery_conf.h"
+#include "steps/lost.h"
 #include "steps/rewind.h"
 #include "wal.h"
-
-bool
-rewind_read_lost_wal(const RemoteReply *reply, LostWal *lost)
-{
-	lost->dir = remote_get(reply, "lost_wal_dir");
-	lost->counted = !remote_says(reply, "complete", "unknown");
-	if (!lost->counted)
-		return lost->dir && lost->dir[0] == '/';
-	lost->complete = remote_says(reply, "complete", "yes");
-	return remote_number(reply, "lost_wal_bytes", &lost->bytes) &&
-		remote_number(reply, "lost_transactions", &lost->transactions) &&
-		remote_number(reply, "unarchived", &lost->unarchived) &&
-		(lost->complete || remote_says(reply, "complete", "no")) &&
-		(lost->bytes > 0 || lost->transactions == 0) &&
-		(lost->dir ? lost->dir[0] == '/' && (lost->bytes > 0 || lost->unarchived > 0) :
-		 lost->transactions == 0 && lost->unarchived == 0 && (lost->bytes == 0 || lost->complete));
-}
-
-StepResult
-rewind_save_wal(Job *job)
-{
-	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
-	RemoteReply reply;
-	LostWal		lost;
-	bool		fork_known = job->plan.fork == FORK_KNOWN;
-	bool		nothing_lost = job->plan.fork == FORK_NONE || job->plan.rejoin;
-
-	/* Once the data has been changed, its WAL is not the node's own. */
-	if (job->wal_saved ||
-		((job->node.mark == MARK_HALF_CHANGED || job->node.mark == MARK_CLEARED) && !job->node.mark_stale))
-	{
-		job_detail(job, job->wal_saved ? "done already" :
-				   "done by the job that was interrupted");
-		return STEP_DONE;
-	}
-	/* Without a fork a rewind takes nothing away. */
-	if (job->node.pgdata_state != PGDATA_OK ||
-		(nothing_lost && job->plan.method == METHOD_REWIND))
-	{
-		job_detail(job, "the node has no WAL that this server lacks");
-		return STEP_DONE;
-	}
-	remote_run(job->ssh, &remote_save_wal,
-			   JOB_NAMED(job,
-						 {"fork_lsn", nothing_lost ? "none" :
-							 fork_known ? lsn_text(job->plan.fork_lsn) : ""},
-						 {"fork_tli", fork_known && !nothing_lost ? NUMBER(job->plan.fork_timeline) : ""},
-						 {"segment_size", NUMBER(wal_segment_size)},
-						 {"node_tli", NUMBER(job->node.timeline)}),
-			   NULL, &limits, &reply);
-	if (!reply.ok)
-		step_fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
-	if (!rewind_read_lost_wal(&reply, &lost))
-		step_fail_answer(job, &reply, "whether the WAL that would be lost is saved");
-
-	job->wal_saved = true;
-	if (!lost.counted)
-	{
-		job->wal_lost = true;
-		job_record_lost_wal(job, NULL, NULL, lost.dir);
-		job_detail(job, "all WAL that may be lost, not counted, kept in %s: %s",
-				   lost.dir, reply.messages);
-		return STEP_DONE;
-	}
-	job->wal_lost = lost.bytes > 0;
-	if (nothing_lost && lost.dir == NULL)
-	{
-		if (job->plan.rejoin)
-			job_record_lost_wal(job, "0", "0", NULL);
-		job_detail(job, "the node has no WAL that this server lacks");
-		return STEP_DONE;
-	}
-
-	/* Where WAL is missing there may be more transactions than were counted. */
-	job_record_lost_wal(job, psprintf(INT64_FORMAT, lost.bytes),
-						lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
-						lost.dir);
-	job_detail(job, INT64_FORMAT " bytes of WAL with %s" INT64_FORMAT " transactions%s%s%s%s",
-			   lost.bytes, lost.complete ? "" : "at least ", lost.transactions,
-			   lost.unarchived > 0 ?
-			   psprintf(", and " INT64_FORMAT " older segments that were not archived yet", lost.unarchived) : "",
-			   lost.dir ? ", kept in " : lost.bytes > 0 ? ", not kept" : "", lost.dir ? lost.dir : "",
-			   lost.complete ? "" : "; not all of it is on the node any more");
-	return STEP_DONE;
-}
 
 /*
  * After a rewind: can the node have the WAL that it asks for next?  The script
@@ -160,6 +75,7 @@ rewind_data(Job *job)
 		.arg = job
 	};
 	RemoteReply reply;
+	const char *lost_wal_dir;
 
 	remote_run(job->ssh, &remote_rewind,
 			   JOB_NAMED(job,
@@ -173,6 +89,12 @@ rewind_data(Job *job)
 						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
 						 {"segment_size", NUMBER(wal_segment_size)}),
 			   rewind_tablespaces(), &limits, &reply);
+	lost_wal_dir = remote_get(&reply, "lost_wal_dir");
+	if (lost_wal_dir)
+		lost_record_saved(job, lost_wal_dir);
+	/* Its WAL is as before, and may be written to. */
+	if (!reply.ok && remote_says(&reply, "changed", "no"))
+		job->wal_saved = false;
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (remote_failed_for(&reply, "needs_copy"))

@@ -108,6 +108,7 @@ my %colour = (
     stop        => '#e15759',
     save_config => '#ff9d9a',
     save_wal    => '#b07aa1',
+    count       => '#c4b5d9',
     rewind      => '#f28e2b',
     copy        => '#f28e2b',
     repoint     => '#f28e2b',

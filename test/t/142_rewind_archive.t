@@ -59,7 +59,7 @@ follows($second, $first, $major >= 13 ? 'rewind' : 'basebackup', 'with the archi
 is($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'and a real rewind it was') if $major >= 13;
 is($second->job('lost_wal_bytes > 0, lost_transactions'), 't|',
     'what it committed is in WAL that it has no more: how much is not known, and not said to be nothing');
-like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'save_wal'}),
+like($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'count'}),
     qr/ with at least 0 transactions, kept in .*; not all of it is on the node any more$/, 'nor is it all saved');
 ok(!-e $first->pgdata . '.follow_primary/job/rewind.conf', 'the configuration that pg_rewind was given is gone');
 
@@ -97,7 +97,7 @@ $second->kill9;
 $first->promote;
 my $content = slurp($second->pgdata . "/pg_wal/$segment");
 $r = makes_follow($first, $second, 'a primary follows that was behind with its archive', when_down => 'rejoin');
-like($first->step('save_wal'),
+like($first->step('count'),
     qr/ and [1-9]\d* older segments that were not archived yet, kept in /, 'what it was to archive is saved') or diag($r->{err});
 ok(slurp(saved($first, $segment)) eq $content, 'as it was');
 

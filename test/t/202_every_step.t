@@ -107,7 +107,7 @@ for my $call (
     $primary->wait_for_catchup($node);
     is($node->safe_psql('SELECT count(*) FROM t'), $primary->safe_psql('SELECT count(*) FROM t'), 'the node has what the primary has');
 }
-is(join(' ', grep { !$held_at{$_} } qw(survey lock connect repoint stop save_config save_wal rewind configure start verify clean space copy swap)),
+is(join(' ', grep { !$held_at{$_} } qw(survey lock connect repoint stop save_config save_wal rewind configure start verify clean count space copy swap)),
     '', 'every step that sends a script was among them');
 is($primary->safe_psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), 0, 'and nobody waits for a dead node');
 

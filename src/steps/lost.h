@@ -1,0 +1,40 @@
+/*
+ * lost.h
+ *		The WAL that only the node has: saved, and counted.
+ */
+#ifndef FOLLOW_PRIMARY_LOST_H
+#define FOLLOW_PRIMARY_LOST_H
+
+#include "steps/step.h"
+
+/*
+ * Saves the WAL that only the node has, once in a job.  Before a copy it is
+ * counted, too; before a rewind it only gets a second name, which rewind_data()
+ * makes the only one.
+ */
+extern StepResult lost_save(Job *job);
+
+/* Records that what was given a second name is saved in dir, and not counted yet. */
+extern void lost_record_saved(Job *job, const char *dir);
+
+/*
+ * Counts what rewinds have discarded, and nobody has counted yet: this job's and
+ * those of interrupted ones.  The node follows by now.
+ */
+extern StepResult lost_count(Job *job);
+
+/* What save_wal.sh or count_wal.sh said of it. */
+typedef struct LostWal
+{
+	bool		counted;		/* else all that may be lost is saved */
+	int64		bytes;
+	int64		transactions;
+	int64		unarchived;		/* segments from before the fork */
+	bool		complete;		/* else some of it is gone, and not counted */
+	const char *dir;			/* NULL if nothing is saved */
+} LostWal;
+
+/* False if the reply lacks something, or makes no sense. */
+extern bool lost_read(const RemoteReply *reply, LostWal *lost);
+
+#endif							/* FOLLOW_PRIMARY_LOST_H */
