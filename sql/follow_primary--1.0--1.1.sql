@@ -10,6 +10,16 @@ COMMENT ON COLUMN @extschema@.follow_primary_job.token IS 'what only this job ha
 COMMENT ON COLUMN @extschema@.follow_primary_job.slot_made IS 'the job made the node''s replication slot, which was not there before';
 COMMENT ON COLUMN @extschema@.follow_primary_job.lost_counted IS 'are lost_wal_bytes and lost_transactions final? false: what is lost is saved, but not counted yet; null: the job did not come so far';
 
+/*
+ * Whatever the number of old jobs, a node's running or latest one is found at once,
+ * and so are the one that gave it its slot, and those that say that they run.
+ */
+CREATE INDEX follow_primary_job_of_node ON @extschema@.follow_primary_job
+    (pg_catalog.lower(node_host), node_port, (state = 'running'), id);
+CREATE INDEX follow_primary_job_with_slot ON @extschema@.follow_primary_job (pg_catalog.lower(node_host), node_port, id)
+    WHERE slot_name IS NOT NULL AND state IN ('running', 'succeeded');
+CREATE INDEX follow_primary_job_running ON @extschema@.follow_primary_job (id) WHERE state = 'running';
+
 ALTER TABLE @extschema@.follow_primary_step
     DROP CONSTRAINT follow_primary_step_state_check,
     ADD CONSTRAINT follow_primary_step_state_check
@@ -137,6 +147,19 @@ REVOKE ALL ON FUNCTION @extschema@.follow_primary_interrupted(bigint) FROM PUBLI
 
 /* The worker of a job holds its lock from its first moment to its last: see 1.0. */
 CREATE OR REPLACE VIEW @extschema@.follow_primary_progress AS
+-- from node to node by the index, past all of a node's jobs in one step
+WITH RECURSIVE node AS (
+    (SELECT pg_catalog.lower(node_host) AS host, node_port AS port
+     FROM @extschema@.follow_primary_job
+     ORDER BY pg_catalog.lower(node_host), node_port LIMIT 1)
+    UNION ALL
+    SELECT next.host, next.port
+    FROM node p
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.lower(o.node_host) AS host, o.node_port AS port
+        FROM @extschema@.follow_primary_job o
+        WHERE (pg_catalog.lower(o.node_host), o.node_port) > (p.host, p.port)
+        ORDER BY pg_catalog.lower(o.node_host), o.node_port LIMIT 1) next)
 SELECT j.id, j.node_host, j.node_port, j.method,
        s.state, j.step,
        CASE WHEN s.state = 'succeeded' THEN 100.0
@@ -151,9 +174,12 @@ SELECT j.id, j.node_host, j.node_port, j.method,
             THEN pg_catalog.make_interval(secs => pg_catalog.round((j.bytes_total - j.bytes_done)::numeric * c.copying / j.bytes_done::numeric, 0)::double precision)
        END AS eta,
        j.started_at, j.finished_at
-FROM (SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) *
-      FROM @extschema@.follow_primary_job
-      ORDER BY pg_catalog.lower(node_host), node_port, (state = 'running') DESC, id DESC) j
+FROM node n
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM @extschema@.follow_primary_job o
+    WHERE pg_catalog.lower(o.node_host) = n.host AND o.node_port = n.port
+    ORDER BY (o.state = 'running') DESC, o.id DESC LIMIT 1) j
 CROSS JOIN LATERAL (
     -- A standby has not the primary's locks; a newer timeline tells that the
     -- server of the job is not the primary any more.
@@ -286,10 +312,14 @@ WITH self AS (
     WHERE s.slot_type = 'physical'
 ), given AS (
     -- what the last job gave the node
-    SELECT DISTINCT ON (pg_catalog.lower(node_host), node_port) node_host AS host, node_port AS port, slot_name
-    FROM @extschema@.follow_primary_job
-    WHERE slot_name IS NOT NULL AND state IN ('running', 'succeeded')
-    ORDER BY pg_catalog.lower(node_host), node_port, id DESC
+    SELECT l.host, l.port, l.slot_name
+    FROM @extschema@.follow_primary_progress p
+    CROSS JOIN LATERAL (
+        SELECT o.node_host AS host, o.node_port AS port, o.slot_name
+        FROM @extschema@.follow_primary_job o
+        WHERE pg_catalog.lower(o.node_host) = pg_catalog.lower(p.node_host) AND o.node_port = p.node_port
+          AND o.slot_name IS NOT NULL AND o.state IN ('running', 'succeeded')
+        ORDER BY o.id DESC LIMIT 1) l
 ), listed AS (
     SELECT host, port, node_id, slot_name, application_name FROM @extschema@.follow_primary_node
     UNION ALL
