@@ -131,11 +131,11 @@ for my $wrong (
 is(state_of($primary), $before, 'nothing has changed by that');
 
 # --dry-run shows all of it, and changes nothing.
-my ($code, $out) = setup($primary, '--dry-run', '--name', $addresses[0], '--ssh-port', $ssh_port, @addresses);
+my ($code, $out) = setup($primary, '--dry-run', '--unit', 'postgresql@15-main', '--pcp-host', 'pool', '--name', $addresses[0], '--ssh-port', $ssh_port, @addresses);
 is($code, 1, 'a dry run says that something is missing');
 like($out, qr/$_/, "it shows $_") for 'ssh-keygen -q -t', 'SHA256:', 'pgpass: the password of role repl', 'local +"postgres" +"rewind"',
     'host +replication +"repl" +' . quotemeta($addresses[1]) . '/32', qr/shared_preload_libraries = 'libpqwalreceiver,follow_primary'/, 'wal_log_hints = \'on\'',
-    'include_if_exists', 'CREATE ROLE "repl" LOGIN REPLICATION';
+    'node_stop_command = \'sudo systemctl stop postgresql@15-main\'', 'pcp_host = \'pool\'', 'include_if_exists', 'CREATE ROLE "repl" LOGIN REPLICATION';
 is(state_of($primary), $before, 'a dry run changes nothing');
 
 # What others have put there.
