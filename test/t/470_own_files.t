@@ -9,7 +9,7 @@ use FollowPrimary::OwnFiles;
 
 my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1);
 my ($old, $new) = $cluster->nodes;
-my %own = map { $_->name => FollowPrimary::OwnFiles->new($_, odd => 0) } $old, $new;
+my %own = map { $_->name => FollowPrimary::OwnFiles->new($_, sockets => 0) } $old, $new;
 
 # For a node that was no standby yet, these are the job's settings that name them.
 # The paths are the node's: each server has the other's.

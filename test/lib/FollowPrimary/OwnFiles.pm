@@ -16,7 +16,7 @@ use FollowPrimary::Node;
 use FollowPrimary::Scratch qw(slurp spew append_text run_ok);
 use Test::More;
 
-# With odd => 0 there are no links, no files that may not be written, and no sockets.
+# With sockets => 0 there are no sockets, for pg_rewind ends at one in the primary's data directory.
 # Every file has the name of its node in it: with another node's it is not the same.
 sub new
 {
@@ -46,7 +46,7 @@ sub new
     $self->put('tls/server.crl');
     $self->put('tls/dh.pem');
     $self->put('tls/pass.sh', 0700);
-    $self->put('server.key.pass', $opt{odd} // 1 ? 0400 : 0600);
+    $self->put('server.key.pass', 0400);
     $self->put('krb/pg.keytab', 0600);
     $self->put('store/basic/kept');
     $self->put('plugins/readme');
@@ -68,15 +68,12 @@ sub new
     $self->put('conf.d/10-own.conf', undef, "temp_buffers = '7MB'\n");
 
     # Links.
-    if ($opt{odd} // 1)
-    {
-        symlink "$self->{outside}/spool", "$data/spool" or die;
-        symlink 'log/crash.log', "$data/last crash" or die;
-    }
+    symlink "$self->{outside}/spool", "$data/spool" or die;
+    symlink 'log/crash.log', "$data/last crash" or die;
 
     mkdir "$data/sockets", 0700;
     $node->set(
-        $opt{odd} // 1 ? (unix_socket_directories => "$data/sockets") : (),
+        $opt{sockets} // 1 ? (unix_socket_directories => "$data/sockets") : (),
         log_directory             => 'log',
         ssl_crl_file              => './tls/server.crl',
         ssl_dh_params_file        => "$data/conf/../tls/dh.pem",
