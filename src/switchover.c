@@ -10,8 +10,9 @@
  * At every moment one server is, or will be, the primary.  Up to the commit (see
  * src/remote/switchover.sh) it is the old one, which the watcher on its host or this
  * session starts again.  From the moment that this session has made the file for the
- * watcher, it is this one.  In between the watcher starts the old one only if this
- * session has ended without having made the file: by an advisory lock that it holds.
+ * watcher, it is this one, unless this server ends before it is promoted.  In between
+ * the watcher starts the old one only if this session has ended without having made
+ * the file: by an advisory lock that it holds.
  */
 #include "postgres.h"
 
@@ -51,8 +52,14 @@
 #define LOOK_TIMEOUT_MS		30000
 #define PCP_ANSWER_MS		1000
 
-/* The name of the file for the watcher; the timeline and the switchover's number follow. */
+/*
+ * The name of the file for the watcher; the timeline, the switchover's number, and when
+ * this server was started, follow.  A start takes back what was asked of the server
+ * before (RemovePromoteSignalFiles() in postmaster.c), so the file counts for as long
+ * as the server runs.
+ */
 #define FILE_PREFIX			"follow_primary_switchover."
+#define SQL_STARTED			"(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 
 /* The session gives up so long before the watcher acts. */
 #define WATCHER_MARGIN_MS	5000
@@ -196,7 +203,8 @@ look_at_receiver(Switchover *s)
 			   "Call it on another standby, or reset recovery_min_apply_delay on this server.");
 	s->slot = sql_value(row, 0, 1);
 	s->timeline = (TimeLineID) strtoul(sql_value(row, 0, 2), NULL, 10);
-	s->file = psprintf(FILE_PREFIX "%u." INT64_FORMAT, s->timeline, s->lock);
+	s->file = psprintf(FILE_PREFIX "%u." INT64_FORMAT ".%s", s->timeline, s->lock,
+					   sql_scalar("SELECT " SQL_STARTED, 0, NULL));
 	s->name = conninfo_value(sql_value(row, 0, 3), "application_name");
 	if (s->name == NULL)
 		s->name = sql_value(row, 0, 6)[0] ? sql_value(row, 0, 6) : "walreceiver";
@@ -339,31 +347,37 @@ look_at_primary(Switchover *s)
 			   "Mend it on the primary; see pg_stat_archiver there.");
 }
 
-/* Has an earlier session asked this server to promote itself, from this timeline? */
-static bool
-may_be_promoted(void)
+/* The file that the session of that switchover made, to promote this server, or NULL. */
+static char *
+file_of(const char *number)
 {
-	const char *prefix[] = {FILE_PREFIX};
-	char	   *file = sql_scalar("SELECT f FROM pg_ls_dir('.') f WHERE starts_with(f, $1) "
-								  "AND split_part(f, '.', 2)::bigint >= (SELECT min_recovery_end_timeline FROM pg_control_recovery())",
-								  lengthof(prefix), prefix);
+	const char *args[] = {FILE_PREFIX, number};
 
-	return file != NULL;
+	return sql_scalar("SELECT f FROM pg_ls_dir('.') f WHERE starts_with(f, $1) "
+					  "AND split_part(f, '.', 3) = $2 AND split_part(f, '.', 4) = " SQL_STARTED "::text",
+					  lengthof(args), args);
 }
 
 /*
  * The primary is down.  If an earlier switchover to this server has stopped it, and
- * neither promoted this server nor started the primary again, this one starts it:
- * the watcher would, when its time is over.
+ * came to the promotion, this one goes on from there: all WAL is here.  If it did not,
+ * this one starts the primary again, as the watcher would, when its time is over.
+ * Returns whether only the promotion is left.
  */
-static void
-start_primary_again(Switchover *s)
+static bool
+find_interrupted(Switchover *s)
 {
 	RemoteReply reply;
 	TimestampTz limit = s->deadline - (s->deadline - GetCurrentTimestamp()) / 3;
 
 	run_part(s, "look", LOOK_TIMEOUT_MS, &reply);
-	if (!remote_says(&reply, "pending", own_name(s)) || may_be_promoted())
+	if (remote_says(&reply, "pending", own_name(s)) && remote_get(&reply, "pending_number"))
+	{
+		s->file = file_of(remote_get(&reply, "pending_number"));
+		if (s->file)
+			return true;
+	}
+	if (!remote_says(&reply, "pending", own_name(s)))
 		refuse(psprintf("the primary %s is down", former_name(s)), NULL,
 			   "Start it. If it is lost, this is a failover: promote this server, then call follow_primary_all().");
 	run_part(s, "back", s->primary->request->settings->start_timeout * 1000 + GRACE_MS, &reply);
@@ -377,6 +391,7 @@ start_primary_again(Switchover *s)
 	while (!sql_is_true("SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')", 0, NULL) &&
 		   GetCurrentTimestamp() < limit)
 		net_pause(POLL_MS * 10);
+	return false;
 }
 
 /* The primary's position now must be replayed here within a part of the time. */
@@ -622,6 +637,16 @@ refuse_for_check(const Switchover *s)
 	}
 }
 
+static void
+run_promotion(Switchover *s)
+{
+	CHECK_FOR_INTERRUPTS();
+	HOLD_INTERRUPTS();
+	promote(s);
+	RESUME_INTERRUPTS();
+	end_step(s, "promote", "");
+}
+
 /* Up to the promotion. */
 static void
 change_primary(Switchover *s)
@@ -632,8 +657,11 @@ change_primary(Switchover *s)
 	begin_step(s);
 	refuse_for_pgpool(s);
 	connect_to_primary(s);
-	if (s->primary->node.state == NODE_DOWN)
-		start_primary_again(s);
+	if (s->primary->node.state == NODE_DOWN && find_interrupted(s))
+	{
+		run_promotion(s);
+		return;
+	}
 	look_at_receiver(s);
 	look_at_primary(s);
 	refuse_for_check(s);
@@ -655,11 +683,7 @@ change_primary(Switchover *s)
 				 errmsg("the switchover came too late"),
 				 errdetail("%s", reply.messages),
 				 errhint("Give a longer timeout.")));
-	CHECK_FOR_INTERRUPTS();
-	HOLD_INTERRUPTS();
-	promote(s);
-	RESUME_INTERRUPTS();
-	end_step(s, "promote", "");
+	run_promotion(s);
 }
 
 /* Frees the former primary's host of this session; what it does not hear, its jobs will tell it. */

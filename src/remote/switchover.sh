@@ -18,7 +18,8 @@
 #   candidate   look, stop: connection string of the standby, for the watcher
 #   own         the standby's host:port
 #   lock, file  look, stop: the number of the advisory lock that the session on the standby has,
-#               and the name of the file that it makes before it promotes
+#               and the name of the file that it makes before it promotes, which ends in the
+#               time when the standby was started
 #   config      the configuration file; '' = in the data directory
 #   start_command  stop, back: run by sh -c instead of pg_ctl, if not ''
 #   stop_command   stop: likewise
@@ -28,14 +29,15 @@
 # that, the making of the directory job/switchover.decided: the action commit makes it first, or
 # the watcher does. After a commit the watcher asks the standby. The session there has an
 # advisory lock, and makes a file before it promotes: where there is neither, it has not asked
-# for the promotion and will not any more. Only then the watcher starts this server; where the
+# for the promotion and will not any more; nor where the standby has been started since, for a
+# start takes back what was asked. Only then the watcher starts this server; where the
 # standby does not answer, it starts nothing. So there are never two primaries.
 #
 # prints:
 #   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails
 #         candidate  what the standby answers to the watcher's question
 #         pending    host:port of a standby that has stopped this server, or was about to, by a
-#                    switchover that has not ended
+#                    switchover that has not ended, and pending_number, the number of that
 #   stop: end      the LSN of the shutdown checkpoint
 #         record   its first bytes
 # fails:
@@ -78,10 +80,13 @@ SQL
 }
 
 look() {
-    word='' pending=''
-    [ ! -e "$state" ] || read -r word _ pending <"$state"
+    word='' number='' pending=''
+    [ ! -e "$state" ] || read -r word number pending <"$state"
     case $word in
-        armed | committed) emit pending "$pending" ;;
+        armed | committed)
+            emit pending "$pending"
+            emit pending_number "$number"
+            ;;
     esac
     server_pid || return 0
     ask_own <<'SQL' || die sql "$said"
@@ -183,10 +188,12 @@ done
 '
 
 # set_question: sets question to what the standby is asked: is it in recovery, has the session
-# there its lock, is there its file?
+# there its lock, is there its file, and still the server that it made it for?
 set_question() {
+    started=${file##*.}
     question="SELECT pg_is_in_recovery(), EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
-        AND classid::bigint << 32 | objid::bigint = $lock), EXISTS (SELECT FROM pg_stat_file('$file', true) s WHERE s.size IS NOT NULL)"
+        AND classid::bigint << 32 | objid::bigint = $lock), EXISTS (SELECT FROM pg_stat_file('$file', true) s WHERE s.size IS NOT NULL)
+        AND (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint = '${started:-0}'"
 }
 
 # start_watcher: in a session of its own, so that it does not end with this connection.

@@ -1,9 +1,10 @@
 # writer.pl - a client that writes a row, and the next as soon as that is acknowledged, to
 # whichever of some servers is the primary; for FollowPrimary::Writer.
 #
-# usage: perl writer.pl PSQL CONNINFO TABLE PAUSE
+# usage: perl writer.pl PSQL CONNINFO TABLE PAUSE [FIRST]
 #
-# CONNINFO names all servers, with target_session_attrs=read-write. Prints a line for each
+# CONNINFO names all servers, with target_session_attrs=read-write. FIRST (1) is the first
+# row's number. Prints a line for each
 # acknowledged row: its number, and when the answer came. It connects again when the
 # connection is lost, and writes a new row then: whether the last one was committed is not
 # known.
@@ -15,8 +16,8 @@ use IO::Handle;
 use IPC::Open2 qw(open2);
 use Time::HiRes qw(sleep time);
 
-my ($psql, $conninfo, $table, $pause) = @ARGV;
-my $i = 0;
+my ($psql, $conninfo, $table, $pause, $first) = @ARGV;
+my $i = ($first // 1) - 1;
 $SIG{PIPE} = 'IGNORE';
 STDOUT->autoflush(1);
 

@@ -9,6 +9,9 @@ package FollowPrimary::Writer;
 #   $writer->stop;
 #   $writer->longest_gap($began);       # seconds without an acknowledged row since then
 #   $writer->lost($primary);            # how many of the acknowledged rows it lacks
+#
+# Options: pause, in seconds; node, the only server that it writes to, by the Unix socket,
+# while that is a primary; first, the number of its first row.
 
 use strict;
 use warnings;
@@ -24,10 +27,13 @@ sub start
     my ($class, $cluster, %opt) = @_;
     my @nodes = $cluster->nodes;
     $cluster->primary->safe_psql('CREATE TABLE IF NOT EXISTS written (i bigint PRIMARY KEY)');
-    my $conninfo = sprintf 'host=%s port=%s user=%s dbname=postgres target_session_attrs=read-write connect_timeout=2',
+    my $conninfo = $opt{node} ?
+        sprintf('host=%s port=%d user=%s dbname=postgres target_session_attrs=read-write connect_timeout=2',
+            $opt{node}->host->dir, $opt{node}->port, $opt{node}->superuser) :
+        sprintf 'host=%s port=%s user=%s dbname=postgres target_session_attrs=read-write connect_timeout=2',
         join(',', map { $_->address } @nodes), join(',', map { $_->port } @nodes), $nodes[0]->superuser;
-    my $self = bless { process => FollowPrimary::Process->start([ $^X, $script, $nodes[0]->bin('psql'), $conninfo, 'written', $opt{pause} // 0.01 ]) }, $class;
-    $self->wait_for_rows(5);
+    my $self = bless { process => FollowPrimary::Process->start([ $^X, $script, $nodes[0]->bin('psql'), $conninfo, 'written', $opt{pause} // 0.01, $opt{first} // 1 ]) }, $class;
+    $self->wait_for_rows(5) if !$opt{node};
     return $self;
 }
 
