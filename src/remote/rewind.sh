@@ -474,7 +474,6 @@ mkdir -p "$aside" || die permission "could not make $aside"
 if server_pid; then
     give_up no running "the server of $pgdata runs, as process $pid"
 fi
-drop_stale_lock
 read_mark
 go_on
 read_control || {
