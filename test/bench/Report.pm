@@ -73,7 +73,7 @@ What is compared:
   `rm -rf`, `pg_basebackup -c fast`, settings, `pg_ctl start`. The replication slot is there before the clock starts.
 - *By hand over SSH* is the same typed on the new primary's host, where `follow_primary()` is called: one `ssh` with the two commands.
 - `follow_primary` is called by `psql -c`, as pgpool calls it. Its copy is verified (`pg_verifybackup`) while
-  the node's old data is still there; the others' is not. Its rewind saves the WAL that will be lost first, and counts what is in it.
+  the node's old data is still there; the others' is not. Its rewind saves the WAL that is lost, and counts what is in it after the proof.
 - The siblings have @{[ $facts->{wal} // '?' ]} MB of WAL since their last checkpoint. A repoint does not care; the script's restart replays it, and asks the archive for each segment first.
 - All start from the same state, restored and flushed before each run. fsync is on, everywhere. For rewind
   and copy checkpoint_timeout is $facts->{checkpoint_timeout} s: the script's pg_basebackup waits for a spread checkpoint, so with PostgreSQL's default of 5 minutes it could take ten times as long.

@@ -381,6 +381,16 @@ sub hand_standby
     return;
 }
 
+sub hand_rewind
+{
+    my ($cluster, $primary, $node, $identity) = @_;
+    pg_ctl($node, '-m', 'fast', 'stop');
+    command($node->bin('pg_rewind'), '-D', $node->pgdata, '--source-server=' . $primary->connstr);
+    hand_standby($cluster, $primary, $node, $identity);
+    pg_ctl($node, '-l', '/dev/null', 'start');
+    return;
+}
+
 # The same two commands, over one SSH connection from the host where the call is made.
 sub ssh_repoint
 {
@@ -710,12 +720,7 @@ sub big_cases
             nodes   => [$old],
             before  => $before,
             ways    => [
-                hand => sub {
-                    pg_ctl($old, '-m', 'fast', 'stop');
-                    command($old->bin('pg_rewind'), '-D', $old->pgdata, '--source-server=' . $new->connstr);
-                    hand_standby($cluster, $new, $old, $identity);
-                    pg_ctl($old, '-l', '/dev/null', 'start');
-                },
+                hand => sub { hand_rewind($cluster, $new, $old, $identity) },
                 peer => sub { peer($cluster, $new, $old, identity => $identity) },
                 ours => sub { ours($new, $old) } ]);
     }
@@ -746,6 +751,52 @@ sub big_cases
     return;
 }
 
+#
+# A rewind against the WAL that only the former primary has: what a batch job leaves
+#
+
+sub lost_case
+{
+    my ($size) = @_;
+    my $cluster = make_cluster(2);
+    my ($old, $new) = $cluster->nodes;
+
+    $cluster->set(wal_keep_size => '2GB', max_wal_size => '8GB', archive_command => 'true');
+    $cluster->set(fsync => 'on');
+    $_->reload for $cluster->nodes;
+    $old->wait_for_catchup($new);
+    $old->safe_psql('CHECKPOINT');
+    $new->safe_psql('CHECKPOINT');
+    $new->promote;
+    $new->safe_psql('CHECKPOINT');
+    $facts{timeline} = $new->timeline;
+    # rows of two kilobytes, in a table that is empty again when the clock starts
+    $old->safe_psql("CREATE TABLE lost AS SELECT repeat(md5(i::text), 60) FROM generate_series(1, $size * 1048576 / 2000) AS i",
+        timeout => 600);
+    $old->safe_psql('TRUNCATE lost; CHECKPOINT');
+    $old->stop;
+    my $snapshot = snapshot($old);
+    my $identity = identity_file($old);
+    measure(
+        name    => "lost_$size",
+        title   => "rewind with $size MB of lost WAL",
+        limit   => { hand => [ '<=', 1.1 ] },
+        primary => $new,
+        nodes   => [$old],
+        before  => sub {
+            my ($way) = @_;
+            restore($old, $snapshot);
+            free_slot($new, $old);
+            $new->create_slot($old->slot_name) if $way eq 'hand';
+        },
+        ways => [
+            hand => sub { hand_rewind($cluster, $new, $old, $identity) },
+            ours => sub { ours($new, $old) } ]);
+    $_->stop('immediate') for $cluster->nodes;
+    $_->host->ssh_stop for $cluster->nodes;
+    return;
+}
+
 die "usage: bench.pl OUT_DIR [CASE ...]\n" if !defined $out_dir;
 die "PostgreSQL does not run as root\n" if $> == 0;
 
@@ -757,5 +808,10 @@ $facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
 
 small_cases() if wanted(qw(repoint pgbench plan none siblings));
 big_cases()   if wanted(qw(rewind copy copy_load));
+
+for my $size (split ' ', $ENV{BENCH_LOST_MB} // '1300')
+{
+    lost_case($size) if wanted('lost');
+}
 
 print Report::markdown(\@results, \%facts);

@@ -70,7 +70,7 @@ for my $case (@case)
     }
     else
     {
-        is($row->('state, step, error_code'), 'failed|save_wal|58000', "$tool stands still: that ends the job") or diag($row->('error'));
+        is($row->('state, step, error_code'), 'failed|count|58000', "$tool stands still: that ends the job") or diag($row->('error'));
         like($row->('error'), qr/made no progress for 20000 ms/, 'which says so');
         $primary->set_row($node, node_bin_dir => undef);
         makes_follow($primary, $node, 'the next call succeeds', method => $method, when_down => 'rejoin');
