@@ -54,7 +54,7 @@ sub restart
 # Replication that somebody has set up before, as another role.
 my $hba = "# by hand\nlocal all postgres trust\nhost all postgres 127.0.0.0/8 scram-sha-256\nhost replication postgres 127.0.0.0/8 scram-sha-256\n"
     . "host all all 0.0.0.0/0 reject\n";
-$primary->init(auth => 'scram-sha-256', hba => $hba, conf => { shared_preload_libraries => 'libpqwalreceiver', log_statement => 'all', log_min_duration_statement => 0 });
+$primary->init(auth => 'scram-sha-256', checksums => 0, hba => $hba, conf => { shared_preload_libraries => 'libpqwalreceiver', log_statement => 'all', log_min_duration_statement => 0 });
 my $conf = $primary->pgdata . '/postgresql.conf';
 spew($conf, slurp($conf) =~ s/^wal_log_hints.*\n//mr);
 restart($primary);
