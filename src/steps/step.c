@@ -13,6 +13,46 @@
 #include "steps/step.h"
 #include "survey.h"
 
+/* pg_rewind -P, pg_basebackup -P and copy_command.sh write "  1234/56789 kB (2%) copied". */
+static bool
+is_progress(const char *line, long long *done, long long *total)
+{
+	char		unit;
+
+	return sscanf(line, " %lld/%lld %cB", done, total, &unit) == 3 && unit == 'k';
+}
+
+void
+step_tool_progress(void *arg, const char *line)
+{
+	long long	done;
+	long long	total;
+
+	if (is_progress(line, &done, &total))
+		job_progress((Job *) arg, done * 1024, total * 1024);
+}
+
+/* The messages without the lines that tell how far it was. */
+static char *
+without_progress(const char *messages)
+{
+	StringInfoData buf;
+	long long	done;
+	long long	total;
+
+	initStringInfo(&buf);
+	while (*messages)
+	{
+		size_t		length = strcspn(messages, "\r\n");
+
+		if (!is_progress(messages, &done, &total))
+			appendStringInfo(&buf, "%s%.*s", buf.len > 0 ? "\n" : "", (int) length, messages);
+		messages += length;
+		messages += *messages != '\0';
+	}
+	return buf.data;
+}
+
 /*
  * A script's failure as an error.  The script's own messages are the detail;
  * among them is the server's log when a start failed.
@@ -21,10 +61,12 @@ void
 step_fail(const Job *job, const RemoteReply *reply, int sqlstate,
 		  const char *what, const char *hint)
 {
+	const char *messages = without_progress(reply->messages);
+
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("%s on node %s", what, node_name(job)),
-			 reply->messages[0] ? errdetail("%s", reply->messages) : 0,
+			 messages[0] ? errdetail("%s", messages) : 0,
 			 errhint("%s", hint)));
 }
 
@@ -137,18 +179,6 @@ step_expand_command(const Job *job, const char *command)
 	};
 
 	return step_expand(command, values);
-}
-
-/* pg_rewind -P and pg_basebackup -P write "  1234/56789 kB (2%) copied". */
-void
-step_tool_progress(void *arg, const char *line)
-{
-	long long	done;
-	long long	total;
-	char		unit;
-
-	if (sscanf(line, " %lld/%lld %cB", &done, &total, &unit) == 3 && unit == 'k')
-		job_progress((Job *) arg, done * 1024, total * 1024);
 }
 
 /*

@@ -104,6 +104,7 @@ for (@bad)
     my $r = call($command, %settings);
     is($r->{sqlstate}, $sqlstate, "a command that leaves $what: the call fails") or diag($r->{err});
     like($r->{err}, $why, "$what: the error says so");
+    unlike($r->{detail} // '', qr/^ *\d+\/\d+ kB/m, "$what: not how far it was") if $sqlstate ne '58000';
     like($r->{hint}, qr/The node's data is as it was before the copy\.$/, "$what: and that the data is untouched") if $sqlstate ne '58000' && $command !~ /evil/;
     my $now = listing();
     is($now eq $untouched, 1, "$what: it is, and nothing is left beside it");
