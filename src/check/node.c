@@ -9,6 +9,7 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -392,23 +393,32 @@ try_preload(Check *check)
  * these at a time do it for a check, for the standbys need theirs.
  */
 #define LANES				2
-#define LANE_PAUSE_MS		10
+#define LANE_PAUSE_MS		20
 #define MARGIN_MS			1000	/* for the rest of the script */
 #define LANE_LOCK_CLASS		1718645618
 
-/* Returns the lane, or -1 if none became free: then it goes on without. */
+static void
+set_lane_tag(LOCKTAG *tag, int lane)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, LANE_LOCK_CLASS, lane, 2);
+}
+
+/*
+ * Returns the lane, or -1 if none became free: then it goes on without.  Not by SQL:
+ * where nodes are many, so are those that wait.
+ */
 static pg_noinline int
 enter_lane(const Check *check)
 {
 	TimestampTz half = check->deadline - (check->deadline - GetCurrentTimestamp()) / 2;
+	LOCKTAG		tag;
 
 	do
 	{
 		for (int lane = 0; lane < LANES; lane++)
 		{
-			const char *args[] = {NUMBER(LANE_LOCK_CLASS), NUMBER(lane)};
-
-			if (sql_is_true("SELECT pg_try_advisory_lock($1::int, $2::int)", lengthof(args), args))
+			set_lane_tag(&tag, lane);
+			if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
 				return lane;
 		}
 		net_pause(LANE_PAUSE_MS);
@@ -419,10 +429,12 @@ enter_lane(const Check *check)
 static void
 leave_lane(int lane)
 {
-	const char *args[] = {NUMBER(LANE_LOCK_CLASS), NUMBER(lane)};
+	LOCKTAG		tag;
 
-	if (lane >= 0)
-		(void) sql_is_true("SELECT pg_advisory_unlock($1::int, $2::int)", lengthof(args), args);
+	if (lane < 0)
+		return;
+	set_lane_tag(&tag, lane);
+	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
 /* How long libpq tries to make a connection. */
