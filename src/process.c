@@ -31,6 +31,8 @@ static const char *const session_settings[][2] = {
 	 * but where it matters: see sql_write().
 	 */
 	{"synchronous_commit", "off"},
+	/* To compile one of our statements would take longer than it runs. */
+	{"jit", "off"},
 #if PG_VERSION_NUM >= 170000
 	{"transaction_timeout", "0"},
 #endif
