@@ -32,7 +32,7 @@ for my $answer (@answers[ 0, 1, 3 ])
 }
 $node->start;
 my @results = try_all('surveys', door('survey', 'output bytea, port int', 'text'), "pg_temp.door(r.v, @{[ $node->port ]})", marked(@answers, some_damaged(3000, @answers)), some_damaged(300, marked(@answers)));
-is(join(' ', map { $_->[2] =~ /^(\w+)/ } @results[ 0 .. $#answers ]), 'rewind rewind refuse rewind repoint basebackup rewind basebackup rewind basebackup', 'those that are whole are understood')
+is(join(' ', map { $_->[2] =~ /^(\w+)/ } @results[ 0 .. $#answers ]), 'rewind rewind refuse rewind repoint basebackup rewind basebackup repoint basebackup', 'those that are whole are understood')
     or diag(map { "$_->[2]\n" } @results[ 0 .. $#answers ]);
 
 #
@@ -101,10 +101,11 @@ try_all('connection strings',
         archive     => "missing=$segment\nserved=yes",
         basebackup  => "bytes=123456789\nverified=yes",
         clean       => 'kept=/data.follow_primary/old-7 /space/.follow_primary_old-7',
+        configure   => "changed=yes\ngated=yes",
         lock        => "file=/data.follow_primary/../lo\\\\ck\\n\nfresh=yes\ntaken_from=Job 3 of the primary db1:5432 has it.\nheld=yes",
         rewind      => "recovered=yes\nresult=rewound\nnext_segment=$segment",
         save_config => 'saved=12',
-        start       => "was_running=no\npid=4711\nstatus=standby\nlog_file=/data.follow_primary.log",
+        start       => "was_running=no\nemptied=yes\npid=4711\nstatus=standby\nlog_file=/data.follow_primary.log",
         stop        => "was_running=yes\ncontrol_time=Sat Nov 28 12:00:00 2026\npromoted=yes\nremedy=End process 7 there.\nstarted_by=/usr/lib/postgresql/15/bin/postgres -D /data");
     my %asked = map { $_ => 1 } map { slurp($_) =~ /(?:remote_(?:get|says|number)|text_of)\(&?reply, "(\w+)"/g }
         grep { -e } map { "$FindBin::Bin/../../src/$_.c" } qw(node wal steps/config steps/copy steps/node steps/rewind);
