@@ -172,7 +172,8 @@ char *
 step_expand_command(const Job *job, const char *command)
 {
 	const CommandValue values[] = {
-		{'D', step_quoted(job->node.pgdata)},
+		/* the check asks of a node whose data directory is not known, too */
+		{'D', step_quoted(job->node.pgdata ? job->node.pgdata : "")},
 		{'p', NUMBER(job->request->node_port)},
 		{'%', "%"},
 		{0}
