@@ -585,6 +585,9 @@ survey_read_node(Job *job, const RemoteReply *reply)
 		node->history_known = history_parse(history, node->timeline, &node->history);
 
 	divergence_find(&job->primary, node, reply);
+	/* What the job behind any other mark put aside comes back with the method that goes on. */
+	if (node->mark != MARK_NONE && !remote_says(reply, "mark_phase", "stopped"))
+		node->ended_here = false;
 }
 
 /* Has this server a slot of that name, or does a node of follow_primary_node? */

@@ -1112,7 +1112,7 @@ sub _check_data
         return;
     }
     die "what is marked $phase can be started\n"
-        if $phase =~ /^(?:rewinding|rewound|swapped)$/ && -e $node->pgdata . '/PG_VERSION' && !((stat $node->pgdata)[2] & 02);
+        if $phase =~ /^(?:rewinding|rewound|swapped)$/ && -e $node->pgdata . '/PG_VERSION' && !((stat $node->pgdata)[2] & 04);
     if ($phase =~ /^(?:stopped|recovering)$/)
     {
         $self->_check_rows($node, $self->_look_into($node), $old_rows);

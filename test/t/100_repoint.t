@@ -89,9 +89,9 @@ $new->wait_for_catchup($reader);
 is($reader->safe_psql('SELECT i FROM t'), '1', 'new rows arrive');
 
 my %set = map { split /=/, $_, 2 } split ' ', $reader->standby_setting('primary_conninfo');
-my %limits = (connect_timeout => 10, pg_major() >= 12 ? (tcp_user_timeout => 10000) : ());
-is_deeply(\%set, { host => $new->address, port => $new->port, application_name => 'the_reader', %limits, map { split /=/, $_, 2 } split ' ', $keys },
-    'host and port are the new ones, hostaddr is gone, every other key is kept, and there are limits');
+my %added = (connect_timeout => 10, pg_major() >= 12 ? (tcp_user_timeout => 10000) : (), pg_major() >= 17 ? (dbname => 'postgres') : ());
+is_deeply(\%set, { host => $new->address, port => $new->port, application_name => 'the_reader', %added, map { split /=/, $_, 2 } split ' ', $keys },
+    'host and port are the new ones, hostaddr is gone, every other key is kept, and there are limits and a database');
 is($reader->standby_setting('primary_slot_name'), $reader->slot_name, 'the slot is named');
 my $auto = slurp($reader->pgdata . '/postgresql.auto.conf');
 unlike($auto, qr/primary_/, 'what would win in postgresql.auto.conf is gone');

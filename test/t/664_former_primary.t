@@ -47,6 +47,18 @@ has_rows_of($one, $two, 'the other');
 # starts no second primary.
 $one->stop('fast');
 $two->promote;
+
+# What an interrupted rewind put aside on the node would not come back.
+{
+    my $folder = $one->pgdata . '.follow_primary/job';
+    my $token = $two->safe_psql("SELECT token FROM follow_primary_job WHERE node_host = '@{[ $one->address ]}' ORDER BY id LIMIT 1");
+    mkdir $folder or die;
+    spew("$folder/mark", "job=1\ntoken=$token\nphase=recovering\nmethod=rewind\n");
+    like(plan_of($two, $one), qr/^basebackup: the node has neither data checksums nor wal_log_hints/, 'not after an interrupted rewind');
+    unlink "$folder/mark" or die;
+    rmdir $folder or die;
+    like(plan_of($two, $one), qr/^repoint/, 'but without its mark');
+}
 $two->safe_psql("UPDATE follow_primary_node SET node_start_command = 'echo no such thing >&2; exit 1' WHERE host = '@{[ $one->address ]}'");
 my $r = $two->make_follow($one, @rejoin);
 like($r->{message}, qr/PostgreSQL did not start/, 'a start that fails ends the job');

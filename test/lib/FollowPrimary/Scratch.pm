@@ -310,7 +310,7 @@ sub remember_killed
 sub kill_tree
 {
     my ($pid) = @_;
-    kill 'STOP', $pid;
+    kill 'STOP', process_tree($pid);
     my @tree = process_tree($pid);
     remember_killed(@tree);
     kill 'KILL', @tree;
