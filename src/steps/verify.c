@@ -167,10 +167,11 @@ leave_in_place(Job *job)
 		(void) sql_recover(context);
 	}
 	PG_END_TRY();
-	job->undone = psprintf("The new settings are left in place%s, and so is the slot \"%s\": the node follows by itself when it can.",
+	job->undone = psprintf("The new settings are left in place%s, and so is the slot \"%s\": the node follows by itself when it can.%s",
 						   job->silent_primary ?
 						   psprintf(", for the former ones lead to %s, which does not answer the node", job->silent_primary) : "",
-						   job->request->slot_name);
+						   job->request->slot_name,
+						   job->gated ? " Its restore_command fetches no WAL behind the fork until a call has proven that the node follows: call again then." : "");
 }
 
 /*

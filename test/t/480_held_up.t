@@ -87,7 +87,8 @@ like($r->{err}, qr/NOTICE:.*verify.*restore_command/, 'whoever waits has been to
 like($r->{detail}, qr/settings.*left in place/s, 'the new settings stay, for the old ones lead to a host that does not answer');
 like($archive->safe_psql('SHOW primary_conninfo'), qr/host=\Q@{[ $new->address ]}\E/, 'and so it is');
 is(slot_of($archive), 1, 'the slot stays with them');
-ok(!-e $archive->pgdata . '.follow_primary', 'nothing else is left on the node');
+like($r->{detail}, qr/fetches no WAL behind the fork until/, 'and a gate before its restore_command, which is said');
+is(join(' ', map { s{.*/}{}r } glob $archive->pgdata . '.follow_primary/job/*'), 'gate', 'nothing else is left on the node');
 my $n = () = run_ok([ 'ps', '-A', '-o', 'args' ]) =~ /^sleep 4711/mg;
 is($n, 1, 'the command has not been ended by the job');
 
@@ -101,6 +102,7 @@ pass('what the hint says ends it, and the node follows by itself');
 $r = $new->make_follow($archive);
 ok($r->{ok}, 'which a call proves') or diag($r->{err});
 is($new->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'none', 'with nothing else to do');
+ok(!-e $archive->pgdata . '.follow_primary', 'and the gate is gone');
 
 #
 # a query that reads
