@@ -23,9 +23,9 @@ END
 my ($old, $new, $sibling) = $cluster->nodes;
 my %password = (repl => 'repl:pass\word', rewind => 'a secret');
 append_text($cluster->passfile, "*:*:*:rewind:$password{rewind}\n");
-my ($readme) = grep { -e } map { "$_/README.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
-my ($grants) = slurp($readme) =~ /^(GRANT EXECUTE ON FUNCTION pg_ls_dir.*?TO rewind;\nGRANT pg_monitor TO rewind;)$/ms
-    or BAIL_OUT('the README has no grants for the rewind role');
+my ($manual) = grep { -e } map { "$_/doc/installation.md" } split /:/, $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
+my ($grants) = slurp($manual) =~ /^(GRANT EXECUTE ON FUNCTION pg_ls_dir.*?TO rewind;\nGRANT pg_monitor TO rewind;)$/ms
+    or BAIL_OUT('the manual has no grants for the rewind role');
 $old->safe_psql("SET password_encryption = 'scram-sha-256'; CREATE ROLE rewind LOGIN PASSWORD '$password{rewind}'; $grants; CREATE TABLE t AS SELECT 1 AS i");
 $new->set(listen_addresses => $new->address . ", $outside");
 $new->restart;
