@@ -160,7 +160,7 @@ for my $node (@nodes)
 is(join(' ', map { scalar @{ $others{ $_->address } // [] } } @nodes), '2 2 2', 'each key has to be let in by the two others');
 for my $node (@nodes)
 {
-    ($code, $out) = setup($node, '--yes', map { ('--authorize', $_) } @{ $others{ $node->address } });
+    ($code, $out) = setup($node, map { ('--authorize', $_) } @{ $others{ $node->address } });
     is($code, $node == $sibling ? 1 : 0, $node->name . ': keys are let in');
 }
 like($out, qr{authorized_keys belongs to another account than \Q$os_user\E}, 'but not into a file that is not its own') or diag($out);
@@ -186,6 +186,9 @@ for my $node (@nodes)
     is($state, state_of($node), 'a second run changes nothing');
 }
 is($primary->safe_psql('SELECT count(*) FROM follow_primary_check(everywhere => true) WHERE status = \'error\''), 0, 'the check finds no error anywhere');
+is($primary->safe_psql(q{SELECT string_agg(r.rolname, ' ' ORDER BY r.rolname) FROM pg_roles r WHERE r.rolname IN ('pg_monitor', 'pg_checkpoint') AND pg_has_role('rewind', r.oid, 'MEMBER')}),
+    pg_major() < 15 ? 'pg_monitor' : 'pg_checkpoint pg_monitor', 'the rewind role may make the checkpoint of a switchover, where there is such a right');
+unlike($said, qr/\.\. /, 'what the check says ends in one full stop');
 
 # Something goes: it is found, and mended. By a person this time, who says no first.
 spew("$home{$standby}/.pgpass", '', 0600);
