@@ -88,6 +88,14 @@ ifneq ($(and $(wildcard $(PGXS)),$(wildcard $(shell $(PG_CONFIG) --includedir-se
 include $(PGXS)
 # not among the pages of other extensions
 docmoduledir := follow_primary
+
+# PGXS looks for these where they are in the source.
+.PHONY: uninstall-rest
+uninstall: uninstall-rest
+uninstall-rest:
+	rm -f $(addprefix '$(DESTDIR)$(docdir)/$(docmoduledir)'/, $(notdir $(DOCS)))
+	[ ! -d '$(DESTDIR)$(docdir)/$(docmoduledir)' ] || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)/$(docmoduledir)'
+	rm -f $(addprefix '$(DESTDIR)$(bindir)'/, $(notdir $(SCRIPTS)))
 else
 .PHONY: all install clean installcheck
 all install clean installcheck:
