@@ -52,24 +52,16 @@ unlike($command, qr/MAX_RATE/, 'the primary is told none');
 $new->set_row($old, copy_max_rate => undef);
 
 # 2. Compression.
-sub received { my ($rx) = slurp('/proc/net/dev') =~ /^\s*lo:\s*(\d+)/m; return $rx }
 if ($compresses)
 {
-    my $before = received();
-    copy('a copy that is not compressed');
-    my $plain = received() - $before;
     my @methods = ('gzip:level=1', grep { run_ok([ bindir() . '/pg_config', '--configure' ]) =~ /with-(?:lz4|zstd)/ } 'lz4', 'zstd:3');
     for my $method (@methods)
     {
         $new->set_row($old, copy_compression => $method) if $method ne 'lz4';
-        $before = received();
         ($r, $command) = copy("a copy by $method", $method eq 'lz4' ? (copy_compression => 'lz4') : ());
-        my $compressed = received() - $before;
         my ($name, $detail) = split /:/, $method;
         like($command, qr/COMPRESSION '$name'/, "$method: the primary is told so");
         like($command, qr/COMPRESSION_DETAIL '$detail'/, "$method: in detail") if $detail;
-        # the WAL comes as it is
-        cmp_ok($compressed, '<', $plain - $data * 0.7, "$method: $compressed bytes come instead of $plain");
         $new->set_row($old, copy_compression => undef);
     }
 }

@@ -60,7 +60,7 @@ $old->safe_psql('INSERT INTO t VALUES (1003)');
 $old->stop;
 $id = start_job(method => 'rewind');
 wait_until('pg_rewind is there', sub { -e $began }, 60);
-is((stat $old->pgdata)[2] & 0777, 0702, 'while pg_rewind works no server can be started');
+is((stat $old->pgdata)[2] & 0777, 0704, 'while pg_rewind works no server can be started');
 $new->safe_psql("SELECT follow_primary_cancel($id)");
 ok($new->poll_query_until("SELECT state FROM follow_primary_job WHERE id = $id", 'cancelled'), 'the job is cancelled there');
 wait_until('its session ends', sub { !shells() });

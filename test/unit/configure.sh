@@ -80,7 +80,7 @@ ok 'again: the first postgresql.auto.conf is the one kept' \
     grep -q 'host=old' "$work/config/postgresql.auto.conf.before"
 
 marked rewound 1
-chmod o+w "$pgdata" # as rewind.sh and swap.sh do
+chmod o=r "$pgdata" # as rewind.sh and swap.sh do
 echo other >"$FP_TEST_VALUES/primary_slot_name"
 configure
 ok 'what is overridden is found' fails_with overridden
