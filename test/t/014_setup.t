@@ -217,6 +217,13 @@ is(state_of($standby), $state, 'and nothing has changed');
 is($code, 0, 'who says yes has not') or diag($out);
 is(slurp("$home{$standby}/.pgpass"), slurp($given), 'the passwords are asked for');
 
+# A password that was mistyped here, which the check on this server does not use.
+spew("$home{$standby}/.pgpass", slurp($given) =~ s/rewind:/rewind:not /r, 0600);
+($code, $out) = setup($standby, '--yes', names($standby));
+is($code, 1, 'a wrong password of the rewind role is found');
+like($out, qr/^- the role rewind cannot log in here: .*password authentication failed/m, 'it is said');
+spew("$home{$standby}/.pgpass", slurp($given), 0600);
+
 # The proof: a failover, with what the program has made.
 $primary->kill9;
 $standby->promote;
