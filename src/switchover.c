@@ -121,6 +121,35 @@ end_step(Switchover *s, const char *step, const char *detail)
 	ereport(NOTICE, (errmsg("%s%s%s", step, detail[0] ? ": " : "", detail)));
 }
 
+/*
+ * Connection strings of all nodes but the primary, as its host reaches them: this
+ * server's first.
+ */
+static const char **
+other_nodes(const Switchover *s)
+{
+	const Settings *settings = s->primary->request->settings;
+	const char **list = palloc0(sizeof(char *) * (list_length(s->jobs) + 1));
+	int			n = 0;
+	ListCell   *cell;
+
+	list[n++] = job_tool_conninfo(s->primary, settings->rewind_user, settings->rewind_database);
+	foreach(cell, s->jobs)
+	{
+		const ClusterJob *node = (const ClusterJob *) lfirst(cell);
+		Request		request = *s->primary->request;
+		Job			job = *s->primary;
+
+		if (node == s->former)
+			continue;
+		request.primary_port = node->port;
+		job.request = &request;
+		job.primary_host = node->host;
+		list[n++] = job_tool_conninfo(&job, settings->rewind_user, settings->rewind_database);
+	}
+	return list;
+}
+
 /* Runs a part of switchover.sh on the primary's host. */
 static void
 run_part(const Switchover *s, const char *action, int timeout_ms, RemoteReply *reply)
@@ -146,7 +175,7 @@ run_part(const Switchover *s, const char *action, int timeout_ms, RemoteReply *r
 						 {"start_command", step_expand_command(job, settings->node_start_command)},
 						 {"stop_command", step_expand_command(job, settings->node_stop_command)},
 						 {"segment_size", NUMBER(wal_segment_size)}),
-			   NULL, &limits, reply);
+			   other_nodes(s), &limits, reply);
 }
 
 /* The row of the primary that this standby follows, streaming or not. */
@@ -322,6 +351,9 @@ look_at_primary(Switchover *s)
 	if (remote_failed_for(&reply, "candidate"))
 		refuse("the primary's host cannot ask this server, as its watcher would have to", reply.messages,
 			   "Let the rewind role connect from there: pg_hba.conf here, the password file there.");
+	if (remote_failed_for(&reply, "other_primary"))
+		refuse("there is a second primary", reply.messages,
+			   "Make sure which of them is the right one. On that: SELECT * FROM follow_primary_all().");
 	if (!reply.ok)
 		refuse("the primary cannot be asked", reply.messages,
 			   "Let the rewind role connect by the local socket there: pg_hba.conf and the password file of the primary's host.");
@@ -381,6 +413,9 @@ find_interrupted(Switchover *s)
 		refuse(psprintf("the primary %s is down", former_name(s)), NULL,
 			   "Start it. If it is lost, this is a failover: promote this server, then call follow_primary_all().");
 	run_part(s, "back", s->primary->request->settings->start_timeout * 1000 + GRACE_MS, &reply);
+	if (remote_failed_for(&reply, "other_primary"))
+		refuse(psprintf("the primary %s is down, and another node has become one", former_name(s)), reply.messages,
+			   "On that one: SELECT * FROM follow_primary_all(when_down => 'rejoin').");
 	if (!reply.ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -23,6 +23,7 @@
 #   config      the configuration file; '' = in the data directory
 #   start_command  stop, back: run by sh -c instead of pg_ctl, if not ''
 #   stop_command   stop: likewise
+#   CONNINFO ...   (positional) look, stop, back: connection strings of all other nodes
 #
 # The watcher is a process of its own that outlives the connection. After the time it starts
 # this server as the primary again, unless the standby may be promoted. One atomic step decides
@@ -32,6 +33,9 @@
 # for the promotion and will not any more; nor where the standby has been started since, for a
 # start takes back what was asked. Only then the watcher starts this server; where the
 # standby does not answer, it starts nothing. So there are never two primaries.
+# A failover may have come in between, by hand or by a manager: before this server is started as
+# the primary, every other node is asked. If one is the primary, nobody starts this one, and a
+# start of it makes a standby.
 #
 # prints:
 #   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails
@@ -45,6 +49,7 @@
 #   candidate      the standby cannot be asked from here
 #   timeout        it has not shut down in time; it was started again, or goes on
 #   decided        the watcher was first: the standby must not be promoted
+#   other_primary  look, back: another node is a primary, as the message tells
 #   start_failed   the server did not start
 set -u
 # shellcheck source=src/remote/lib.sh
@@ -79,6 +84,7 @@ CHECKPOINT
 SQL
 }
 
+# look CONNINFO...
 look() {
     word='' number='' pending=''
     [ ! -e "$state" ] || read -r word number pending <"$state"
@@ -105,6 +111,8 @@ ANSWER
     ask -d "$candidate" -c "$question" </dev/null ||
         die candidate "this server cannot ask the standby by \"$candidate\": $said"
     emit candidate "$answer"
+    eval "$start_primary"
+    ! said=$(other_primary "$@") || die other_primary "$said"
     emit in_recovery "$in_recovery"
     emit system_id "$system_id"
     # the control file may have the former one until the first checkpoint has ended
@@ -120,9 +128,25 @@ ANSWER
 
 # What the watcher and the action back have in common: start_primary starts the server as the
 # primary it was; returns 1 if it does not run in the end. A process that has shut down, and waits
-# for an archiver or for a standby that does not answer, is ended first.
+# for an archiver or for a standby that does not answer, is ended first. other_primary CONNINFO...
+# says which of these nodes are primaries of this cluster, or returns 1; all are asked at once, for
+# a host that is gone takes its time not to answer.
 # shellcheck disable=SC2016 # the variables are those of who evaluates it
 start_primary='
+other_primary() {
+    own_id=$("$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^Database system identifier: *//p")
+    found=$(
+        for other; do
+            case $("$bin/psql" -X -q -A -t -w -d "$other connect_timeout=3" -c "$others_question" </dev/null 2>/dev/null) in
+                "f|$own_id") echo "${other%% user=*}" ;;
+            esac &
+        done
+        wait
+    )
+    [ -n "$found" ] || return 1
+    echo "another node is a primary: $found"
+}
+others_question="SELECT pg_is_in_recovery(), system_identifier FROM pg_control_system()"
 control_state() {
     "$bin/pg_controldata" "$pgdata" 2>/dev/null | sed -n "s/^Database cluster state: *//p"
 }
@@ -165,7 +189,11 @@ is_over() {
     [ "$number" != "$lock" ] || [ "$word" = done ]
 }
 go_back() {
-    start_primary && rm -f "$state"
+    if other_primary "$@"; then
+        : >"$pgdata/standby.signal"
+    elif start_primary; then
+        rm -f "$state"
+    fi
     exit
 }
 end=$(($(date +%s) + timeout))
@@ -174,13 +202,13 @@ while [ "$(date +%s)" -lt "$end" ]; do
     sleep 0.2
 done
 if is_over; then exit 0; fi
-if mkdir "$decided" 2>/dev/null; then go_back; fi
+if mkdir "$decided" 2>/dev/null; then go_back "$@"; fi
 tries=0
 while [ "$tries" -lt 3600 ]; do
     if is_over; then exit 0; fi
     case $("$bin/psql" -X -q -A -t -w -d "$candidate" -c "$question" 2>/dev/null) in
         "f|"*) exit 0 ;;
-        "t|f|f") go_back ;;
+        "t|f|f") go_back "$@" ;;
     esac
     tries=$((tries + 1))
     sleep 1
@@ -196,7 +224,7 @@ set_question() {
         AND (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint = '${started:-0}'"
 }
 
-# start_watcher: in a session of its own, so that it does not end with this connection.
+# start_watcher CONNINFO...: in a session of its own, so that it does not end with this connection.
 start_watcher() {
     rmdir "$decided" 2>/dev/null
     write_state armed
@@ -205,7 +233,7 @@ start_watcher() {
     question=$question lock=$lock pgdata=$pgdata bin=$bin state=$state decided=$decided timeout=$timeout \
         candidate=$candidate config=$config start_command=$start_command own_locale=$own_locale PGCONNECT_TIMEOUT=3 \
         PGOPTIONS='-c role=none -c client_min_messages=error' \
-        setsid sh -c "$start_primary$watcher" follow_primary-watcher </dev/null >>"$state.log" 2>&1 \
+        setsid sh -c "$start_primary$watcher" follow_primary-watcher "$@" </dev/null >>"$state.log" 2>&1 \
         3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 }
 
@@ -222,12 +250,12 @@ first_bytes() {
     done
 }
 
-# stop: the server has shut down when its control file says so; its process may still wait
-# for an archive_command.
+# stop CONNINFO...: the server has shut down when its control file says so; its process may still
+# wait for an archive_command.
 stop() {
     server_pid || die sql "the server of $pgdata does not run"
     mkdir -p "$work" || die permission "could not make $work"
-    start_watcher
+    start_watcher "$@"
     first=$pid
     if [ -n "$stop_command" ]; then
         sh -c "$own_locale$stop_command" </dev/null >&2 &
@@ -269,8 +297,13 @@ end_switchover() {
     fi
 }
 
+# back CONNINFO...
 back() {
     eval "$start_primary"
+    if said=$(connect_with "$passfile" "$db_name" && other_primary "$@"); then
+        : >"$pgdata/standby.signal"
+        die other_primary "$said"
+    fi
     start_primary >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- ||
         die start_failed "the server does not run: see $pgdata.follow_primary.log"
     rm -f "$state" "$state.log"
@@ -278,11 +311,11 @@ back() {
 }
 
 case $action in
-    look) look ;;
+    look) look "$@" ;;
     prepare) prepare ;;
-    stop) stop ;;
+    stop) stop "$@" ;;
     commit) commit ;;
     done) end_switchover ;;
-    back) back ;;
+    back) back "$@" ;;
 esac
 exit 0

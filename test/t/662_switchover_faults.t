@@ -114,4 +114,52 @@ is(primaries(), $two->name, 'and the standby is the only primary');
 $_->wait_for_streaming($two) for $one, $three;
 is($two->safe_psql('SELECT sum(i) FROM t'), '1', 'no row is lost');
 
+# While the primary is stopped another node is promoted: by a failover, when the standby's machine
+# is lost, or by hand, when only the session is. Neither the watcher nor the next call starts the
+# old one as a second primary, nor does anybody who finds it down.
+makes_follow($two, $_, 'back to the beginning', when_down => 'rejoin') for $one, $three;
+$two->wait_for_catchup($_) for $one, $three;
+$two->stop;
+$one->promote;
+$one->safe_psql("UPDATE follow_primary_node SET node_stop_command = NULL WHERE host = '@{[ $two->address ]}'");
+for my $case ([ 'a failover', $three ], [ 'a promotion by hand', $two ])
+{
+    my ($what, $next) = @$case;
+    makes_follow($one, $_, "$what: a standby", when_down => 'rejoin') for $two, $three;
+    $one->wait_for_catchup($_) for $two, $three;
+    ($session, $receiver) = stop_primary();
+    if ($next == $three)
+    {
+        kill 'KILL', $receiver;
+        $two->stop('immediate');
+    }
+    else
+    {
+        $two->safe_psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT * FROM follow_primary_switchover%'");
+        kill 'CONT', $receiver;
+    }
+    $session->wait(30);
+    $next->promote if $next->in_recovery;
+    $next->safe_psql('INSERT INTO t SELECT 0');
+    my $log = $one->pgdata . '.follow_primary/job/switchover.log';
+    ok(wait_until("$what: the watcher has decided", sub { -e $log && slurp($log) =~ /another node is a primary/ }, $limit + 20), "$what: the watcher starts nothing");
+    is(primaries(), $next->name, "$what: there is one primary");
+    if ($next == $three)
+    {
+        $two->start;
+        $r = $two->try_sql('SELECT * FROM follow_primary_switchover()', timeout => 60);
+        like($r->{message}, qr/is down, and another node has become one/, 'nor does the next call') or diag($r->{err});
+        is(primaries(), $next->name, 'there is one primary still');
+    }
+    $one->start;
+    ok($one->in_recovery, "$what: started by hand the old one is a standby");
+    $one->stop;
+    makes_follow($next, $_, "$what: the others follow", when_down => 'rejoin') for grep { $_ != $next } $one, $two, $three;
+    has_rows_of($next, $one, $what);
+    # to the beginning
+    $next->wait_for_catchup($one);
+    $next->stop;
+    $one->promote;
+}
+
 done_testing();
