@@ -668,6 +668,16 @@ survey_is_this_server(const RemoteReply *reply)
 							   (unsigned long long) st.st_ino)) == 0;
 }
 
+/* Does somebody stream from this server through the node's slot? */
+static bool
+slot_is_in_use(const Job *job)
+{
+	const char *slot[] = {job->request->slot_name};
+
+	return sql_is_true("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active)",
+					   lengthof(slot), slot);
+}
+
 bool
 survey_connect(Job *job)
 {
@@ -683,7 +693,7 @@ survey_connect(Job *job)
 		.host_key_checking = (SshHostKeyChecking) settings->ssh_host_key_checking,
 		.connect_timeout_ms = settings->connect_timeout * 1000
 	};
-	volatile bool connected = true;
+	ErrorData  *volatile unreachable = NULL;
 
 	PG_TRY();
 	{
@@ -710,10 +720,16 @@ survey_connect(Job *job)
 			net_close(sock);
 		if (failure == NET_OK || failure == NET_UNKNOWN_HOST)
 			ReThrowError(error);
-		connected = false;
+		unreachable = error;
 	}
 	PG_END_TRY();
-	return connected;
+	if (unreachable && slot_is_in_use(job))
+	{
+		unreachable->hint = psprintf("The node is not down: it streams from this server through slot \"%s\". %s",
+									 job->request->slot_name, unreachable->hint ? unreachable->hint : "");
+		ReThrowError(unreachable);
+	}
+	return unreachable == NULL;
 }
 
 /* Does the call give the node another name than the one in force? */

@@ -23,7 +23,8 @@ extern void survey_read_node(Job *job, const RemoteReply *reply);
  * Parts of it, for who asks without a job.
  *
  * survey_connect() returns false when the node is allowed to be down and is down
- * as a whole: neither its SSH nor its PostgreSQL port answers.
+ * as a whole: neither its SSH nor its PostgreSQL port answers, and nobody streams
+ * from this server through its slot.
  */
 extern bool survey_connect(Job *job);
 

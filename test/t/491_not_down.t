@@ -119,6 +119,21 @@ wait_until('the child is gone', sub { !process_alive($orphan) });
 $r = $new->make_follow($stopping, when_down => 'rejoin');
 ok($r->{ok}, 'when it is gone the node comes back') or diag($r->{err});
 
+# Neither its SSH nor its PostgreSQL port answers: but it streams from this server.
+$stale->set(listen_addresses => '');
+$stale->restart;
+my $its_slot = FollowPrimary::Node::quote($stale->slot_name);
+$new->poll_query_until("SELECT active FROM pg_replication_slots WHERE slot_name = $its_slot") or die;
+$stale->host->ssh_stop;
+$r = $new->make_follow($stale);
+is($r->{sqlstate}, '08001', 'a node that streams is not down, though neither port answers') or diag($r->{err});
+like($r->{hint}, qr/not down: it streams .*\Q@{[ $stale->slot_name ]}\E/, 'which is said');
+is($new->job('state'), 'failed', 'nor skipped');
+$stale->stop;
+$new->poll_query_until("SELECT NOT active FROM pg_replication_slots WHERE slot_name = $its_slot") or die;
+$r = $new->make_follow($stale);
+like($r->{err}, qr/skipped: the node is down/, 'when it streams no more, it is') or diag($r->{err});
+
 # A container: the account that SSH lets in sees no process of the server.
 SKIP:
 {
