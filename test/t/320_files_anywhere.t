@@ -115,7 +115,7 @@ is($r->{sqlstate}, 'F0000', "another server's configuration is refused") or diag
 like($r->{message}, qr/at step survey: node \S+ has another configuration file/, 'before anything is done');
 is(slurp($second->config_dir . '/postgresql.conf'), $theirs, 'and is as it was');
 $second->set_row($first, config_file => $first->config_dir . '/postgresql.conf');
-follows($second, $first, 'rewind', 'config_file', when_down => 'rejoin');
+follows($second, $first, 'rewind', 'config_file', method => 'rewind', when_down => 'rejoin');
 as_it_was($first, 'config_file');
 
 # postgresql.conf cannot be written; it is enough if it ends in the line.
