@@ -13,8 +13,7 @@ my ($db1, $db2, $db3, $db4) = $cluster->nodes;
 
 $db1->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $db1->wait_for_catchup($_) for $db2, $db3, $db4;
-$db2->promote;
-$db3->promote;
+$_->promote for $db2, $db3, $db4;
 $db1->safe_psql('INSERT INTO t SELECT 1000');    # only there
 
 sub job { my ($on, $column) = @_; return $on->safe_psql("SELECT $column FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
@@ -63,7 +62,6 @@ like(job($db3, 'hint'), qr/\Q$_\E/, 'the hint names what is kept') for @kept;
 $db1->start;
 
 # The same again, with data that is not configured yet.
-$db4->promote;
 $db4->safe_psql('INSERT INTO t SELECT 2000');
 $_->safe_psql(q{SELECT setval(pg_get_serial_sequence('follow_primary_job', 'id'), 100)}) for $db2, $db3;
 my $second = interrupt($db4, 'configure', method => 'basebackup');
