@@ -55,7 +55,8 @@ FAMILY
 }
 
 # still_there: are processes of a server at work in $pgdata, whatever its lock file says? Sets left
-# to their pids.
+# to their pids. The logger changes no data, and outlives the server for as long as a command that
+# the server ran has its output open.
 still_there() {
     left=''
     for process in /proc/[0-9]*; do
@@ -63,7 +64,12 @@ still_there() {
         [ "$process/cwd/." -ef "$pgdata/." ] || continue
         program=''
         { IFS= read -r program <"$process/comm"; } 2>/dev/null
-        case $program in postgres | postmaster) left="$left${left:+ }${process#/proc/}" ;; esac
+        case $program in postgres | postmaster) ;; *) continue ;; esac
+        title_of "${process#/proc/}"
+        case $title in
+            "postgres: "*logger) ;;
+            *) left="$left${left:+ }${process#/proc/}" ;;
+        esac
     done
     [ -n "$left" ]
 }
