@@ -16,8 +16,6 @@ $db1->wait_for_catchup($_) for $db2, $db3, $db4;
 $_->promote for $db2, $db3, $db4;
 $db1->safe_psql('INSERT INTO t SELECT 1000');    # only there
 
-sub job { my ($on, $column) = @_; return $on->safe_psql("SELECT $column FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-
 # A job of db2 ends before the new data is proven.
 sub interrupt
 {
@@ -25,10 +23,10 @@ sub interrupt
     $db2->hold_step($step);
     my $call = $db2->psql_start($db2->follow_sql($node, %arguments));
     $db2->wait_held(1, 60);
-    $db2->safe_psql('SELECT follow_primary_cancel(' . job($db2, 'id') . ')');
+    $db2->safe_psql('SELECT follow_primary_cancel(' . $db2->job('id') . ')');
     isnt($call->wait(60), 0, "a job is ended before $step");
     $db2->release_step;
-    return job($db2, 'id');
+    return $db2->job('id');
 }
 
 # Every folder beside its data that has a row of it, or its WAL.
@@ -41,7 +39,7 @@ sub kept
 my $first = interrupt($db1, 'start', method => 'basebackup');
 isnt(kept($db1), '', 'what the node had is beside its new data: ' . kept($db1));
 my $r = $db3->make_follow($db1, when_down => 'rejoin');
-is(job($db3, 'id'), $first, 'the next primary gives its job the same number');
+is($db3->job('id'), $first, 'the next primary gives its job the same number');
 ok($r->{ok}, 'its job succeeds') or diag($r->{err});
 
 # Does the data that is kept have the row? A server without standby.signal tells.
@@ -58,7 +56,7 @@ my @kept = grep { -e "$_/PG_VERSION" } glob $db1->pgdata . '.follow_primary/old*
 $db1->stop;
 my @with = grep { has_row($_, 1000) } @kept;
 is(scalar(@with), 1, 'what only the node had is still there') or BAIL_OUT('the only copy of committed rows is gone');
-like(job($db3, 'hint'), qr/\Q$_\E/, 'the hint names what is kept') for @kept;
+like($db3->job('hint'), qr/\Q$_\E/, 'the hint names what is kept') for @kept;
 $db1->start;
 
 # The same again, with data that is not configured yet.
@@ -66,7 +64,7 @@ $db4->safe_psql('INSERT INTO t SELECT 2000');
 $_->safe_psql(q{SELECT setval(pg_get_serial_sequence('follow_primary_job', 'id'), 100)}) for $db2, $db3;
 my $second = interrupt($db4, 'configure', method => 'basebackup');
 $r = $db3->make_follow($db4, when_down => 'rejoin', method => 'basebackup');
-is(job($db3, 'id'), $second, 'a copy that was not configured: the same number again');
+is($db3->job('id'), $second, 'a copy that was not configured: the same number again');
 ok($r->{ok}, 'the job succeeds') or diag($r->{err});
 $db4->stop;
 is(scalar(grep { -e "$_/PG_VERSION" && has_row($_, 2000) } glob $db4->pgdata . '.follow_primary/old*'), 1, 'what the node had is still there, too');
@@ -78,10 +76,10 @@ my $own = do {
     $db3->hold_step('start');
     my $call = $db3->psql_start($db3->follow_sql($db1, method => 'basebackup'));
     $db3->wait_held(1, 60);
-    $db3->safe_psql('SELECT follow_primary_cancel(' . job($db3, 'id') . ')');
+    $db3->safe_psql('SELECT follow_primary_cancel(' . $db3->job('id') . ')');
     $call->wait(60);
     $db3->release_step;
-    job($db3, 'id');
+    $db3->job('id');
 };
 run_ok([ 'rm', '-r', @kept ]);
 $r = $db3->make_follow($db1, when_down => 'rejoin');

@@ -11,21 +11,10 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 6, extension => 1, loud => 1,
 my ($old, $new, $sibling, $fork, $ahead, $copied) = $cluster->nodes;
 my $german = run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--configure' ]) =~ /--enable-nls/;
 
-sub last_job
-{
-    my ($what) = @_;
-    return $new->safe_psql("SELECT $what FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
-
 sub follows
 {
     my ($node, $method, $what) = @_;
-    my $r = $new->make_follow($node, when_down => 'rejoin', method => $method eq 'basebackup' && $node == $copied ? 'basebackup' : 'auto');
-    ok($r->{ok}, "$what: it follows") or diag($r->{err}, $node->log_tail(20));
-    is(last_job('method'), $method, "by a $method") or diag(last_job('reason'));
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    eval { $new->wait_for_catchup($node) };
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'), "it has the primary's rows, and no other");
+    follows_by($new, $node, $method, $what, when_down => 'rejoin', method => $method eq 'basebackup' && $node == $copied ? 'basebackup' : 'auto');
     return;
 }
 
@@ -57,7 +46,7 @@ follows($copied, 'basebackup', 'a copy that was asked for');
 follows($ahead, 'rewind', 'a crashed standby that is ahead');
 follows($fork, 'rewind', 'a running standby that is ahead');
 follows($old, 'rewind', 'a crashed primary');
-is(last_job('lost_transactions'), '1', 'what it loses is counted');
+is($new->job('lost_transactions'), '1', 'what it loses is counted');
 
 # The primary crashes, and its WAL is gone: what single-user mode says of that must not
 # matter.
@@ -70,7 +59,7 @@ $new = $sibling;
 $new->safe_psql('INSERT INTO t VALUES (3); CHECKPOINT');
 follows($fork, 'repoint', 'a healthy standby, after another failover');
 follows($crashed, 'basebackup', 'a crashed primary whose WAL is gone');
-like(last_job('reason'), qr/crash recovery failed/, 'for its data cannot be recovered');
+like($new->job('reason'), qr/crash recovery failed/, 'for its data cannot be recovered');
 
 # A server that could not start: what it said is told.
 $fork->stop;
@@ -82,6 +71,6 @@ like($r->{detail}, qr/invalid value for parameter "shared_buffers"/, 'has what i
 # A node that is down is skipped.
 $r = $new->make_follow($fork);
 ok($r->{ok}, 'a node that is down is skipped') or diag($r->{err});
-is(last_job('state'), 'skipped', 'and the job says so');
+is($new->job('state'), 'skipped', 'and the job says so');
 
 done_testing();

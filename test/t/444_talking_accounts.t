@@ -44,9 +44,8 @@ $new->safe_psql('INSERT INTO t VALUES (2); CHECKPOINT');
 sub follows
 {
     my ($node, $method, %arguments) = @_;
-    my $r = $new->make_follow($node, when_down => 'rejoin', %arguments);
-    ok($r->{ok}, "by a $method: it follows") or diag($r->{err}, $node->log_tail(20));
-    is($new->safe_psql('SELECT method FROM follow_primary_job ORDER BY id DESC LIMIT 1'), $method, 'so the job says');
+    my $r = makes_follow($new, $node, "by a $method: it follows", when_down => 'rejoin', %arguments);
+    is($new->job('method'), $method, 'so the job says');
     eval { $new->wait_for_catchup($node) };
     is($node->safe_psql('SELECT sum(i) FROM t'), 3, "it has the primary's rows, and no other");
     return $r;

@@ -25,8 +25,6 @@ $_->restart for $old, $new;
 $new->wait_for_streaming($old);
 $_->remember for values %own;
 
-sub job { my ($columns) = @_; return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-
 # The standby is promoted, and the primary lives on.
 sub fail_over
 {
@@ -39,10 +37,8 @@ sub fail_over
 sub follows
 {
     my ($method, $what) = @_;
-    is(job('method, state'), "$method|succeeded", "$what: $method");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($old);
-    is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'), "$what: it has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($new, $old, $what);
     $own{ $old->name }->unchanged($what);
     is(join(' ', grep { !m{/lost_wal-} } glob($old->pgdata . '.follow_primary/*')), '', "$what: nothing is left beside the data");
     return;

@@ -28,10 +28,8 @@ $own->remember;
 sub follows
 {
     my ($what) = @_;
-    is($primary->safe_psql('SELECT method, state FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'basebackup|succeeded', "$what: basebackup");
-    $primary->safe_psql('INSERT INTO t VALUES (0)');
-    $primary->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'), "$what: it has the primary's rows");
+    is($primary->job('method, state'), 'basebackup|succeeded', "$what: basebackup");
+    has_rows_of($primary, $node, $what);
     $own->unchanged($what);
     return;
 }

@@ -69,10 +69,8 @@ sub leave_free
 sub follows
 {
     my ($what) = @_;
-    is($new->safe_psql('SELECT method, state FROM follow_primary_job ORDER BY id DESC LIMIT 1'), 'basebackup|succeeded', "$what: basebackup");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($old);
-    is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'), "$what: it has the primary's rows");
+    is($new->job('method, state'), 'basebackup|succeeded', "$what: basebackup");
+    has_rows_of($new, $old, $what);
     $own->unchanged($what);
     is(join(' ', grep { !m{/lost_wal-} } glob("$disk/data.follow_primary/*")), '', "$what: nothing is left beside the data");
     return;

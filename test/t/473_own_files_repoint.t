@@ -18,9 +18,7 @@ my $slot = 'one';
 sub follows
 {
     my ($what) = @_;
-    $primary->safe_psql('INSERT INTO t VALUES (0)');
-    $primary->wait_for_catchup($node);
-    is($node->safe_psql('SELECT count(*), sum(i) FROM t'), $primary->safe_psql('SELECT count(*), sum(i) FROM t'), "$what: it has the primary's rows");
+    has_rows_of($primary, $node, $what);
     $own->unchanged($what);
     like($node->standby_setting('primary_conninfo'), qr/certs\/linked\.key.*leads-back/, "$what: its connection string names them still");
     is(join(' ', glob($node->pgdata . '.follow_primary/*')), '', "$what: nothing is left beside the data");

@@ -48,10 +48,8 @@ my $own = own();
 sub follows
 {
     my ($method, $what) = @_;
-    is($new->safe_psql('SELECT method, state FROM follow_primary_job ORDER BY id DESC LIMIT 1'), "$method|succeeded", "$what: $method");
-    $new->safe_psql('INSERT INTO t VALUES (0)');
-    $new->wait_for_catchup($old);
-    is($old->safe_psql('SELECT count(*), sum(i) FROM t'), $new->safe_psql('SELECT count(*), sum(i) FROM t'), "$what: it has the primary's rows");
+    is($new->job('method, state'), "$method|succeeded", "$what: $method");
+    has_rows_of($new, $old, $what);
     is(own(), $own, "$what: the logs and the archive are the node's own");
     is(join(' ', grep { !m{/lost_wal-} } glob("$disk/data.follow_primary/* $disk/data/.follow_primary*")), '', "$what: nothing is left");
     return;

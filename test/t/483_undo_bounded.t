@@ -16,12 +16,6 @@ $_->wait_for_streaming($old) for $stopping, $starting, $locked;
 $old->stop;
 $new->promote;
 
-sub job
-{
-    my ($columns) = @_;
-    return $new->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1");
-}
-
 # Locks on the record while a node is stopped.
 for my $table ('follow_primary_step', 'follow_primary_job')
 {
@@ -42,7 +36,7 @@ for my $table ('follow_primary_step', 'follow_primary_job')
     $lock->stop(signal => 'INT');
     $new->safe_psql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'locker'});
     ok($new->poll_query_until(q{SELECT count(*) FROM follow_primary_job WHERE state = 'running'}, 0, 60), "$table: when the lock is gone the record is put right");
-    like(job('state'), qr/failed|interrupted/, "$table: it says that the job has not succeeded");
+    like($new->job('state'), qr/failed|interrupted/, "$table: it says that the job has not succeeded");
     is($locked->safe_psql('SELECT pg_is_in_recovery(), i FROM t'), 't|1', "$table: the node serves as before");
 }
 

@@ -44,7 +44,7 @@ sub follows
     my $r = $new->make_follow($node);
     ok($r->{ok}, "$what: the node follows") or diag($r->{err});
     unlike($r->{err}, qr/skipped/, "$what: it is not skipped");
-    is($new->safe_psql('SELECT method, state, node_pgdata FROM follow_primary_job ORDER BY id DESC LIMIT 1'), ($expected{method} // 'repoint') . '|succeeded|' . $node->pgdata,
+    is($new->job('method, state, node_pgdata'), ($expected{method} // 'repoint') . '|succeeded|' . $node->pgdata,
         "$what: it is the right server, which was not stopped");
     return;
 }

@@ -39,10 +39,9 @@ sub host_of
 sub follows
 {
     my ($node, $host, $what, %arguments) = @_;
-    my $r = $new->make_follow($node, when_down => 'rejoin', %arguments);
-    ok($r->{ok}, "$what: it follows") or diag($r->{err});
+    makes_follow($new, $node, "$what: it follows", when_down => 'rejoin', %arguments);
     is(host_of($node), $host, "by $host");
-    is($new->safe_psql('SELECT primary_host FROM follow_primary_job ORDER BY id DESC LIMIT 1'), $host, "the job's row has it") if !$arguments{primary_host};
+    is($new->job('primary_host'), $host, "the job's row has it") if !$arguments{primary_host};
     return;
 }
 

@@ -15,8 +15,6 @@ sub kept
     my ($node) = @_;
     return sort map { s{.*/}{}r } glob $node->pgdata . '.follow_primary/*';
 }
-sub job { my ($primary, $columns) = @_; return $primary->safe_psql("SELECT $columns FROM follow_primary_job ORDER BY id DESC LIMIT 1") }
-
 # Switchovers, by a fast stop: with nothing lost there is nothing to keep. The
 # shutdown checkpoint, which the standby may not have, is none of anybody's rows.
 for my $turn (1, 2)
@@ -30,7 +28,7 @@ for my $turn (1, 2)
     my $r = $to->make_follow($from, when_down => 'rejoin');
     ok($r->{ok}, "switchover $turn: the former primary follows") or diag($r->{err});
     is_deeply([ kept($from) ], [], 'nothing is kept beside its data') or diag(join ' ', kept($from));
-    is(job($to, 'lost_transactions, lost_wal_dir'), '0|', 'the job says so');
+    is($to->job('lost_transactions, lost_wal_dir'), '0|', 'the job says so');
     is($sibling->safe_psql('SELECT 1'), 1);
     $to->make_follow($sibling);
 }
@@ -47,7 +45,7 @@ for my $lost (0, 1)
     $one->stop;
     my $r = $two->make_follow($one, when_down => 'rejoin');
     ok($r->{ok}, "$lost transactions lost: it follows") or diag($r->{err});
-    is(job($two, 'lost_transactions'), $lost, 'so many are counted');
+    is($two->job('lost_transactions'), $lost, 'so many are counted');
     is(scalar(grep { /^lost_wal/ } kept($one)), $lost, $lost ? 'their WAL is kept' : 'their WAL is not kept');
     last if $lost;
     # back
@@ -72,17 +70,17 @@ for my $attempt (1 .. 4)
 {
     my $r = $two->make_follow($sibling, when_down => 'rejoin', method => 'rewind');
     ok(!$r->{ok}, "attempt $attempt fails");
-    is(job($two, 'lost_wal_dir'), '', 'it has changed nothing, so nothing is lost');
+    is($two->job('lost_wal_dir'), '', 'it has changed nothing, so nothing is lost');
     my @folders = grep { /^lost_wal/ } kept($sibling);
     is(scalar @folders, 0, 'and nothing kept') or diag("@folders");
 }
 $two->safe_psql("UPDATE follow_primary_node SET node_bin_dir = NULL WHERE host = '@{[ $sibling->address ]}'");
 my $r = $two->make_follow($sibling, when_down => 'rejoin', method => 'rewind');
 ok($r->{ok}, 'then it follows') or diag($r->{err});
-is(job($two, 'lost_transactions'), 2, 'what is lost is counted');
+is($two->job('lost_transactions'), 2, 'what is lost is counted');
 my @folders = grep { /^lost_wal/ } kept($sibling);
 is(scalar @folders, 1, 'and kept once') or diag("@folders");
-is($sibling->pgdata . ".follow_primary/$folders[0]", job($two, 'lost_wal_dir'), "where the job's row says");
+is($sibling->pgdata . ".follow_primary/$folders[0]", $two->job('lost_wal_dir'), "where the job's row says");
 
 # What is kept, on all nodes, and how much.
 my $manual = slurp("$FindBin::Bin/../../doc/methods.md");
