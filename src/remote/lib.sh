@@ -277,18 +277,6 @@ server_pid() {
     fi
 }
 
-# drop_stale_lock: after server_pid() has found none. A server that is started takes the process in
-# postmaster.pid for another server of this data directory if it is one of its own user's: after a
-# crash of the machine any program may have that pid. What runs elsewhere we cannot see, and leave
-# the file to the server, which has more to go by.
-drop_stale_lock() {
-    [ -d /proc/self/cwd ] && [ -n "$pid" ] && [ -e "$pgdata/postmaster.pid" ] || return 0
-    if kill -0 "$pid" 2>/dev/null && readlink "/proc/$pid/cwd" >/dev/null 2>&1; then
-        say "$pgdata/postmaster.pid names process $pid, which is no server of this directory: the file is removed"
-        rm -f "$pgdata/postmaster.pid"
-    fi
-}
-
 # enter_pgdata: sets directory to a name of $pgdata for pg_ctl and pg_rewind. They paste the
 # name between double quotes into shell commands, and use it themselves as well, so it cannot
 # be escaped: where it would have to be, we change to $pgdata and call it ".". Returns 1 if

@@ -33,6 +33,8 @@ set -u
 . "${0%/*}/wal.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/processes.sh
+. "${0%/*}/processes.sh"
 # shellcheck source=src/remote/staged.sh
 . "${0%/*}/staged.sh"
 
@@ -234,7 +236,7 @@ collected=$(collected_log)
 collected_size=0
 [ -z "$collected" ] || collected_size=$(size_of "$collected")
 ! serving || await_running
-drop_stale_lock
+remove_stale_lock
 if [ "$again" = yes ] && has_targets "$pgdata"; then
     empty_targets "$pgdata" || die start_failed "the recovery targets in the settings of $pgdata could not be emptied: with one the server could become a primary"
     emit emptied yes

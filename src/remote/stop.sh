@@ -133,14 +133,6 @@ stop() {
     fi
 }
 
-# remove_stale_lock: after a power failure another process may have the pid that the lock file
-# names. A server would take it for its own kind, and not start.
-remove_stale_lock() {
-    if lock_file "$pgdata/postmaster.pid" && kill -0 "${lock_pid#-}" 2>/dev/null && [ -d /proc/self/cwd ] && ! still_there; then
-        rm -f "$pgdata/postmaster.pid"
-    fi
-}
-
 umask 077
 
 if server_pid; then
