@@ -30,6 +30,21 @@ node_tablespace(const Job *job, Oid oid, char *here)
 	return here;
 }
 
+const char **
+mapped_tablespaces(const Job *job, int column)
+{
+	SqlResult  *rows = primary_tablespaces();
+	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
+
+	for (int i = 0; i < rows->nrows; i++)
+	{
+		list[2 * i] = sql_value(rows, i, column);
+		list[2 * i + 1] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, TABLESPACE_OID), NULL, 10),
+										  sql_value(rows, i, TABLESPACE_LOCATION));
+	}
+	return list;
+}
+
 /* Adds the tablespaces that only this server has to the node's folders. */
 static void
 add_new_tablespaces(Job *job)

@@ -25,6 +25,16 @@ extern SqlResult *primary_tablespaces(void);
  */
 extern char *node_tablespace(const Job *job, Oid oid, char *here);
 
+/* Columns of primary_tablespaces(). */
+#define TABLESPACE_OID		0
+#define TABLESPACE_LOCATION	1
+
+/*
+ * This server's tablespaces, as scripts take them: of each the column, and where
+ * it is on the node.
+ */
+extern const char **mapped_tablespaces(const Job *job, int column);
+
 /*
  * How much room a copy needs on the node, and what is missing.  From now on
  * the job's folders are also those of tablespaces that only this server has.

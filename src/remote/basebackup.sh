@@ -59,13 +59,8 @@ copy() {
         shift 2
         n=$((n - 2))
     done
-    if [ -n "$waldir" ]; then
-        copy_place "$waldir"
-        copies=$copies$new$nl
-        set -- "$@" --waldir="$new"
-    fi
-    copy_place "$pgdata"
-    copies=$copies$new
+    data_places
+    [ -z "$new_wal" ] || set -- "$@" --waldir="$new_wal"
     if [ -n "$slot" ]; then
         set -- "$@" -S "$slot"
     else

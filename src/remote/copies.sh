@@ -57,6 +57,19 @@ location_place() {
     copies=$copies$new$nl
 }
 
+# data_places: the same for the WAL, if that has a folder of its own, with new_wal set, else '';
+# and last for the data directory.
+data_places() {
+    new_wal=
+    if [ -n "$waldir" ]; then
+        copy_place "$waldir"
+        new_wal=$new
+        copies=$copies$new$nl
+    fi
+    copy_place "$pgdata"
+    copies=$copies$new
+}
+
 # size_of_copies: prints it, in kB.
 size_of_copies() {
     printf '%s\n' "$copies" | while IFS= read -r path; do

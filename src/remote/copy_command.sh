@@ -65,13 +65,7 @@ make_places() {
         printf '%s %s\n' "$1" "$new" >>"$work/copy.map" || fail no_space "could not write $work/copy.map"
         shift 2
     done
-    if [ -n "$waldir" ]; then
-        copy_place "$waldir"
-        new_wal=$new
-        copies=$copies$new$nl
-    fi
-    copy_place "$pgdata"
-    copies=$copies$new
+    data_places
     mkdir -p "$new" || fail permission "could not make $new"
 }
 

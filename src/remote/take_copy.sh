@@ -54,12 +54,7 @@ while [ $# -ge 2 ]; do
     location_place "$2"
     shift 2
 done
-if [ -n "$waldir" ]; then
-    copy_place "$waldir"
-    copies=$copies$new$nl
-fi
-copy_place "$pgdata"
-copies=$copies$new
+data_places
 if [ "$good" = no ]; then
     give_back
     exit 0

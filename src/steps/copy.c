@@ -76,25 +76,6 @@ slot_for_copy(const Job *job)
 	return "";
 }
 
-/*
- * Where this server has each of its tablespaces, and where the node has it, as
- * basebackup.sh takes them.
- */
-static const char **
-mapped_tablespaces(const Job *job)
-{
-	SqlResult  *rows = primary_tablespaces();
-	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
-
-	for (int i = 0; i < rows->nrows; i++)
-	{
-		list[2 * i] = sql_value(rows, i, 1);
-		list[2 * i + 1] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
-										  sql_value(rows, i, 1));
-	}
-	return list;
-}
-
 StepResult
 copy_make(Job *job)
 {
@@ -126,7 +107,7 @@ copy_make(Job *job)
 						 {"max_rate", NUMBER(settings->copy_max_rate)},
 						 {"compression", settings->copy_compression},
 						 {"waldir", job->waldir}),
-			   mapped_tablespaces(job), &limits, &reply);
+			   mapped_tablespaces(job, TABLESPACE_LOCATION), &limits, &reply);
 	if (remote_failed_for(&reply, "tablespace_in_use"))
 		step_fail_for_tablespace(job, &reply);
 	if (remote_failed_for(&reply, "slot_in_use"))

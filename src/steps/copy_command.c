@@ -41,22 +41,6 @@ typedef struct Backup
 	const char *restore_command;	/* that the command has set; NULL = none */
 } Backup;
 
-/* The primary's tablespaces, and where the node has each, as the scripts take them. */
-static const char **
-places_of_tablespaces(const Job *job)
-{
-	SqlResult  *rows = primary_tablespaces();
-	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
-
-	for (int i = 0; i < rows->nrows; i++)
-	{
-		list[2 * i] = sql_value(rows, i, 0);
-		list[2 * i + 1] = node_tablespace(job, (Oid) strtoul(sql_value(rows, i, 0), NULL, 10),
-										  sql_value(rows, i, 1));
-	}
-	return list;
-}
-
 /* What of the command only the node knows, its script puts into variables. */
 static char *
 expanded_command(const Job *job)
@@ -97,7 +81,7 @@ refuse_backup(Job *job, int sqlstate, const char *what, char *detail, const char
 						 {"good", "no"},
 						 {"version", NUMBER(job->primary.version_num)},
 						 {"waldir", job->waldir}),
-			   places_of_tablespaces(job), &limits, &reply);
+			   mapped_tablespaces(job, TABLESPACE_OID), &limits, &reply);
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("what copy_command left on node %s %s", node_name(job), what),
@@ -299,7 +283,7 @@ take_backup(Job *job, const Backup *backup)
 						 {"files", files_older_than(backup)},
 						 {"restore_command", backup->restore_command ? restore_command_to_keep(job, backup) : ""},
 						 {"own_restore_command", own && own[0] ? restore_command_setting(own) : ""}),
-			   places_of_tablespaces(job), &limits, &reply);
+			   mapped_tablespaces(job, TABLESPACE_OID), &limits, &reply);
 	if (!reply.ok)
 		fail_for_command(job, &reply);
 	job->restore_copied = backup->restore_command != NULL;
@@ -327,7 +311,7 @@ copy_by_command(Job *job)
 						 {"total", sql_scalar("SELECT sum(pg_tablespace_size(oid))::bigint / 1024 FROM pg_tablespace", 0, NULL)},
 						 {"restore_command", job_restore_command(job)},
 						 {"waldir", job->waldir}),
-			   places_of_tablespaces(job), &limits, &reply);
+			   mapped_tablespaces(job, TABLESPACE_OID), &limits, &reply);
 	if (!reply.ok)
 		fail_for_command(job, &reply);
 	if (!read_backup(&reply, &backup))
