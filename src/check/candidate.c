@@ -182,19 +182,20 @@ try_synchronized_standby_slots(Check *check)
 {
 	const Nodes *nodes = nodes_read(check->job->request->schema);
 	const char *value = GetConfigOption("synchronized_standby_slots", false, false);
+	StringInfoData slots;		/* of the nodes: this server's own is on the others */
+	const char *args[2] = {value};
+	char	   *missing;
 
-	/* This server's own slot is on the others. */
-	const char *args[] = {
-		value, nodes->own ? nodes->own->host : NULL, nodes->own ? psprintf("%d", nodes->own->port) : NULL
-	};
-	char	   *missing = sql_scalar(psprintf("SELECT string_agg(name, ', ') FROM (SELECT trim(BOTH ' \"' FROM n) AS name "
-											  "FROM regexp_split_to_table($1, ',') n) names "
-											  "WHERE name <> '' AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = name AND s.slot_type = 'physical') "
-											  "AND NOT EXISTS (SELECT FROM %s.follow_primary_node n WHERE name = coalesce(n.slot_name, "
-											  "left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63)) "
-											  "AND (n.host = $2 AND n.port = $3::int) IS NOT TRUE)",
-											  check->job->request->schema), lengthof(args), args);
-
+	initStringInfo(&slots);
+	for (int i = 0; i < nodes->nrows; i++)
+		if (!nodes->rows[i].is_this_server)
+			appendStringInfo(&slots, "%s,", nodes->rows[i].slot_name);
+	args[1] = slots.data;
+	missing = sql_scalar("SELECT string_agg(name, ', ') FROM (SELECT trim(BOTH ' \"' FROM n) AS name "
+						 "FROM regexp_split_to_table($1, ',') n) names "
+						 "WHERE name <> '' AND name <> ALL (string_to_array($2, ',')) "
+						 "AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = name AND s.slot_type = 'physical')",
+						 lengthof(args), args);
 	if (missing)
 		found(check, CHECK_ERROR,
 			  psprintf("synchronized_standby_slots names %s, which no other node has for its slot here: logical subscribers would wait for ever", missing),
