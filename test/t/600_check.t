@@ -72,18 +72,8 @@ sub setting
     my $before;
     my $restart = delete $settings{restart};
     return (
-        break => sub { $before = slurp($conf); $node->set(%settings); $restart ? $node->restart : reloaded($node) },
-        mend  => sub { spew($conf, $before); $restart ? $node->restart : reloaded($node); settle() });
-}
-
-# A reload reaches the postmaster's new processes a moment later.
-sub reloaded
-{
-    my ($node) = @_;
-    my $when = $node->safe_psql('SELECT pg_conf_load_time()');
-    $node->reload;
-    $node->poll_query_until("SELECT pg_conf_load_time() > '$when'") or die "no reload\n";
-    return;
+        break => sub { $before = slurp($conf); $node->set(%settings); $restart ? $node->restart : $node->reload_for_all },
+        mend  => sub { spew($conf, $before); $restart ? $node->restart : $node->reload_for_all; settle() });
 }
 
 sub settle
@@ -113,8 +103,8 @@ sub hba
     my $file = $node->config_dir . '/pg_hba.conf';
     my $before = slurp($file);
     return (
-        break => sub { spew($file, "$line\n$before"); reloaded($node) },
-        mend  => sub { spew($file, $before); reloaded($node) });
+        break => sub { spew($file, "$line\n$before"); $node->reload_for_all },
+        mend  => sub { spew($file, $before); $node->reload_for_all });
 }
 
 my $me = $sibling->name;

@@ -48,21 +48,12 @@ my $primary = $old;
 # After the failover nobody follows yet.
 sub standbys_know { $primary->wait_for_catchup($_) for grep { $primary == $old } $new, $sibling; return }
 
-sub reloaded
-{
-    my ($node) = @_;
-    my $when = $node->safe_psql('SELECT pg_conf_load_time()');
-    $node->reload;
-    $node->poll_query_until("SELECT pg_conf_load_time() > '$when'") or die "no reload\n";
-    return;
-}
-
 # One mistake: how it is made and mended.
 sub file_without
 {
     my ($file, $line, $node) = @_;
     my $text = slurp($file);
-    return (sub { spew($file, $text =~ s/$line//r, 0600); reloaded($node) if $node }, sub { spew($file, $text, 0600); reloaded($node) if $node });
+    return (sub { spew($file, $text =~ s/$line//r, 0600); $node->reload_for_all if $node }, sub { spew($file, $text, 0600); $node->reload_for_all if $node });
 }
 
 sub hba_without { my ($node, $line) = @_; return file_without($node->config_dir . '/pg_hba.conf', qr/^$line.*\n/m, $node) }
@@ -109,8 +100,8 @@ my @mistakes = (
     { what => 'wrong PCP password', item => 'pgpool', hint => qr/pcp_pass_file|\.pcppass|password/, node => $sibling,
         # which leaves no node without a primary: it is said at once, and is the end of the job
         said => qr/NOTICE: .*node \d+ cannot be looked up in pgpool: .*/,
-        how => [ sub { $new->set('follow_primary.pcp_pass_file' => $wrong_pcp); reloaded($new) },
-            sub { $new->set('follow_primary.pcp_pass_file' => $pgpool->pcp_pass_file); reloaded($new) } ] },
+        how => [ sub { $new->set('follow_primary.pcp_pass_file' => $wrong_pcp); $new->reload_for_all },
+            sub { $new->set('follow_primary.pcp_pass_file' => $pgpool->pcp_pass_file); $new->reload_for_all } ] },
     { what => 'no library on a standby', item => 'library', hint => qr/Install follow_primary/,
         how => [ row($sibling, node_bin_dir => $no_library) ] });
 push @mistakes, { what => 'a port that a firewall drops', item => 'replication', hint => qr/firewall/, node => $sibling, within => 3 + 2,

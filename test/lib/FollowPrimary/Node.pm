@@ -484,6 +484,16 @@ sub reload
     return;
 }
 
+# The same, and waits until sessions that begin from now on have the new settings.
+sub reload_for_all
+{
+    my ($self) = @_;
+    my $when = $self->safe_psql('SELECT pg_conf_load_time()');
+    $self->reload;
+    $self->poll_query_until("SELECT pg_conf_load_time() > '$when'") or die "no reload\n";
+    return;
+}
+
 # From now on nobody streams from it: it can live on apart while another one is
 # promoted, and its standbys have nothing of what it writes then.
 sub refuse_standbys
