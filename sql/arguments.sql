@@ -137,7 +137,7 @@ $$BEGIN EXECUTE statement; RETURN true; EXCEPTION WHEN OTHERS THEN RETURN false;
 INSERT INTO follow_primary_node (host) VALUES ('db3');
 SELECT s.name, v.value, in_setting, in_table
 FROM (SELECT substr(name, 16) AS name, vartype, min_val, max_val
-      FROM pg_settings WHERE name LIKE 'follow\_primary.%') s,
+      FROM pg_settings WHERE name LIKE 'follow\_primary.%' AND name <> 'follow_primary.max_archive_backlog') s,
 LATERAL (
     SELECT unnest(ARRAY[min_val::int - 1, min_val::int, max_val::int, max_val::int + 1]::text[]) WHERE vartype = 'integer'
     UNION ALL

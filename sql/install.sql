@@ -53,7 +53,7 @@ LOAD 'follow_primary';
 SELECT s.name AS setting, a.attname AS node_column
 FROM (SELECT name FROM pg_settings WHERE name LIKE 'follow\_primary.%'
       -- these are for the preloaded workers, not for a node
-      AND name NOT IN ('follow_primary.sibling_slots', 'follow_primary.check_interval')) s
+      AND name NOT IN ('follow_primary.sibling_slots', 'follow_primary.check_interval', 'follow_primary.max_archive_backlog')) s
 FULL JOIN (SELECT attname FROM pg_attribute
            WHERE attrelid = 'follow_primary_node'::regclass AND attnum > 0) a
      ON s.name = 'follow_primary.' || a.attname

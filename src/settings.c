@@ -189,6 +189,7 @@ static Settings current;
 
 bool		setting_sibling_slots = true;
 int			setting_check_interval = 0;
+int			setting_max_archive_backlog = -1;
 
 bool
 has_control_chars(const char *text)
@@ -432,6 +433,11 @@ settings_define(void)
 							"How often the primary runs the check of readiness everywhere.",
 							"Where the library is preloaded. 0: never.",
 							&setting_check_interval, 0, 0, 86400, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("follow_primary.max_archive_backlog",
+							"How much WAL may wait to be archived on the primary when a switchover begins.",
+							"In segments. -1: any number.",
+							&setting_max_archive_backlog, -1, -1, 1000000, PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("follow_primary");
 }

@@ -57,9 +57,10 @@ typedef struct Settings
 	int			progress_timeout;
 } Settings;
 
-/* Those of the preloaded workers, which no node has for itself. */
+/* Those that no node has for itself: of the preloaded workers, and of a switchover. */
 extern bool setting_sibling_slots;
 extern int	setting_check_interval; /* seconds; 0 = never */
+extern int	setting_max_archive_backlog;	/* segments; -1 = any number */
 
 /* Defines the settings; for _PG_init. */
 extern void settings_define(void);

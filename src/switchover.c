@@ -345,7 +345,7 @@ static void
 look_at_primary(Switchover *s)
 {
 	RemoteReply reply;
-	int64		number;
+	int64		waiting;
 
 	run_part(s, "look", LOOK_TIMEOUT_MS, &reply);
 	if (remote_failed_for(&reply, "candidate"))
@@ -373,10 +373,18 @@ look_at_primary(Switchover *s)
 			   "Correct this server's row in follow_primary_node, or follow_primary.primary_host.");
 	if (!remote_says(&reply, "copies", "0"))
 		refuse("a base backup of the primary is running", NULL, "Wait for its end; see pg_stat_progress_basebackup there.");
-	if (remote_says(&reply, "archiver_fails", "t") && remote_number(&reply, "ready", &number) && number > 1)
-		refuse("the primary's archive_command fails",
-			   psprintf(INT64_FORMAT " segments wait to be archived, and would not be archived by anybody.", number),
-			   "Mend it on the primary; see pg_stat_archiver there.");
+	if (!remote_number(&reply, "ready", &waiting))
+		refuse("the primary does not tell how much WAL waits to be archived", reply.messages, CALL_AGAIN);
+	if (setting_max_archive_backlog >= 0 && waiting > setting_max_archive_backlog)
+		refuse(psprintf("WAL waits to be archived on the primary: " INT64_FORMAT " segments", waiting),
+			   psprintf("follow_primary.max_archive_backlog is %d.", setting_max_archive_backlog),
+			   "See pg_stat_archiver there, and the server's log.");
+	if (waiting > 0 && remote_says(&reply, "archiver_fails", "t"))
+		ereport(WARNING,
+				(errmsg("the primary's archive_command fails, and " INT64_FORMAT " segments wait for it", waiting),
+				 errdetail("What it has not archived when it stops is kept on its host, in %s.follow_primary/lost_wal-JOB.",
+						   s->primary->node.pgdata),
+				 errhint("Archive it from there by hand: no server does.")));
 }
 
 /* The file that the session of that switchover made, to promote this server, or NULL. */

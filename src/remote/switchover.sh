@@ -121,7 +121,7 @@ ANSWER
     emit standbys "$standbys"
     emit copies "$copies"
     emit archiver_fails "$archiver_fails"
-    set -- "$pgdata"/pg_wal/archive_status/*.ready
+    set -- "$pgdata"/pg_wal/archive_status/????????????????????????.ready
     [ -e "$1" ] || shift
     emit ready $#
 }
