@@ -174,7 +174,10 @@ put_setting(StringInfo buf, const char *name, const char *value)
 	{
 		if (*c == '\'' || *c == '\\')
 			appendStringInfoChar(buf, *c);
-		appendStringInfoChar(buf, *c);
+		if (*c == '\n')
+			appendStringInfoString(buf, "\\n");
+		else
+			appendStringInfoChar(buf, *c);
 	}
 	appendStringInfoString(buf, "'\n");
 }
@@ -196,17 +199,48 @@ restore_command_guard(const char *command)
 	return buf.data;
 }
 
+/* The command in the text between '(printf "%%b" ' and its end, as one_line() of lib.sh writes it. */
+static char *
+command_of_lines(const char *text)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = text; *c;)
+	{
+		if (strncmp(c, "'\\''", 4) == 0)
+		{
+			appendStringInfoChar(&buf, '\'');
+			c += 4;
+		}
+		else if (*c == '\'')
+			break;
+		else if (c[0] == '\\' && c[1] != '\0')
+		{
+			appendStringInfoChar(&buf, c[1] == 'n' ? '\n' : c[1]);
+			c += 2;
+		}
+		else
+			appendStringInfoChar(&buf, *c++);
+	}
+	return buf.data;
+}
+
 char *
 restore_command_behind_gate(char *command)
 {
 	static const char gate[] = "follow_primary_gate=";
 	static const char end[] = "then exit 1; fi; ";
+	static const char lines[] = "eval \"$(printf \"%%b\" '";
 	char	   *real;
 
 	if (command == NULL || strncmp(command, gate, strlen(gate)) != 0)
 		return command;
 	real = strstr(command, end);
-	return real ? real + strlen(end) : command;
+	if (real == NULL)
+		return command;
+	real += strlen(end);
+	return strncmp(real, lines, strlen(lines)) == 0 ? command_of_lines(real + strlen(lines)) : real;
 }
 
 char *

@@ -312,8 +312,7 @@ gate_command() {
     {
         [ ! -e "$file" ] || without_gate "$file"
         echo '# follow_primary removes this line when the node is proven to follow.'
-        printf "restore_command = '%s'\n" "$(printf '%s' "$command" | sed "s/\\\\/&&/g; s/'/''/g" |
-            awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')"
+        printf 'restore_command = %s\n' "$(quoted_setting "$command")"
     } >"$edit" || die config_not_writable "could not write $edit"
     if [ -e "$file" ]; then
         replace "$file"

@@ -13,11 +13,12 @@
 gate=$work/gate
 gate_line="restore_command = 'follow_primary_gate="
 
-# gated COMMAND: sets text to COMMAND behind the gate.
+# gated COMMAND: sets text to COMMAND behind the gate, in one line: ALTER SYSTEM writes all of
+# postgresql.auto.conf anew, and a newline in a value so that no server reads the file again.
 gated() {
-    text=$(printf '%s' "$gate" | sed "s/'/'\\\\''/g; s/%/%%/g")
+    one_line "$1"
     # shellcheck disable=SC2016 # for the shell that the server starts
-    text="follow_primary_gate='$text"\''; if test -e "$follow_primary_gate" && ! sh "$follow_primary_gate" %f; then exit 1; fi; '$1
+    text="follow_primary_gate='$(printf '%s' "$gate" | sed "s/'/'\\\\''/g; s/%/%%/g")"\''; if test -e "$follow_primary_gate" && ! sh "$follow_primary_gate" %f; then exit 1; fi; '$one_line
 }
 
 # write_gate NAMES: makes the script, which lets files of these names pass: a line has the first

@@ -365,6 +365,24 @@ expand_restore_command() {
         }'
 }
 
+# one_line COMMAND: sets one_line to a restore_command of one line that does what COMMAND does.
+# restore_command_behind_gate() knows this form.
+one_line() {
+    one_line=$1
+    case $1 in
+        *"$nl"*)
+            one_line=$(printf '%s' "$1" | sed "s/\\\\/&&/g; s/'/'\\\\''/g" |
+                awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')
+            one_line="eval \"\$(printf \"%%b\" '$one_line')\""
+            ;;
+    esac
+}
+
+# quoted_setting TEXT: prints TEXT, a line, as a value in a settings file.
+quoted_setting() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/\\\\/&&/g; s/'/''/g")"
+}
+
 # signs_of_life: from now on until the script ends, writes an empty line to stderr every few
 # seconds while the programs that the script runs use the processor, for some of them say
 # nothing for hours. The script's own shell does not count, since it may wait in a loop. What

@@ -367,11 +367,6 @@ recover() {
     unchanged "$reason" "crash recovery failed"
 }
 
-# quoted_setting TEXT: prints TEXT as a value in a settings file.
-quoted_setting() {
-    printf "'%s'" "$(printf '%s' "$1" | sed "s/\\\\/&&/g; s/'/''/g")"
-}
-
 # prevent_start: see forbid_start().
 prevent_start() {
     forbid_start "$pgdata" ||
@@ -419,8 +414,10 @@ run_pg_rewind() {
     if [ "$version" -ge 130000 ]; then
         set -- "$@" --no-ensure-shutdown
         if [ -n "$restore_command" ] && [ "$version" -ge 150000 ]; then
-            # pg_rewind reads the command from a configuration, of which it needs nothing else
-            printf 'restore_command = %s\n' "$(quoted_setting "$restore_command")" >"$work/rewind.conf"
+            # pg_rewind reads the command, its first line, from a configuration, of which it needs
+            # nothing else
+            one_line "$restore_command"
+            printf 'restore_command = %s\n' "$(quoted_setting "$one_line")" >"$work/rewind.conf"
             set -- "$@" -c --config-file="$work/rewind.conf"
         elif [ -n "$restore_command" ] && [ -z "$config" ] && [ ! -h "$pgdata/postgresql.conf" ] &&
             [ -n "$(postgres -C restore_command 2>/dev/null </dev/null)" ]; then
