@@ -124,12 +124,9 @@ copy_compression_objection(const char *text)
 #define CHECKPOINT_FAST			CHECKPOINT_IMMEDIATE
 #endif
 
-#if PG_VERSION_NUM < 140000
+#if PG_VERSION_NUM < 150000
 #define pg_md5_hash(buff, len, hexsum, errstr) \
 	(*(errstr) = "out of memory", pg_md5_hash(buff, len, hexsum))
-#endif
-
-#if PG_VERSION_NUM < 150000
 #define shm_mq_send(mqh, nbytes, data, nowait, force_flush) \
 	shm_mq_send(mqh, nbytes, data, nowait)
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
