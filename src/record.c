@@ -61,6 +61,12 @@ job_log_begin(const Job *job)
 void
 job_log_end(const Job *job, const char *state, const ErrorData *error)
 {
+	/*
+	 * errfinish() looks for interrupts after a message. The job has ended: another
+	 * signal, as the second of the two that the postmaster sends to each process
+	 * at a shutdown, must not keep its end from being recorded.
+	 */
+	HOLD_CANCEL_INTERRUPTS();
 	if (error)
 		ereport(LOG,
 				(errmsg("follow_primary job " INT64_FORMAT " for node %s: %s%s%s: %s",
@@ -77,6 +83,7 @@ job_log_end(const Job *job, const char *state, const ErrorData *error)
 						job->plan.method == METHOD_SKIP ? "" : method_name(job->plan.method),
 						job->plan.reason),
 				 errhidecontext(true)));
+	RESUME_CANCEL_INTERRUPTS();
 }
 
 /* Takes a lock of job.h until this worker ends; false if another has it. */

@@ -182,11 +182,13 @@ undo(Job *job, bool in_hurry)
 		return;
 	}
 	QueryCancelPending = in_hurry;
-	HOLD_CANCEL_INTERRUPTS();
 	ssh_hurry_when_cancelled(job->ssh);
 	PG_TRY();
 	{
+		/* Not around all this: an error ends the hold by itself. */
+		HOLD_CANCEL_INTERRUPTS();
 		job->undo(job);
+		RESUME_CANCEL_INTERRUPTS();
 	}
 	PG_CATCH();
 	{
@@ -196,7 +198,6 @@ undo(Job *job, bool in_hurry)
 							   error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
 	}
 	PG_END_TRY();
-	RESUME_CANCEL_INTERRUPTS();
 }
 
 void

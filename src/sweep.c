@@ -24,7 +24,6 @@ sweep_rows(const char *schema)
 {
 	const char *args[] = {CALL_AGAIN, methods_slot_steps()};
 	SqlResult  *slots;
-	bool		cancelled = false;
 
 	/* A slot that a former primary's job made is not on this server. */
 	slots = sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
@@ -48,18 +47,9 @@ sweep_rows(const char *schema)
 		if (job_try_lock_slot(slot))
 		{
 			primary_drop_slot(slot);
-			/* No later sweep sees it. */
-			if (QueryCancelPending)
-			{
-				cancelled = true;
-				QueryCancelPending = false;
-				primary_drop_slot(slot);
-			}
 			job_unlock_slot(slot);
 		}
 	}
-	if (cancelled)
-		InterruptPending = QueryCancelPending = true;
 }
 
 /* A prepared transaction may hold a lock for ever, which must not hold up this job. */

@@ -176,14 +176,12 @@ primary_ensure_slot(Job *job)
 	return STEP_DONE;
 }
 
-/*
- * Drops a slot that is free, or soon is. Ends the client of that name first, if
- * there is one.
- */
-static void
-drop_slot(const char *slot, const char *client)
+/* Returns false if a signal came in between. */
+static bool
+try_drop_slot(const char *slot, const char *client)
 {
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool cancelled = false;
 
 	PG_TRY();
 	{
@@ -206,11 +204,26 @@ drop_slot(const char *slot, const char *client)
 	}
 	PG_CATCH();
 	{
-		/* A job that is to end ends at its next interrupt check. */
-		if (sql_recover(context)->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			InterruptPending = QueryCancelPending = true;
+		cancelled = sql_recover(context)->sqlerrcode == ERRCODE_QUERY_CANCELED;
 	}
 	PG_END_TRY();
+	return !cancelled;
+}
+
+/*
+ * Drops a slot that is free, or soon is. Ends the client of that name first, if
+ * there is one.  No signal keeps it from that, for no later sweep sees the slot; a
+ * job that is to end ends at its next interrupt check.
+ */
+static void
+drop_slot(const char *slot, const char *client)
+{
+	bool		cancelled = false;
+
+	while (!try_drop_slot(slot, client))
+		cancelled = true;
+	if (cancelled)
+		InterruptPending = QueryCancelPending = true;
 }
 
 void
