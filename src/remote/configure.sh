@@ -198,7 +198,8 @@ add_others() {
                 set[name_of(text[i])] = 1
             delete set[""]
         }
-        !decides($0) && !(name_of($0) in set) && !/^# Written by follow_primary/' "$1") ||
+        /^# (Written by follow_primary|With one of these a standby would)/ { next }
+        !decides($0) && !(name_of($0) in set)' "$1") ||
         die config_not_writable "could not read $1"
     content=${content%"$nl"}${others:+$nl$others}
 }
