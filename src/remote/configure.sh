@@ -38,6 +38,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/include.sh
 . "${0%/*}/include.sh"
+# shellcheck source=src/remote/settings.sh
+. "${0%/*}/settings.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/gate.sh
@@ -274,22 +276,14 @@ clear_auto_conf() {
     replace "$auto"
 }
 
-# effective NAME: prints its value as the server would see it.
-effective() {
-    if [ "$config" = "$pgdata/postgresql.conf" ]; then
-        "$bin/postgres" -D "$pgdata" -c lc_messages=C -C "$1" </dev/null
-    else
-        "$bin/postgres" -D "$pgdata" -c lc_messages=C -c config_file="$config" -C "$1" </dev/null
-    fi
-}
-
 # real_command: prints the restore_command that is in force. A running server before 14 would not
 # take another one.
 real_command() {
     if [ "$live" = yes ]; then
         [ "$version" -lt 140000 ] || printf '%s' "$restore_command"
     elif [ "$version" -ge 120000 ]; then
-        effective restore_command 2>/dev/null
+        know_named "$pgdata"
+        value_of restore_command ''
     else
         command=$(recovery_conf "$pgdata" | sed -n 's/^set.restore_command=//p')
         case $command in
@@ -328,22 +322,39 @@ gate_command() {
 checks=
 expect() {
     {
-        value=$(effective "$1") || exit 2
+        value=$(setting "$1") || exit 2
         [ "$value" = "$2" ]
     } 2>/dev/null &
     checks="$checks $!=$1"
 }
 
-# check_effective: dies if another value than content's is in force.
+# auto_conf_decides: has postgresql.auto.conf a line of its own that decides, or reads a file that
+# may? Starts no process.
+auto_conf_decides() {
+    [ -f "$auto" ] || return 1
+    while read -r line || [ -n "$line" ]; do
+        case $line in
+            '' | '#'* | [Rr][Ee][Ss][Tt][Oo][Rr][Ee]_[Cc][Oo][Mm][Mm][Aa][Nn][Dd]*) ;;
+            [Ii][Nn][Cc][Ll][Uu][Dd][Ee]* | [Pp][Rr][Ii][Mm][Aa][Rr][Yy]_* | [Rr][Ee][Cc][Oo][Vv][Ee][Rr][Yy]_* | [Pp][Rr][Oo][Mm][Oo][Tt][Ee]_*) return 0 ;;
+        esac
+    done <"$auto"
+    return 1
+}
+
+# check_effective: dies if another value than content's is in force. The server reads its file,
+# which ends in ours, and then postgresql.auto.conf: where one setting of ours is in force, and
+# that file has none of them, they all are.
 check_effective() {
     expect primary_conninfo "$expect_conninfo"
-    expect primary_slot_name "$expect_slot"
     [ -z "$command" ] || expect restore_command "$command"
-    expect recovery_target_timeline latest
-    for target in recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn; do
-        expect "$target" ''
-    done
-    [ "$version" -ge 160000 ] || expect promote_trigger_file ''
+    if auto_conf_decides; then
+        expect primary_slot_name "$expect_slot"
+        expect recovery_target_timeline latest
+        for target in recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn; do
+            expect "$target" ''
+        done
+        [ "$version" -ge 160000 ] || expect promote_trigger_file ''
+    fi
     wrong=
     for check in $checks; do
         wait "${check%%=*}"
@@ -351,7 +362,7 @@ check_effective() {
             0) ;;
             1) wrong="$wrong ${check#*=}" ;;
             *)
-                effective "${check#*=}" >/dev/null # what it says is for the user
+                setting "${check#*=}" >/dev/null # what it says is for the user
                 die config_unreadable "the server cannot read its configuration"
                 ;;
         esac

@@ -24,6 +24,8 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/mark.sh
 . "${0%/*}/mark.sh"
+# shellcheck source=src/remote/settings.sh
+. "${0%/*}/settings.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/log.sh
@@ -421,8 +423,11 @@ emit_answers() {
 emit_settings() {
     of=$pgdata
     [ ! -e "$work/config/complete" ] || [ -e "$work/config/restored" ] || of=$work/config/data
-    for setting; do
-        emit "set.$setting" "$("$bin/postgres" -D "$of" -c lc_messages=C ${config:+-c config_file="$config"} -C "$setting" 2>/dev/null)"
+    know_named "$of"
+    for name; do
+        value=
+        ! is_named "$name" || value=$(setting "$name" "$of" 2>/dev/null)
+        emit "set.$name" "$value"
     done
 }
 

@@ -36,14 +36,11 @@
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
+# shellcheck source=src/remote/settings.sh
+. "${0%/*}/settings.sh"
 
 : "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
 [ "$config" != "$pgdata/postgresql.conf" ] || config=
-
-# setting NAME: prints the value of a setting as a start would see it.
-setting() {
-    "$bin/postgres" -D "$pgdata" -c lc_messages=C ${config:+-c config_file="$config"} -C "$1" </dev/null
-}
 
 # check_programs NAME...
 check_programs() {
@@ -173,7 +170,7 @@ absolute() {
 
 # check_ssl: the server reads its certificate and key when it starts, as be-secure-openssl.c does.
 check_ssl() {
-    [ "$(setting ssl 2>/dev/null)" = on ] || return 0
+    [ "$(value_of ssl off)" = on ] || return 0
     for name in ssl_cert_file ssl_key_file ssl_ca_file; do
         value=$(setting "$name" 2>/dev/null)
         [ -n "$value" ] || continue
@@ -190,14 +187,14 @@ check_ssl() {
 
 # check_libraries: it loads these. Where its own library folder is not found, nothing is known.
 check_libraries() {
-    libraries=$(setting shared_preload_libraries 2>/dev/null)
+    libraries=$(value_of shared_preload_libraries '')
     [ -n "$libraries" ] || return 0
     own=''
     for folder in "$("$bin/pg_config" --pkglibdir 2>/dev/null)" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64/pgsql" "${bin%/*}/lib64"; do
         [ -n "$own" ] || [ ! -e "$folder/plpgsql.so" ] || own=$folder
     done
     [ -n "$own" ] || return 0
-    search=$(setting dynamic_library_path 2>/dev/null)
+    search=$(value_of dynamic_library_path '')
     IFS=,
     set -f
     # shellcheck disable=SC2086 # words
@@ -239,7 +236,7 @@ check_folders() {
         { [ -d "$path" ] && [ -w "$path" ]; } ||
             die settings_broken "unix_socket_directories has \"$path\", which is not there or not writable for $account"
     done
-    [ "$(setting logging_collector 2>/dev/null)" = on ] || return 0
+    [ "$(value_of logging_collector off)" = on ] || return 0
     absolute "$(setting log_directory 2>/dev/null)"
     if [ -e "$path" ]; then
         [ -w "$path" ] || die settings_broken "log_directory is \"$path\", which $account cannot write to"
@@ -252,7 +249,7 @@ check_folders() {
 # check_start: what a server has to find when it starts, and one that runs may have found then.
 check_start() {
     [ -f "${config:-$pgdata/postgresql.conf}" ] || return 0
-    hba=$(setting hba_file 2>/dev/null)
+    hba=$(value_of hba_file "$pgdata/pg_hba.conf")
     [ -z "$hba" ] || [ -r "$hba" ] || die settings_broken "hba_file is \"$hba\", which $account cannot read"
     check_ssl
     check_libraries
@@ -337,8 +334,8 @@ hba_objection() {
 # check_hba: see hba_objection().
 check_hba() {
     [ -f "${config:-$pgdata/postgresql.conf}" ] || return 0
-    sockets=$(setting unix_socket_directories 2>/dev/null)
-    hba=$(setting hba_file 2>/dev/null)
+    sockets=$(value_of unix_socket_directories default)
+    hba=$(value_of hba_file "$pgdata/pg_hba.conf")
     [ -n "$sockets" ] && [ -r "$hba" ] || return 0
     refusal=$(hba_objection "$hba")
     [ -n "$refusal" ] || return 0
@@ -362,6 +359,7 @@ esac
 [ "$method" != rewind ] || check_rewind "$@"
 [ "$untouched" = yes ] || exit 0
 check_settings
+know_named "$pgdata"
 check_start
 if server_pid && lock_file "$pgdata/postmaster.pid"; then
     case $lock_status in

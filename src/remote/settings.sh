@@ -1,0 +1,71 @@
+# settings.sh - the settings that a server would start with; for the scripts that read it as they
+# read lib.sh.
+#
+# The server's own program tells a value for certain, but is the start of half a server for each.
+# Most settings are in no file, and have their default then.
+# shellcheck shell=sh disable=SC2154
+
+# setting NAME [PGDATA]: prints the value. The caller has set config.
+setting() {
+    "$bin/postgres" -D "${2:-$pgdata}" -c lc_messages=C ${config:+-c config_file="$config"} -C "$1" </dev/null
+}
+
+# know_named PGDATA: sets named to the names of the settings in the files that the server reads,
+# in lower case, a line each; to ? where a file is included in a way that is not followed here.
+know_named() {
+    # shellcheck disable=SC2016 # awk's dollars
+    named=$(FP_FILE=${config:-$1/postgresql.conf} FP_AUTO=$1/postgresql.auto.conf awk "$awk_unquoted"'
+        function quoted(word) {
+            gsub(/\047/, "\047\\\\\047\047", word)
+            return "\047" word "\047"
+        }
+        function names_of(file,    line, name, other, folder) {
+            if (file in open) {
+                print "?"
+                return
+            }
+            open[file] = 1
+            folder = file
+            sub(/[^\/]*$/, "", folder)
+            while ((getline line < file) > 0) {
+                sub(/^[ \t]*/, "", line)
+                name = tolower(line)
+                sub(/[^a-z0-9_.].*$/, "", name)
+                if (name !~ /^include(_if_exists|_dir)?$/) {
+                    if (name != "")
+                        print name
+                    continue
+                }
+                other = unquoted(substr(line, length(name) + 1))
+                if (other ~ /^"/) {
+                    print "?"
+                    continue
+                }
+                if (other !~ /^\//)
+                    other = folder other
+                if (name != "include_dir")
+                    names_of(other)
+                else if (system("set -- " quoted(other) "/*.conf && [ -e \"$1\" ]") == 0)
+                    print "?"
+            }
+            close(file)
+            delete open[file]
+        }
+        BEGIN {
+            names_of(ENVIRON["FP_FILE"])
+            names_of(ENVIRON["FP_AUTO"])
+        }')
+}
+
+# is_named NAME: may a file set it? After know_named.
+is_named() {
+    case $nl$named$nl in
+        *"$nl?$nl"* | *"$nl$1$nl"*) return 0 ;;
+    esac
+    return 1
+}
+
+# value_of NAME DEFAULT: prints the value, which is DEFAULT if no file sets it. After know_named.
+value_of() {
+    if is_named "$1"; then setting "$1" 2>/dev/null; else printf '%s' "$2"; fi
+}
