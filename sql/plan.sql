@@ -54,6 +54,8 @@ SELECT what, facts, pg_temp.plan(facts) FROM (VALUES
     (35, 'the same, but an interrupted job may have put it aside', 'state=down rejoin=yes no_config=yes mark=half'),
     (36, 'the settings file is another''s', 'file_taken=yes'),
     (37, 'the same, and it follows already', 'file_taken=yes streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/14000000 history=1@0/13000000'),
+    (38, 'its start command sets what a job writes', 'started_with=yes'),
+    (39, 'the same, and it follows already', 'started_with=yes streaming=yes receiver_tli=2 p.slot=yes p.slot_active=yes uses_slot=yes tli=2 lsn=0/14000000 history=1@0/13000000'),
     (42, 'its server refuses our login', 'sql=no refused=yes'),
     (43, 'the same, a copy asked for', 'sql=no refused=yes asked=basebackup'),
     (44, 'the role may not connect once more', 'p.free_logins=0'),

@@ -10,6 +10,10 @@
 	"Call follow_primary() again: it looks at the node afresh and goes on from there."
 #define THEN_CALL_AGAIN	"then call follow_primary() again."
 
+#define STARTED_WITH_HINT \
+	"Take them out of node_start_command, or what its service starts it with (postgresql.conf is a place for a restore_command), " \
+	"and restart the node's server where it runs. Then call follow_primary() again."
+
 #define OWN_SLOT_HINT	"Give this node a slot_name of its own: the default is made from the host alone."
 
 #define MUST_REACH_US_HINT \

@@ -123,6 +123,8 @@ typedef struct NodeFacts
 	bool		config_missing; /* its postgresql.conf is nowhere */
 	char	   *recovery_file_taken;	/* why a job may not write its recovery
 										 * file: a phrase, or NULL */
+	char	   *started_with;	/* settings that win over those of its files, for
+								 * they stand in its start command, or NULL */
 	bool		mark_stale;		/* there may be other data since it was left */
 	bool		foreign_mark;	/* another primary's job began to change it, for
 								 * a fork that may be a later one: what it put

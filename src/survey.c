@@ -486,6 +486,8 @@ read_place(Job *job, const RemoteReply *reply)
 	node->config_missing = remote_says(reply, "config_missing", "yes");
 	value = remote_get(reply, "recovery_file_taken");
 	node->recovery_file_taken = value ? pstrdup(value) : NULL;
+	value = remote_get(reply, "started_with");
+	node->started_with = value ? pstrdup(value) : NULL;
 	job->restore_copied = remote_says(reply, "restore_copied", "yes");
 	job->beside = text_of(reply, "beside");
 	job->control_time = text_of(reply, "control_time");
@@ -760,6 +762,7 @@ survey_ask(Job *job, const char *pgdata, int timeout_ms, RemoteReply *reply)
 						 {"host", request->node_host},
 						 {"recovery_file", settings->recovery_file},
 						 {"expired", login_password_expired(settings->rewind_user) ? "yes" : "no"},
+						 {"start_command", settings->node_start_command},
 						 {"records", divergence_records(&job->primary.history)}),
 			   NULL, &limits, reply);
 }

@@ -242,6 +242,7 @@ follow_primary_unit_plan(PG_FUNCTION_ARGS)
 	node.foreign_mark = YES("keep_foreign", "no");
 	node.config_missing = YES("no_config", "no");
 	node.recovery_file_taken = YES("file_taken", "no") ? "is the file \"/data/postgresql.conf\"" : NULL;
+	node.started_with = YES("started_with", "no") ? "restore_command" : NULL;
 	node.timeline = INT("tli", "1");
 	node.lsn = lsn_fact(words, "lsn", "0/13000000");
 	node.history_known = node.timeline == 1 || fact(words, "history", NULL) != NULL;

@@ -51,6 +51,22 @@ empty_targets() {
     sync "$file.fp_tmp" && mv -f -- "$file.fp_tmp" "$file"
 }
 
+# started_with TEXT: sets names to the settings that options in TEXT, a command line, set, and that
+# win over those which make a server a standby. TEXT may be a command of the DBA's or a
+# postmaster.opts, whose names may have - for _.
+started_with() {
+    names=''
+    set -f
+    for name in primary?conninfo primary?slot?name restore?command recovery?target?timeline recovery?target \
+        recovery?target?name recovery?target?time recovery?target?xid recovery?target?lsn promote?trigger?file; do
+        case " $1" in
+            *[!A-Za-z0-9_/.]$name=* | *-c$name=*) names="$names${names:+ }$name" ;;
+        esac
+    done
+    set +f
+    [ -z "$names" ] || names=$(echo "$names" | tr '?' _ | sed 's/ /, /g')
+}
+
 # recovery_conf PGDATA: prints set.NAME=VALUE for the settings in recovery.conf that survey.sh
 # asks a server of 12 or later for, in the same form: the delay in milliseconds, the values
 # escaped as emit does; and sql.target=NAME for a recovery target. Prints nothing where there is

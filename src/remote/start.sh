@@ -20,6 +20,8 @@
 #   status    ready | standby
 #   promoted  yes = it has become a primary
 #   emptied   yes = recovery targets were emptied
+#   started_with  settings on its command line that win over those of a standby; then it is not
+#                 waited for, and is to be stopped
 # fails:
 #   marked        the node is half-changed, as its mark says
 #   start_failed  the server ended; what it logged is on stderr
@@ -39,6 +41,9 @@ set -u
 . "${0%/*}/staged.sh"
 
 : "${config=}" "${timeout=60}" "${command=}" "${again=no}"
+opts=$pgdata/postmaster.opts
+opts_before='' # when that was last written, before this start
+looked=no      # has this server's been looked at?
 starter='' # the process that starts the server, while it runs
 
 # How long a command that returned 0 may leave us without a server.
@@ -124,6 +129,24 @@ finish() {
     exit 0
 }
 
+# opts_time: prints when a start last wrote the options that it had.
+opts_time() {
+    stat -Lc %y -- "$opts" 2>/dev/null
+}
+
+# look_at_options: a server writes its options before it replays anything. Ends here if they win
+# over the settings of a standby, which this job has written.
+look_at_options() {
+    [ "$again" = no ] && [ "$looked" = no ] && [ -s "$opts" ] && [ "$(opts_time)" != "$opts_before" ] || return 0
+    looked=yes
+    read_file "$opts"
+    started_with "$text"
+    [ -n "$names" ] || return 0
+    [ -z "$starter" ] || kill "$starter" 2>/dev/null
+    emit started_with "$names"
+    exit 0
+}
+
 # await_status SECONDS: waits until the server is up, and ends here then. A server may take so
 # many seconds to appear; 0 = it is there, and we return if it goes. While a pg_ctl waits too,
 # only pg_ctl can say that the server is gone: it knows the process that it started.
@@ -144,6 +167,7 @@ await_status() {
         fi
         if serving; then
             seen=yes
+            look_at_options
             if server_status; then
                 finish
             fi
@@ -169,6 +193,7 @@ await_running() {
     [ "$phase" != stopped ] || sleep 1
     mark_phase=
     await_status 0
+    looked=no
     mark_phase=$phase
 }
 
@@ -183,6 +208,10 @@ run_command() {
     # the server may inherit these files: none of them may be ours
     "$@" </dev/null >>"$log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
     starter=$!
+    while kill -0 "$starter" 2>/dev/null; do
+        ! serving || look_at_options
+        pause
+    done
     wait "$starter"
     rc=$?
     starter=
@@ -236,6 +265,7 @@ collected=$(collected_log)
 collected_size=0
 [ -z "$collected" ] || collected_size=$(size_of "$collected")
 ! serving || await_running
+opts_before=$(opts_time)
 remove_stale_lock
 if [ "$again" = yes ] && has_targets "$pgdata"; then
     empty_targets "$pgdata" || die start_failed "the recovery targets in the settings of $pgdata could not be emptied: with one the server could become a primary"

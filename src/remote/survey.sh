@@ -11,6 +11,7 @@
 #   recovery_file  the file that a job would write the settings of a standby to, relative to
 #             pgdata or absolute
 #   expired   yes = the password of db_user has expired on the primary, as the node will learn
+#   start_command  of the DBA's, for the node; '' = pg_ctl
 #   records   "KEY:FILE:OFFSET ...": WAL records whose first bytes are wanted, to be compared
 #             with the primary's; FILE is their segment
 #
@@ -36,7 +37,7 @@ set -u
 . "${0%/*}/port.sh"
 
 : "${port=5432}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" \
-    "${host=localhost}" "${recovery_file=}" "${expired=no}" "${records=}"
+    "${host=localhost}" "${recovery_file=}" "${expired=no}" "${start_command=}" "${records=}"
 running_config=''
 pid=''
 answer=''
@@ -281,6 +282,15 @@ emit_server() {
     emit signal "$signal"
     control=$(TZ=UTC "$bin/pg_controldata" "$pgdata" 2>&1)
     emit controldata "$control"
+}
+
+# emit_started_with: what a start of the node sets that wins over the settings files: by the
+# command for it, or where its server runs, as that was started.
+emit_started_with() {
+    text=
+    [ -z "$pid" ] || [ ! -r "$pgdata/postmaster.opts" ] || read_file "$pgdata/postmaster.opts"
+    started_with "$text $start_command"
+    [ -z "$names" ] || emit started_with "$names"
 }
 
 # emit_wal: the newest timeline that it has WAL of, and some records. The names of segments
@@ -532,6 +542,7 @@ if [ ! -e "$pgdata" ] || { [ -n "$mark_phase" ] && [ ! -e "$pgdata/PG_VERSION" ]
 fi
 emit_pgdata
 emit_server
+emit_started_with
 emit_folders
 emit_wal
 if [ -n "$pid" ]; then

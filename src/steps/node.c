@@ -145,13 +145,15 @@ node_stop(Job *job)
 	return STEP_DONE;
 }
 
-void
-node_fail_promoted(Job *job)
+/*
+ * Ends at once the server that this job has started; what it was started by is in
+ * the reply.
+ */
+static void
+stop_at_once(Job *job, RemoteReply *reply)
 {
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {.timeout_ms = settings->stop_timeout * 1000 + GRACE_MS};
-	RemoteReply reply;
-	const char *command;
 
 	job->undo = NULL;			/* that would start it again */
 	remote_run(job->ssh, &remote_stop,
@@ -160,20 +162,52 @@ node_fail_promoted(Job *job)
 						 {"command", step_expand_command(job, settings->node_stop_command)},
 						 {"version", NUMBER(job->primary.version_num)},
 						 {"demote", "yes"}),
-			   NULL, &limits, &reply);
-	command = remote_get(&reply, "started_by");
+			   NULL, &limits, reply);
+}
+
+/* What it was started by, as a sentence, and why it could not be stopped, if it could not. */
+static char *
+start_of(const RemoteReply *reply)
+{
+	const char *command = remote_get(reply, "started_by");
+
+	return psprintf("%s%s%s", command ? "It was started by: " : "It was started.", command ? command : "",
+					reply->ok ? "" : psprintf("\n%s", reply->messages));
+}
+
+void
+node_fail_promoted(Job *job)
+{
+	RemoteReply reply;
+
+	stop_at_once(job, &reply);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 reply.ok ?
 			 errmsg("node %s became a primary after its start, and was stopped at once", node_name(job)) :
 			 errmsg("node %s became a primary after its start, and could not be stopped", node_name(job)),
-			 errdetail("%s%s%s", command ? "It was started by: " : "It was started.", command ? command : "",
-					   reply.ok ? "" : psprintf("\n%s", reply.messages)),
+			 errdetail("%s", start_of(&reply)),
 			 reply.ok ?
 			 errhint("The settings files do not end its recovery: see that no recovery target stands in its start command, in node_start_command or its service's unit, and that nobody promotes it. "
 					 "Then call follow_primary() again with when_down => 'rejoin', and with method => 'rewind' or 'basebackup' if it has begun a timeline above this server's: that brings the node back to this server's history.") :
 			 errhint("It takes writes that are going to be lost: stop it at once, on host %s: %s/pg_ctl -D %s -m immediate stop",
-					 job->request->node_host, settings->node_bin_dir, job->node.pgdata)));
+					 job->request->node_host, job->request->settings->node_bin_dir, job->node.pgdata)));
+}
+
+/* By settings that win over those of its files it may replay what is not of this server. */
+pg_noreturn static void
+fail_started_with(Job *job, const char *names)
+{
+	RemoteReply reply;
+
+	stop_at_once(job, &reply);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 reply.ok ?
+			 errmsg("node %s was started with settings that win over those of the job, and was stopped at once", node_name(job)) :
+			 errmsg("node %s was started with settings that win over those of the job, and could not be stopped", node_name(job)),
+			 errdetail("Its start command sets %s. %s", names, start_of(&reply)),
+			 errhint(STARTED_WITH_HINT)));
 }
 
 /*
@@ -204,6 +238,8 @@ start(Job *job, bool again, bool *emptied)
 				  "See the server's log above, remove the cause, " THEN_CALL_AGAIN);
 	if (remote_says(&reply, "promoted", "yes"))
 		node_fail_promoted(job);
+	if (remote_get(&reply, "started_with"))
+		fail_started_with(job, remote_get(&reply, "started_with"));
 	job->started = true;
 	return step_text(&reply, "status");
 }
