@@ -185,6 +185,9 @@ for my $node (@nodes)
     like($out, qr/^All is in place\.$/m, 'it is said');
     is($state, state_of($node), 'a second run changes nothing');
 }
+($code, $out) = setup($primary, '--dry-run', '--pcp-host', 'pool', names($primary));
+is($code, 1, 'a pgpool that comes later is something to do');
+like($out, qr/^- on the primary: UPDATE public\.follow_primary_node SET node_id = .* for \Q$addresses[0], $addresses[1], $addresses[2]\E$/m, 'the rows need its numbers');
 is($primary->safe_psql('SELECT count(*) FROM follow_primary_check(everywhere => true) WHERE status = \'error\''), 0, 'the check finds no error anywhere');
 is($primary->safe_psql(q{SELECT string_agg(r.rolname, ' ' ORDER BY r.rolname) FROM pg_roles r WHERE r.rolname IN ('pg_monitor', 'pg_checkpoint') AND pg_has_role('rewind', r.oid, 'MEMBER')}),
     pg_major() < 15 ? 'pg_monitor' : 'pg_checkpoint pg_monitor', 'the rewind role may make the checkpoint of a switchover, where there is such a right');

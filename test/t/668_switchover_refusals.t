@@ -111,9 +111,15 @@ my @cases = (
     {   what => 'a pgpool is in front, by the numbers of the nodes alone', says => qr/pgpool would fail over by itself/, hint => qr/pcp_promote_node -s /,
         before => sprintf(q{SET follow_primary.pcp_host = ''; }),
         make => sub { }, mend => sub { } },
+    {   what => 'a pgpool is in front, and its password is not here', says => qr/pgpool would fail over by itself/, notice => qr/NOTICE: .*PCP password file/,
+        before => q{SET follow_primary.pcp_pass_file = '/nowhere'; },
+        make => sub { }, mend => sub { } },
     {   what => 'that pgpool does not answer, and something else is in the way', says => qr/replay is paused/, notice => qr/NOTICE: .*pgpool at/,
         make => sub { $pgpool->stop; $two->safe_psql('SELECT pg_wal_replay_pause()') },
-        mend => sub { $two->safe_psql('SELECT pg_wal_replay_resume()') } });
+        mend => sub { } },
+    {   what => 'nor is its password here', says => qr/replay is paused/, notice => qr/NOTICE: .*PCP password file/,
+        before => q{SET follow_primary.pcp_pass_file = '/nowhere'; },
+        make => sub { }, mend => sub { $two->safe_psql('SELECT pg_wal_replay_resume()') } });
 
 for my $case (@cases)
 {
