@@ -27,10 +27,10 @@
  *		copy_command.c	the same from elsewhere, by a command of the DBA's
  *		trial.c			what its method will need is tried before
  *		rewind.c		its data goes back to the fork
- *		lost.c			the WAL that only it has is saved, and counted
  *		connect.c		what it reaches as the primary is proven to be this server
  *		config.c		its configuration is kept, and made a standby's
  *		node.c			it is locked, stopped, started, cleaned up after
+ *		lost.c			the WAL that only it has is saved, and counted
  *		primary.c		checkpoint and slot of this server
  *		step.c			what the steps share
  *	survey.c		the facts about this server and the node, with

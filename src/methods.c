@@ -60,11 +60,12 @@ has_work(const Job *job)
 	return job->plan.method != METHOD_NONE || job->node.leftovers;
 }
 
-/* A rewind, or an interrupted one before, leaves what is counted when the node follows. */
+/* What a rewind or a copy discards is counted when the node follows; so is what an interrupted one did. */
 static bool
 has_uncounted(const Job *job)
 {
-	return (job->plan.method == METHOD_REWIND && !job->plan.finish) || job->node.uncounted;
+	return ((job->plan.method == METHOD_REWIND || job->plan.method == METHOD_BASEBACKUP) &&
+			!job->plan.finish) || job->node.uncounted;
 }
 
 static bool

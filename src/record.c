@@ -541,16 +541,16 @@ job_record_lost_wal(Job *job, const char *bytes, const char *transactions,
 }
 
 void
-job_record_counted(Job *job, const char *saved_dir, const char *bytes,
-				   const char *transactions, const char *dir)
+job_record_counted(Job *job, const char *saved_dir, const char *saved_by,
+				   const char *bytes, const char *transactions, const char *dir)
 {
 	const char *args[] = {
 		TEXT_INT64(job->id), bytes, transactions, dir, saved_dir,
-		job->request->node_host, TEXT_INT64(job->request->node_port)
+		job->request->node_host, TEXT_INT64(job->request->node_port), saved_by
 	};
 
 	record_write(job, psprintf("WITH job AS (SELECT id FROM %s.follow_primary_job "
-							   "WHERE lost_wal_dir = $5 AND node_host = $6 AND node_port = $7::int) "
+							   "WHERE (lost_wal_dir = $5 AND node_host = $6 AND node_port = $7::int) OR token::text = $8) "
 							   "UPDATE %s.follow_primary_job SET lost_wal_bytes = $2::bigint, "
 							   "lost_transactions = $3::bigint, lost_wal_dir = $4, lost_counted = true "
 							   "WHERE id IN (SELECT id FROM job) OR (id = $1::bigint AND NOT EXISTS (SELECT FROM job))",

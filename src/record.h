@@ -87,10 +87,11 @@ extern void job_record_lost_wal(Job *job, const char *bytes,
 								const char *transactions, const char *dir, bool counted);
 
 /*
- * The figures of what is saved in saved_dir, for all jobs that name it; for this
- * one, if none does.  dir is where it stays: saved_dir, or NULL.
+ * The figures of what is saved in saved_dir, for all jobs that name it, and the one
+ * with the token saved_by; for this one, if there is none.  dir is where it stays:
+ * saved_dir, or NULL.
  */
-extern void job_record_counted(Job *job, const char *saved_dir, const char *bytes,
+extern void job_record_counted(Job *job, const char *saved_dir, const char *saved_by, const char *bytes,
 							   const char *transactions, const char *dir);
 
 /* What people have to do once the job has ended; NULL = nothing. An error adds its own hint. */

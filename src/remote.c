@@ -35,7 +35,6 @@ SCRIPT(configure);
 SCRIPT(repoint);
 SCRIPT(save_config);
 SCRIPT(restore_config);
-SCRIPT(save_wal);
 SCRIPT(stage_wal);
 SCRIPT(count_wal);
 SCRIPT(rewind);

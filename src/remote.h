@@ -25,7 +25,6 @@ extern const RemoteScript remote_configure;
 extern const RemoteScript remote_repoint;
 extern const RemoteScript remote_save_config;
 extern const RemoteScript remote_restore_config;
-extern const RemoteScript remote_save_wal;
 extern const RemoteScript remote_stage_wal;
 extern const RemoteScript remote_count_wal;
 extern const RemoteScript remote_rewind;

@@ -340,7 +340,7 @@ follow_primary_unit_survey(PG_FUNCTION_ARGS)
 
 /*
  * (script text, output bytea) returns text: what is understood of the answer of
- * save_wal.sh, of verify.sh, or of space.sh for a node with a WAL folder and a
+ * count_wal.sh, of verify.sh, or of space.sh for a node with a WAL folder and a
  * tablespace, whose copies need 1, 2 and 3 MB
  */
 Datum
@@ -359,7 +359,7 @@ follow_primary_unit_answer(PG_FUNCTION_ARGS)
 		text = "not whole";
 	else if (!reply.ok)
 		text = psprintf("failed: %s", reply.failed);
-	else if (strcmp(script, "save_wal") == 0 && lost_read(&reply, &lost))
+	else if (strcmp(script, "count_wal") == 0 && lost_read(&reply, &lost))
 		text = !lost.counted ? psprintf("not counted, in %s", lost.dir) :
 			psprintf(INT64_FORMAT " bytes, " INT64_FORMAT " transactions%s%s",
 					 lost.bytes, lost.transactions, lost.dir ? " in " : "",

@@ -18,6 +18,7 @@
 #
 # prints:
 #   kept    the folders with replaced data, a line each
+#   lost_wal_dir  where the WAL is that is lost with the replaced data
 # fails:
 #   clean_failed
 set -u
@@ -31,6 +32,8 @@ set -u
 . "${0%/*}/own.sh"
 # shellcheck source=src/remote/gate.sh
 . "${0%/*}/gate.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${keep?}" "${waldir=}"
 put_reason=clean_failed
@@ -132,6 +135,7 @@ for folder in "$waldir" "$@"; do
 done
 clean_replaced "$pgdata/.follow_primary_old" "$pgdata/.follow_primary_old-$job"
 clean_replaced "$work/old" "$kept/old-$job"
+publish_put_aside || die clean_failed "the WAL that is lost could not be moved from $work to $kept"
 move_replaced
 each_own folders keep_own
 # First what says that something else is whole.

@@ -7,13 +7,15 @@
 #   waldir        the node's WAL folder if it is a folder or a mount point of its own; else ''
 #   LOCATION ...  (positional) the node's tablespaces, and those that only the primary has
 #
-# save_config.sh and save_wal.sh have run before. The mark says "clearing" from before the first
+# save_config.sh and stage_wal.sh have run before. The mark says "clearing" from before the first
 # file goes. PG_VERSION goes first, so that no server can be started any more, not even after a
 # power failure. From then on the file "layout" tells survey.sh where the WAL and the
 # tablespaces were. What is the cluster's is removed (folders.sh); the folders themselves stay,
 # and so does what is the node's own, since the copy may need it to connect.
 # Run again, the script removes what is left.
 #
+# prints:
+#   lost_wal_dir     where the WAL is that stage_wal.sh has staged
 # fails:
 #   running          a server runs in pgdata; nothing was changed
 #   not_saved        there is no saved configuration; nothing was changed
@@ -30,6 +32,8 @@ set -u
 . "${0%/*}/folders.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${version?}" "${waldir=}"
 major=${version%????}
@@ -89,5 +93,6 @@ write_mark clearing method=basebackup
 rm -f "$pgdata/PG_VERSION" || die permission "could not remove $pgdata/PG_VERSION"
 sync "$pgdata" 2>/dev/null
 remove_copies
+publish_staged yes || die clear_failed "the WAL that is lost could not be moved from $staged to $kept"
 each_folder clear_folder
 exit 0

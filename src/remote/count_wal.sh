@@ -1,6 +1,8 @@
 #!/bin/sh
-# count_wal.sh - counts the WAL that a rewind has discarded, in a folder lost_wal-JOB of its own; what
-# has nothing of anybody's in it goes, as save_wal.sh would not have saved it.
+# count_wal.sh - counts the WAL that a rewind or a copy has discarded, in a folder lost_wal-JOB of its
+# own. What has nothing of anybody's in it, as a checkpoint, goes: no commit, no prepared transaction,
+# no message. Where pg_controldata, pg_waldump or a history file says something that is not
+# understood, all stays, and nothing is counted.
 #
 # arguments:
 #   counted  the folder that this script has counted before, and whose figures are recorded; '' =
@@ -11,7 +13,12 @@
 #
 # prints:
 #   counting           the folder; '' = there is none
-#   complete  lost_wal_bytes  lost_transactions  unarchived   as save_wal.sh
+#   saved_by           the token of the job that saved it
+#   complete           yes | no | unknown; no: some of that WAL was not in pg_wal any more, and the
+#                      counts are too low; unknown: there are no counts
+#   lost_wal_bytes     from the fork to the end of valid WAL
+#   lost_transactions  commits in it
+#   unarchived         segments that are saved only because they are not archived
 #   lost_wal_dir       the folder, if something stays in it
 # fails:
 #   count_failed
@@ -42,18 +49,20 @@ emit counting "$wal"
 [ -n "$wal" ] || exit 0
 signs_of_life
 
-fork_lsn='' fork_tli='' segment_size=16777216 node_tli=''
+fork_lsn='' fork_tli='' segment_size=16777216 node_tli='' saved_by=''
 while IFS= read -r line; do
     case $line in
         fork_lsn=*) fork_lsn=${line#*=} ;;
         fork_tli=*) fork_tli=${line#*=} ;;
         segment_size=*) segment_size=${line#*=} ;;
         node_tli=*) node_tli=${line#*=} ;;
+        token=*) saved_by=${line#*=} ;;
     esac
 done <"$wal/.uncounted/arguments"
 # shellcheck source=src/remote/lost.sh
 . "${0%/*}/lost.sh"
 
+emit saved_by "$saved_by"
 ready=$wal/.uncounted
 view=$wal/.uncounted/view
 read_file "$wal/.uncounted/control"
@@ -92,4 +101,9 @@ finish() {
 
 command -v nice >/dev/null 2>&1 && low='nice -n 19'
 ! ionice -c 3 true 2>/dev/null || low="$low ionice -c 3"
+if [ "$fork_lsn" = none ]; then
+    emit lost_wal_bytes 0
+    emit lost_transactions 0
+    finish yes
+fi
 count_lost

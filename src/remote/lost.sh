@@ -6,7 +6,7 @@
 #   control       what pg_controldata says of the node
 #   view          a name for a temporary folder
 #   low           what pg_waldump is run by: '', or programs that make it give way to others
-#   fork_lsn, fork_tli, segment_size, node_tli   as the arguments of save_wal.sh
+#   fork_lsn, fork_tli, segment_size, node_tli   as the arguments of stage_wal.sh
 # and defines:
 #   keep FILE     FILE of $wal has WAL that is lost, or is to be archived yet
 #   is_saved NAME is a file of that name kept already?

@@ -88,10 +88,20 @@ forget() {
     fi
 }
 
+# publish: what is staged has no name in pg_wal any more. Where the fork is not known, it may be
+# needed there.
+publish() {
+    if [ "$fork" -gt 0 ]; then
+        publish_staged yes
+    else
+        publish_staged no
+    fi
+}
+
 # give_up CHANGED REASON TEXT
 give_up() {
     emit changed "$1"
-    if [ "$1" = yes ] && ! publish_staged yes; then
+    if [ "$1" = yes ] && ! publish; then
         say "the WAL that is lost could not be moved from $staged to $kept: it is there still"
     fi
     shift
@@ -233,7 +243,7 @@ not_past_fork() {
 not_required() {
     [ -z "$lost_tli" ] || drop_lost_wal
     drop_slots
-    publish_staged yes || unchanged permission "could not save what is in $staged"
+    publish || unchanged permission "could not save what is in $staged"
     forget
     emit result not_required
     exit 0
@@ -261,7 +271,7 @@ after_rewind() {
     drop_read_wal
     wal_back
     rm -rf "$aside"
-    publish_staged yes || give_up yes permission "could not save what is in $staged"
+    publish || give_up yes permission "could not save what is in $staged"
     drop_slots
     put_back_slots || give_up yes rewind_failed "could not put back the slot ${slot##*/}"
     rm -f "$saved/was_restored"

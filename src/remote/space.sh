@@ -48,7 +48,12 @@ room() {
     emit "device_$n" "$(stat -c %d "${nearest:-/}" 2>/dev/null ||
         df -Pk "${nearest:-/}" | awk 'NR > 1 { print $1 }')"
     if [ "$used" = yes ] && [ -d "$folder" ]; then
-        emit "used_$n" "$(entries "$folder" "$folder" -print0 2>/dev/null | bytes)"
+        all=$(entries "$folder" "$folder" -print0 2>/dev/null | bytes)
+        # WAL that has a second name stays
+        if [ "$n" = "${waldir:+1}" ] || { [ "$n" = 0 ] && [ -z "$waldir" ]; }; then
+            all=$((all - $(find "$work/lost/" -type f -links +1 -print0 2>/dev/null | bytes)))
+        fi
+        emit "used_$n" "$all"
     fi
 }
 

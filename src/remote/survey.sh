@@ -142,7 +142,7 @@ emit_work() {
     [ ! -e "$work/keep" ] || emit keep yes
     [ ! -s "$work/restore_command" ] || emit restore_copied yes
     uncounted=no
-    for arguments in "$kept"/lost_wal-*/.uncounted/arguments; do
+    for arguments in "$kept"/lost_wal-*/.uncounted/arguments "$work"/lost_wal-*/.uncounted/arguments; do
         [ ! -e "$arguments" ] || uncounted=yes
     done
     emit uncounted "$uncounted"

@@ -33,6 +33,8 @@ set -u
 . "${0%/*}/folders.sh"
 # shellcheck source=src/remote/own.sh
 . "${0%/*}/own.sh"
+# shellcheck source=src/remote/staged.sh
+. "${0%/*}/staged.sh"
 
 : "${waldir=}"
 list=$work/swap.list
@@ -340,6 +342,7 @@ if [ "$swapped" = no ]; then
     [ -f "$pgdata/PG_VERSION" ] ||
         die swap_failed "the copy is neither in $new_data nor in $pgdata: is the disk mounted?"
     each_own folders take_own
+    put_staged_aside || die swap_failed "could not rename $staged"
     put_back_slots || die swap_failed "could not put back the slot ${slot##*/}"
     write_mark swapped method=basebackup
 fi

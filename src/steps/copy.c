@@ -15,6 +15,7 @@
 #include "steps/config.h"
 #include "steps/copy.h"
 #include "steps/copy_command.h"
+#include "steps/lost.h"
 #include "survey.h"
 
 StepResult
@@ -165,6 +166,8 @@ copy_clear(Job *job)
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the old data could not be removed");
 	job->undo = NULL;
+	if (remote_get(&reply, "lost_wal_dir"))
+		lost_record_saved(job, remote_get(&reply, "lost_wal_dir"));
 	job_detail(job, "the old data is removed, its replacement not proven yet");
 	return STEP_DONE;
 }

@@ -3,9 +3,8 @@
  *		The WAL that only the node has, and is going to lose: it is saved, and
  *		counted.
  *
- * Before a copy both is done at once.  A rewind takes seconds, and what a batch
- * job has left may be many times the data: so the WAL only gets a second name
- * before, and is counted when the node follows.
+ * What a batch job has left may be many times the data: so the WAL only gets a
+ * second name before the data goes, and is counted when the node follows.
  */
 #include "postgres.h"
 
@@ -77,46 +76,21 @@ own_names(const Job *job)
 	return names;
 }
 
-static void
-run_stage_wal(Job *job, const char *publish, RemoteReply *reply)
+/* What comes of the node's data, as stage_wal.sh wants to know. */
+static const char *
+fate_of_data(const Job *job)
 {
-	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
-
-	remote_run(job->ssh, &remote_stage_wal,
-			   JOB_NAMED(job,
-						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
-						 {"fork_tli", NUMBER(job->plan.fork_timeline)},
-						 {"segment_size", NUMBER(wal_segment_size)},
-						 {"node_tli", NUMBER(job->node.timeline)},
-						 {"primary_tli", NUMBER(job->primary.timeline)},
-						 {"publish", publish}),
-			   own_names(job), &limits, reply);
-	if (!reply->ok)
-		step_fail_commonly(job, reply, "the WAL that would be lost could not be saved");
+	if (job->plan.method == METHOD_BASEBACKUP)
+		return "replaced";
+	return job->plan.method == METHOD_REWIND ? "rewound" : "kept";
 }
 
-/* Before a rewind: the WAL gets a second name. */
 static void
-stage(Job *job)
+nothing_lost(Job *job)
 {
-	RemoteReply reply;
-	int64		linked = 0;
-	int64		copied = 0;
-
-	run_stage_wal(job, "no", &reply);
-	if (!remote_says(&reply, "lost", "yes") && !remote_says(&reply, "lost", "no"))
-		step_fail_answer(job, &reply, "whether the WAL that would be lost is saved");
-	job->wal_saved = true;
-	job->wal_lost = remote_says(&reply, "lost", "yes");
-	(void) remote_number(&reply, "linked", &linked);
-	(void) remote_number(&reply, "copied", &copied);
-	if (linked + copied == 0)
-	{
+	if (job->plan.method != METHOD_BASEBACKUP || job->plan.fork != FORK_NONE)
 		job_record_lost_wal(job, "0", "0", NULL, true);
-		job_detail(job, "the node has no WAL that this server lacks");
-	}
-	else
-		job_detail(job, INT64_FORMAT " segments have a second name, " INT64_FORMAT " are copied", linked, copied);
+	job_detail(job, "the node has no WAL that this server lacks");
 }
 
 void
@@ -126,29 +100,18 @@ lost_record_saved(Job *job, const char *dir)
 	job_record_lost_wal(job, NULL, NULL, dir, false);
 }
 
-/* Saves what an interrupted rewind has staged: a copy replaces what it left. */
-static void
-publish(Job *job)
-{
-	RemoteReply reply;
-
-	run_stage_wal(job, "yes", &reply);
-	if (remote_get(&reply, "lost_wal_dir"))
-		lost_record_saved(job, remote_get(&reply, "lost_wal_dir"));
-}
-
 StepResult
 lost_save(Job *job)
 {
 	RemoteLimits limits = {.progress_timeout_ms = job->request->settings->progress_timeout * 1000};
 	RemoteReply reply;
 	LostWal		lost;
-	bool		fork_known = job->plan.fork == FORK_KNOWN;
-	bool		nothing_lost = job->plan.fork == FORK_NONE || job->plan.rejoin;
+	bool		no_fork = job->plan.fork == FORK_NONE || job->plan.rejoin;
+	bool		fork_known = job->plan.fork == FORK_KNOWN && !no_fork;
+	int64		linked = 0;
+	int64		copied = 0;
 
 	/* Once the data has been changed, its WAL is not the node's own. */
-	if (!job->wal_saved && is_changed(job) && job->plan.method != METHOD_REWIND)
-		publish(job);
 	if (job->wal_saved || is_changed(job))
 	{
 		job_detail(job, job->wal_saved ? "done already" :
@@ -157,52 +120,46 @@ lost_save(Job *job)
 	}
 	/* Without a fork a rewind takes nothing away. */
 	if (job->node.pgdata_state != PGDATA_OK ||
-		(nothing_lost && job->plan.method == METHOD_REWIND))
+		(no_fork && job->plan.method == METHOD_REWIND))
 	{
 		job_detail(job, "the node has no WAL that this server lacks");
 		return STEP_DONE;
 	}
-	if (fork_known && job->plan.method == METHOD_REWIND)
-	{
-		stage(job);
-		return STEP_DONE;
-	}
-	remote_run(job->ssh, &remote_save_wal,
+	remote_run(job->ssh, &remote_stage_wal,
 			   JOB_NAMED(job,
-						 {"fork_lsn", nothing_lost ? "none" :
-							 fork_known ? lsn_text(job->plan.fork_lsn) : ""},
-						 {"fork_tli", fork_known && !nothing_lost ? NUMBER(job->plan.fork_timeline) : ""},
+						 {"data", fate_of_data(job)},
+						 {"fork_lsn", no_fork ? "none" : fork_known ? lsn_text(job->plan.fork_lsn) : ""},
+						 {"fork_tli", fork_known ? NUMBER(job->plan.fork_timeline) : ""},
 						 {"segment_size", NUMBER(wal_segment_size)},
-						 {"node_tli", NUMBER(job->node.timeline)}),
-			   NULL, &limits, &reply);
+						 {"node_tli", NUMBER(job->node.timeline)},
+						 {"primary_tli", NUMBER(job->primary.timeline)}),
+			   job->plan.method == METHOD_REWIND ? own_names(job) : NULL, &limits, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the WAL that would be lost could not be saved");
-	if (!lost_read(&reply, &lost))
+	if (job->plan.rejoin)
+	{
+		if (!lost_read(&reply, &lost))
+			step_fail_answer(job, &reply, "whether the WAL that would be lost is saved");
+		job->wal_saved = true;
+		if (lost.dir == NULL)
+			nothing_lost(job);
+		else
+		{
+			job_record_lost_wal(job, "0", "0", lost.dir, true);
+			tell(job, &lost);
+		}
+		return STEP_DONE;
+	}
+	if (!remote_says(&reply, "lost", "yes") && !remote_says(&reply, "lost", "no"))
 		step_fail_answer(job, &reply, "whether the WAL that would be lost is saved");
-
 	job->wal_saved = true;
-	if (!lost.counted)
-	{
-		job->wal_lost = true;
-		job_record_lost_wal(job, NULL, NULL, lost.dir, true);
-		job_detail(job, "all WAL that may be lost, not counted, kept in %s: %s",
-				   lost.dir, reply.messages);
-		return STEP_DONE;
-	}
-	job->wal_lost = lost.bytes > 0;
-	if (nothing_lost && lost.dir == NULL)
-	{
-		if (job->plan.rejoin)
-			job_record_lost_wal(job, "0", "0", NULL, true);
-		job_detail(job, "the node has no WAL that this server lacks");
-		return STEP_DONE;
-	}
-
-	/* Where WAL is missing there may be more transactions than were counted. */
-	job_record_lost_wal(job, psprintf(INT64_FORMAT, lost.bytes),
-						lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
-						lost.dir, true);
-	tell(job, &lost);
+	job->wal_lost = remote_says(&reply, "lost", "yes");
+	(void) remote_number(&reply, "linked", &linked);
+	(void) remote_number(&reply, "copied", &copied);
+	if (linked + copied == 0)
+		nothing_lost(job);
+	else
+		job_detail(job, INT64_FORMAT " segments have a second name, " INT64_FORMAT " are copied", linked, copied);
 	return STEP_DONE;
 }
 
@@ -216,7 +173,7 @@ count_hint(const Job *job)
 	if (job->hint)
 		appendStringInfo(&buf, "%s\n", job->hint);
 	appendStringInfoString(&buf, "The WAL that was lost is saved, but not counted yet. Call follow_primary() again, which does that");
-	if (job->lost_wal_dir)
+	if (job->lost_wal_dir && job->plan.fork == FORK_KNOWN)
 	{
 		appendStringInfo(&buf, ", or read it on node %s: cd ", node_name(job));
 		remote_quote(&buf, job->lost_wal_dir);
@@ -255,7 +212,7 @@ lost_count(Job *job)
 			break;
 		if (dir == NULL || dir[0] != '/' || strcmp(dir, counted) == 0 || !lost_read(&reply, &lost))
 			step_fail_answer(job, &reply, "how much WAL was lost");
-		job_record_counted(job, dir,
+		job_record_counted(job, dir, remote_get(&reply, "saved_by"),
 						   lost.counted ? psprintf(INT64_FORMAT, lost.bytes) : NULL,
 						   lost.counted && lost.complete ? psprintf(INT64_FORMAT, lost.transactions) : NULL,
 						   lost.dir);

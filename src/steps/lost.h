@@ -8,9 +8,8 @@
 #include "steps/step.h"
 
 /*
- * Saves the WAL that only the node has, once in a job.  Before a copy it is
- * counted, too; before a rewind it only gets a second name, which rewind_data()
- * makes the only one.
+ * Saves the WAL that only the node has, once in a job: it gets a second name, which
+ * rewind_data(), copy_clear() or node_clean() makes the only one.
  */
 extern StepResult lost_save(Job *job);
 
@@ -18,12 +17,12 @@ extern StepResult lost_save(Job *job);
 extern void lost_record_saved(Job *job, const char *dir);
 
 /*
- * Counts what rewinds have discarded, and nobody has counted yet: this job's and
- * those of interrupted ones.  The node follows by now.
+ * Counts what has been discarded, and nobody has counted yet: by this job, and by
+ * interrupted ones.  The node follows by now.
  */
 extern StepResult lost_count(Job *job);
 
-/* What save_wal.sh or count_wal.sh said of it. */
+/* What count_wal.sh said of it, or stage_wal.sh of data that is kept. */
 typedef struct LostWal
 {
 	bool		counted;		/* else all that may be lost is saved */

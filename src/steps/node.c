@@ -11,6 +11,7 @@
 #include "compat.h"
 #include "folders.h"
 #include "record.h"
+#include "steps/lost.h"
 #include "steps/node.h"
 #include "survey.h"
 
@@ -300,6 +301,8 @@ node_clean(Job *job)
 
 	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
 		  NOT_CLEANED, &reply);
+	if (remote_get(&reply, "lost_wal_dir"))
+		lost_record_saved(job, remote_get(&reply, "lost_wal_dir"));
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
 	{

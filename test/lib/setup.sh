@@ -101,6 +101,7 @@ as_account()
         LOGNAME="$account" LANG=C.UTF-8 PG_CONFIG="$pg_config" \
         ${TERM:+"TERM=$TERM"} \
         ${FOLLOW_PRIMARY_KEEP:+"FOLLOW_PRIMARY_KEEP=$FOLLOW_PRIMARY_KEEP"} \
+        ${FOLLOW_PRIMARY_WAL_MB:+"FOLLOW_PRIMARY_WAL_MB=$FOLLOW_PRIMARY_WAL_MB"} \
         "$@"
 }
 

@@ -121,9 +121,10 @@ like($new->job('reason'), qr/the old data is removed before its replacement is p
 is($new->step('clear'),
     'the old data is removed, its replacement not proven yet', 'and the row of its step');
 my $first = $new->job('id');
-my ($bytes, $transactions, $dir, $fork) = split /\|/, $new->job('lost_wal_bytes, lost_transactions, lost_wal_dir, fork_lsn');
-cmp_ok($transactions, '>=', 1, 'the WAL that only the node had was counted before');
-is($new->commits_in($dir, 1, $fork), $transactions, 'and saved');
+my ($counted, $dir, $fork) = split /\|/, $new->job('lost_counted, lost_wal_dir, fork_lsn');
+my $transactions = $new->commits_in($dir, 1, $fork);
+cmp_ok($transactions, '>=', 1, 'the WAL that only the node had was saved before');
+is($counted, 'f', 'not counted yet, as its row says');
 ok(!-e "$disk/data/base" && !glob("$disk/wal/0*") && !glob("$disk/space/*"), 'the old data is gone');
 ok(!$old->start(fail_ok => 1), 'nobody can start the node');
 $new->fail_steps;
@@ -131,6 +132,7 @@ $new->fail_steps;
 # 5. The next call goes on, though copy_in_place is off by now.
 $new->set_row($old, copy_in_place => undef);
 makes_follow($new, $old, 'the next call makes the copy');
+is($new->job('lost_counted, lost_transactions', id => $first), "t|$transactions", 'and counts what was lost');
 like($new->job('method, reason'), qr/^basebackup\|an interrupted job removed the old data to make room for a copy/, 'and says why');
 sub follows_now
 {

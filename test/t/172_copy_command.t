@@ -134,7 +134,8 @@ $r = call("echo %h %p %H %P %j 100%% >$dir/said; cat %m >$dir/map; cp -a $before
 ok($r->{ok}, 'a backup of before the fork is taken') or diag($r->{err});
 is(slurp("$dir/said"), join(' ', $old->address, $old->port, $new->address, $new->port, $new->job('id'), "100%\n"), 'the placeholders are replaced');
 is(slurp("$dir/map"), '', 'there is no tablespace to map');
-like($r->{err}, qr/NOTICE:  00000: copy: \d+% of \d+ MB, \d/, 'how far it is was told');
+like($r->{err}, qr/NOTICE:  00000: copy: \d+% of \d+ MB, \d+\.\d MB\/s, \d+ s left\n/, 'how far it is, how fast, and how long it takes was told');
+is($new->job('bytes_done > 20000000, bytes_done = bytes_total'), 't|t', 'the row has the bytes');
 like($new->step('copy'), qr/^\d+ MB by copy_command, a backup of timeline 1 from /, 'what it was, too');
 streams_from($new, $old, 'the node');
 is($old->safe_psql('SELECT count(*), max(i) FROM t'), '1001|7777', 'it has the rows of the primary alone');

@@ -36,7 +36,7 @@ $new->fail_steps;
 my $log = $old->log_size;
 $r = $new->try_sql("SET follow_primary.restore_command = ''; " . $new->follow_sql($old, when_down => 'rejoin'), timeout => 300);
 ok($r->{ok}, 'the next call completes it') or diag($r->{err});
-like($new->steps, qr/ swap configure start verify settle clean$/, 'without another copy');
+like($new->steps, qr/ swap configure start verify settle clean count$/, 'without another copy, and counts what was lost');
 like($old->log_content($log), qr/restored log file "0000000/, 'by the restore_command of the command that it does not know');
 streams_from($new, $old, 'the node');
 is($old->safe_psql('SHOW restore_command'), '', 'which it does not keep') if reloads('restore_command');

@@ -18,6 +18,7 @@ $old->safe_psql('INSERT INTO t VALUES (7777)');
 # It is there, as the job sees before it stops the server; that it is none, only a start shows.
 my $library = scratch_dir('libraries') . '/no_library.so';
 spew($library, 'no library');
+my $first;
 for my $method (qw(basebackup rewind))
 {
     # The setting takes effect at the next start, which the job makes.
@@ -44,7 +45,9 @@ for my $method (qw(basebackup rewind))
         my $kept = $old->pgdata . '.follow_primary/job/old';
         my ($where) = run_ok([ $old->bin('pg_controldata'), $kept ]) =~ /^Database cluster state: *(.*)/m;
         is($where, 'shut down', 'the old data is there, whole');
-        cmp_ok($old->commits_in($new->job('lost_wal_dir'), 1, $new->job('fork_lsn')), '>', 0, 'what only it had is saved as well');
+        cmp_ok($old->commits_in("$kept/pg_wal", 1, $new->job('fork_lsn')), '>', 0, 'with what only it had');
+        is($new->job('lost_wal_dir'), '', 'which is saved elsewhere when that goes');
+        $first = $new->job('id');
 
         # Somebody starts it by hand: it must not come up as a primary.
         ok(-e $old->pgdata . '/' . ($old->standby_files)[-1], 'whoever starts the new data starts a standby');
@@ -64,6 +67,9 @@ for my $method (qw(basebackup rewind))
     is($old->safe_psql("SELECT setting FROM pg_settings WHERE name = 'port'"), $old->port, "$method: its own port");
     is(join(' ', grep { !m{/lost_wal-} } glob($old->pgdata . '.follow_primary/*')), '',
         "$method: now the old data is gone");
+    next if $method ne 'basebackup';
+    like($new->job('lost_counted, lost_transactions > 0, lost_wal_dir', id => $first), qr{^t\|t\|.*/lost_wal-}, 'what only it had is saved and counted, as the row of the first job says');
+    cmp_ok($old->commits_in($new->job('lost_wal_dir', id => $first), 1, $new->job('fork_lsn', id => $first)), '>', 0, 'and is there');
 }
 
 # A job ends while the standby stops, before anything was changed: the standby is

@@ -47,13 +47,13 @@ try_all('connection strings',
     $conninfo, grep { !/\0/ } some_damaged(1000, $conninfo, 'postgresql://u:p@[::1]:5432,h2:1/db?sslmode=prefer&options=a%20b'));
 
 #
-# 3. The answers of save_wal.sh, verify.sh and space.sh: the server makes up no number
+# 3. The answers of count_wal.sh, verify.sh and space.sh: the server makes up no number
 # that is not in them, and takes nothing for good news that they do not say.
 #
 {
     my $numbers = sub { my ($text, @keys) = @_; return grep { defined } map { $text =~ /^$_=0*(\d+)$/m } @keys };
     my %scripts = (
-        save_wal => {
+        count_wal => {
             whole => [ [ "lost_wal_bytes=328\nlost_transactions=2\nunarchived=0\nlost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=yes", '328 bytes, 2 transactions in /data.follow_primary/lost_wal-7' ],
                 [ "lost_wal_bytes=0\nlost_transactions=0\nunarchived=0\ncomplete=no", '0 bytes, 0 transactions' ],
                 [ "lost_wal_dir=/data.follow_primary/lost_wal-7\ncomplete=unknown", 'not counted, in /data.follow_primary/lost_wal-7' ] ],

@@ -4,49 +4,12 @@
 # segments. Nothing has a second name while a server may write to it: not after an
 # attempt that came to nothing. Only real servers write, remove and reuse segments.
 
-use Digest::MD5;
+use FollowPrimary::LostWal;
 use FollowPrimary::Test;
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, hold => 1, initdb => ['--wal-segsize=1'],
-    conf => { wal_keep_size => '64MB', min_wal_size => '4MB', max_wal_size => '64MB', checkpoint_timeout => '1h' });
+my $cluster = FollowPrimary::Cluster->new(nodes => 2, lost_wal_options());
 my ($old, $new) = $cluster->nodes;
 $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-
-# name => contents and number of names, of the segments in a folder.
-sub sums
-{
-    my ($folder) = @_;
-    return map { my $file = $_; $file =~ s{.*/}{}r => Digest::MD5::md5_hex(slurp($file)) . ' ' . (stat $file)[3] } glob "$folder/" . '?' x 24;
-}
-sub staged { my ($node) = @_; return join ' ', glob($node->pgdata . '.follow_primary/job/lost*'), glob($node->pgdata . '.follow_primary/lost_wal-*') }
-sub second_names { my ($node) = @_; return join ' ', grep { -f && (stat _)[3] > 1 } glob $node->pgdata . q{/pg_wal/*} }
-
-# Five segments with a commit each that only $from has, and part of a sixth: returns the number of
-# that.
-sub diverge
-{
-    my ($from, $to) = @_;
-    $from->wait_for_catchup($to);
-    $to->promote;
-    $to->safe_psql('INSERT INTO t VALUES (2); CHECKPOINT');
-    $from->safe_psql("INSERT INTO t VALUES (1000); SELECT pg_switch_wal()") for 1 .. 5;
-    $from->safe_psql('INSERT INTO t VALUES (1000)');
-    return hex substr $from->safe_psql('SELECT pg_walfile_name(pg_current_wal_lsn())'), -8;
-}
-
-# A server goes on with the data: it writes more than it keeps, and reuses segments.
-sub live_on
-{
-    my ($primary, $node) = @_;
-    for (1 .. 4)
-    {
-        $primary->safe_psql('INSERT INTO t VALUES (0); SELECT pg_switch_wal()') for 1 .. 30;
-        $primary->safe_psql('CHECKPOINT');
-        $primary->wait_for_catchup($node);
-        $node->safe_psql('CHECKPOINT');
-    }
-    return;
-}
 
 for my $crashed (0, 1)
 {
