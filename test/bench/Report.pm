@@ -128,7 +128,7 @@ sub _escape
     return $text;
 }
 
-sub _text
+sub text
 {
     my ($x, $y, $text, %attribute) = @_;
     my $more = join '', map { qq( $_="$attribute{$_}") } sort keys %attribute;
@@ -144,7 +144,7 @@ sub svg
     my ($left, $width, $row, $bar) = (20, 860, 92, 30);
     my $height = 40 + $row * @bars;
     my $y = 48;
-    my $body = _text($left, 24, 'Where the time of a job goes: its steps, in milliseconds', 'font-size' => 16, 'font-weight' => 'bold');
+    my $body = text($left, 24, 'Where the time of a job goes: its steps, in milliseconds', 'font-size' => 16, 'font-weight' => 'bold');
 
     for my $result (@bars)
     {
@@ -156,8 +156,8 @@ sub svg
         my $other = join ', ', map { defined $result->{ $_->[0] } ? sprintf('%s %.3f s', $_->[1], $result->{ $_->[0] }) : () }
             [ hand => 'by hand' ], [ peer => 'the script' ];
 
-        $body .= _text($left, $y + 12, sprintf('%s: %.3f s', $result->{title}, $result->{ours}), 'font-weight' => 'bold');
-        $body .= _text($left + $width, $y + 12, $other, 'text-anchor' => 'end', fill => '#555');
+        $body .= text($left, $y + 12, sprintf('%s: %.3f s', $result->{title}, $result->{ours}), 'font-weight' => 'bold');
+        $body .= text($left + $width, $y + 12, $other, 'text-anchor' => 'end', fill => '#555');
         for my $step (@steps)
         {
             my ($name, $ms) = @$step;
@@ -167,7 +167,7 @@ sub svg
                 . "<title>%s ms</title></rect>\n", $x, $y + 19, $w, $bar, $colour{$name} // '#bab0ac', $label;
             if ($w > 6.5 * length($label) + 6)
             {
-                $body .= _text($x + $w / 2, $y + 19 + $bar / 2 + 4, $label, 'text-anchor' => 'middle');
+                $body .= text($x + $w / 2, $y + 19 + $bar / 2 + 4, $label, 'text-anchor' => 'middle');
             }
             else
             {
@@ -179,7 +179,7 @@ sub svg
         for my $one (@small)
         {
             $body .= sprintf qq(<rect x="%.1f" y="%.1f" width="9" height="9" fill="%s"/>\n), $at, $y + 55, $colour{ $one->[0] } // '#bab0ac';
-            $body .= _text($at + 12, $y + 63.5, $one->[1], 'font-size' => 11);
+            $body .= text($at + 12, $y + 63.5, $one->[1], 'font-size' => 11);
             $at += 26 + 6.3 * length $one->[1];
         }
         $y += $row;

@@ -30,10 +30,12 @@ use IPC::Open3 qw(open3);
 use Time::HiRes qw(sleep time);
 
 use lib dirname(__FILE__);
+use Growth;
 use Report;
 
 my ($out_dir, @wanted) = @ARGV;
 my $runs     = $ENV{BENCH_RUNS} // 5;
+my $growth_runs = $ENV{BENCH_GROWTH_RUNS} // 3;
 my $scale    = int(($ENV{BENCH_MB} // 500) / 15 + 0.5) || 1;    # pgbench: 15 MB each
 my $siblings = 8;
 my $poll     = 0.005;
@@ -391,6 +393,18 @@ sub hand_rewind
     return;
 }
 
+sub hand_copy
+{
+    my ($cluster, $primary, $node, $identity) = @_;
+    pg_ctl($node, '-m', 'fast', 'stop');
+    command('rm', '-rf', $node->pgdata);
+    command($node->bin('pg_basebackup'), '-d', $primary->connstr(undef, 'repl') . ' passfile=' . $cluster->passfile,
+        '-w', '-c', 'fast', '-X', 'stream', '-S', $node->slot_name, '-D', $node->pgdata);
+    hand_standby($cluster, $primary, $node, $identity);
+    pg_ctl($node, '-l', '/dev/null', 'start');
+    return;
+}
+
 # The same two commands, over one SSH connection from the host where the call is made.
 sub ssh_repoint
 {
@@ -457,21 +471,29 @@ sub median_steps
 # Called after each case, so that a run that is ended early has results.
 sub report
 {
+    my @grown = grep { $_->{growth} } @results;
+    if (@grown && wanted('growth'))
+    {
+        spew("$out_dir/growth.md", Growth::markdown(\@grown, \%facts), 0644);
+        spew("$out_dir/growth.svg", Growth::svg(\@grown), 0644);
+    }
     return if @wanted;
-    spew("$out_dir/results.md", Report::markdown(\@results, \%facts), 0644);
-    spew("$out_dir/results.svg", Report::svg(\@results, \%facts), 0644);
+    my @compared = grep { !$_->{growth} } @results;
+    spew("$out_dir/results.md", Report::markdown(\@compared, \%facts), 0644);
+    spew("$out_dir/results.svg", Report::svg(\@compared, \%facts), 0644);
     return;
 }
 
 # A case: title, ways (name => sub, in order), before (sub, not measured),
-# nodes, primary.
+# nodes, primary; growth (what grows, how big it is, what is done) of those of cost
+# against size.
 sub measure
 {
     my (%case) = @_;
     my (%times, %returns, @steps);
     my @ways = @{ $case{ways} };
 
-    for my $round (1 .. $runs)
+    for my $round (1 .. ($case{growth} ? $growth_runs : $runs))
     {
         for (my $i = 0; $i < @ways; $i += 2)
         {
@@ -497,6 +519,7 @@ sub measure
         name  => $case{name},
         title => $case{title},
         limit => $case{limit},
+        growth => $case{growth},
         runs  => \%times,
         map { $_ => median(@{ $times{$_} }) } keys %times);
     if (@steps)
@@ -693,20 +716,11 @@ sub big_cases
         $new->create_slot($old->slot_name) if $way eq 'hand';
         return;
     };
-    my $hand_copy = sub {
-        pg_ctl($old, '-m', 'fast', 'stop');
-        command('rm', '-rf', $old->pgdata);
-        command($old->bin('pg_basebackup'), '-d', $new->connstr(undef, 'repl') . ' passfile=' . $cluster->passfile,
-            '-w', '-c', 'fast', '-X', 'stream', '-S', $old->slot_name, '-D', $old->pgdata);
-        hand_standby($cluster, $new, $old, $identity);
-        pg_ctl($old, '-l', '/dev/null', 'start');
-        return;
-    };
     my @copy = (
         primary => $new,
         nodes   => [$old],
         ways    => [
-            hand => $hand_copy,
+            hand => sub { hand_copy($cluster, $new, $old, $identity) },
             peer => sub { peer($cluster, $new, $old, identity => $identity, copy => 1) },
             ours => sub { ours($new, $old, method => 'basebackup') } ]);
 
@@ -797,6 +811,265 @@ sub lost_case
     return;
 }
 
+#
+# Cost against size
+#
+
+# A former primary that went on alone: %opt has fill, what is done before the fork, lose, what
+# only the former primary does behind it, and keep, its wal_keep_size. Returns what before_run()
+# and the ways by hand take.
+sub diverged
+{
+    my (%opt) = @_;
+    my $cluster = make_cluster(2);
+    my ($old, $new) = $cluster->nodes;
+
+    $cluster->set(checkpoint_timeout => '1h', wal_keep_size => $opt{keep} // '64MB', max_wal_size => '8GB', archive_command => 'true');
+    $opt{fill}->($old) if $opt{fill};
+    $old->wait_for_catchup($new, undef, 900);
+    $cluster->set(fsync => 'on');
+    $_->safe_psql('CHECKPOINT', timeout => 900) for $old, $new;
+    $old->wait_for_catchup($new, undef, 900);
+    $new->promote;
+    $new->safe_psql('CHECKPOINT', timeout => 900);
+    $facts{timeline} = $new->timeline;
+    $opt{lose}->($old) if $opt{lose};
+    $_->safe_psql("SELECT pg_logical_emit_message(false, 'bench', 'its own'); SELECT pg_switch_wal()") for $old, $new;
+    $old->safe_psql('CHECKPOINT', timeout => 900);
+    $old->stop;
+    return ($cluster, $new, $old, snapshot($old), identity_file($old));
+}
+
+# Rows of two kilobytes, which nothing compresses.
+sub write_mb
+{
+    my ($node, $table, $mb) = @_;
+    my $rows = int $mb * 1048576 / 2048;
+    $node->safe_psql("CREATE TABLE $table AS SELECT repeat(md5(i::text), 60) FROM generate_series(1, $rows) AS i", timeout => 1800);
+    return;
+}
+
+sub end_cluster
+{
+    my ($cluster) = @_;
+    $_->stop('immediate') for $cluster->nodes;
+    $_->host->ssh_stop for $cluster->nodes;
+    # several would not find room beside each other
+    run_ok([ 'rm', '-rf', $_->pgdata, $_->host->dir . '/snapshot' ], timeout => 600) for $cluster->nodes;
+    return;
+}
+
+# A rewind and a copy of what diverged() has made.
+sub grow_new_data
+{
+    my ($of, $size, $cluster, $new, $old, $snapshot, $identity) = @_;
+    my %case = (
+        primary => $new,
+        nodes   => [$old],
+        before  => sub {
+            my ($way) = @_;
+            restore($old, $snapshot);
+            free_slot($new, $old);
+            $new->create_slot($old->slot_name) if $way eq 'hand';
+        });
+
+    measure(%case, name => "$of $size rewind", growth => [ $of, $size, 'rewind' ],
+        ways => [
+            hand => sub { hand_rewind($cluster, $new, $old, $identity) },
+            ours => sub { ours($new, $old, method => 'rewind') } ]);
+    measure(%case, name => "$of $size copy", growth => [ $of, $size, 'copy' ],
+        ways => [
+            hand => sub { hand_copy($cluster, $new, $old, $identity) },
+            ours => sub { ours($new, $old, method => 'basebackup') } ]);
+    end_cluster($cluster);
+    return;
+}
+
+sub grow_data
+{
+    for my $mb (500, 2000, 6000)
+    {
+        grow_new_data('data, MB', $mb, diverged(fill => sub { write_mb($_[0], 'filled', $mb) }));
+    }
+    return;
+}
+
+sub grow_files
+{
+    for my $relations (2000, 20000, 60000)
+    {
+        my $fill = sub {
+            my ($old) = @_;
+            $old->safe_psql(<<"END", timeout => 1800);
+CREATE PROCEDURE make_tables(n int) LANGUAGE plpgsql AS \$\$
+BEGIN
+    FOR i IN 1 .. n LOOP
+        EXECUTE 'CREATE TABLE made_' || i || ' (i int)';
+        IF i % 500 = 0 THEN
+            COMMIT;
+        END IF;
+    END LOOP;
+END \$\$;
+CALL make_tables($relations);
+END
+        };
+        grow_new_data('relations', $relations, diverged(fill => $fill));
+    }
+    return;
+}
+
+sub grow_lost
+{
+    for my $mb (16, 1300, 4000)
+    {
+        # The table is empty again when the clock starts.
+        my $lose = sub { my ($old) = @_; write_mb($old, 'lost', $mb); $old->safe_psql('TRUNCATE lost') };
+        grow_new_data('lost WAL, MB', $mb, diverged(lose => $lose, keep => '8GB'));
+    }
+    return;
+}
+
+# Healthy standbys, each of which has what there was when the primary died; then $fill is done on
+# the new one.
+sub bereaved
+{
+    my ($nodes, $prepare) = @_;
+    my $cluster = make_cluster(2 + $nodes);
+    my ($old, $new, @siblings) = $cluster->nodes;
+
+    $prepare->($cluster) if $prepare;
+    $old->safe_psql("INSERT INTO bench_proof VALUES (0)");
+    $old->wait_for_catchup($_, undef, 300) for $new, @siblings;
+    $_->safe_psql('CHECKPOINT') for $new, @siblings;
+    $cluster->set(fsync => 'on');
+    $old->kill9;
+    $new->promote;
+    $new->safe_psql('CHECKPOINT');
+    $facts{timeline} = $new->timeline;
+    $_->stop for @siblings;
+    my %snapshot = map { $_->name => snapshot($_) } @siblings;
+    return ($cluster, $new, \%snapshot, @siblings);
+}
+
+sub grow_repoint
+{
+    my ($of, $size, $cluster, $new, $snapshot, @siblings) = @_;
+    measure(
+        name    => "$of $size",
+        growth  => [ $of, $size, 'repoint' ],
+        no_steps => @siblings > 1,
+        primary => $new,
+        nodes   => \@siblings,
+        before  => sub {
+            my ($way) = @_;
+            for my $sibling (@siblings)
+            {
+                restore($sibling, $snapshot->{ $sibling->name });
+                free_slot($new, $sibling);
+                $new->create_slot($sibling->slot_name) if $way eq 'hand';
+            }
+            $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') or die "a WAL receiver runs\n" for @siblings;
+        },
+        ways => [
+            hand => sub {
+                for my $sibling (@siblings)
+                {
+                    hand_settings($cluster, $new, $sibling);
+                    pg_ctl($sibling, 'reload');
+                }
+            },
+            ours => sub {
+                return ours($new, $siblings[0]) if @siblings == 1;
+                command(psql_command($new, join ';', map { $new->follow_sql($_, wait => 'false') } @siblings));
+            } ]);
+    return;
+}
+
+sub write_histories
+{
+    my ($node, $timelines) = @_;
+    my $history = '';
+    for my $timeline (1 .. $timelines - 1)
+    {
+        $history .= sprintf "%d\t0/%X\tno recovery target specified\n\n", $timeline, 0x1000100 + 256 * $timeline;
+        spew(sprintf('%s/pg_wal/%08X.history', $node->pgdata, $timeline + 1), $history);
+    }
+    return;
+}
+
+# The new primary's timeline: it has the history files that as many promotions leave.
+sub grow_timelines
+{
+    for my $timelines (2, 50, 500)
+    {
+        my $age = sub {
+            my ($cluster) = @_;
+            my ($old, @standbys) = $cluster->nodes;
+            $_->stop for @standbys, $old;
+            my $segment = hex(substr $old->controldata("Latest checkpoint's REDO WAL file"), 16) + 3;
+            run_ok([ $old->bin('pg_resetwal'), '-l', sprintf('%08X%08X%08X', $timelines - 1, 0, $segment), '-D', $old->pgdata ]);
+            write_histories($old, $timelines - 1);
+            $old->start;
+            for my $standby (@standbys)
+            {
+                run_ok([ 'rm', '-rf', $standby->pgdata ]);
+                $standby->init_standby_from($old, slot => 1);
+                write_histories($standby, $timelines - 1);
+                $standby->start;
+                $standby->wait_for_streaming($old);
+            }
+        };
+        my ($cluster, @more) = bereaved(1, $age);
+        grow_repoint('timelines', $timelines, $cluster, @more);
+        end_cluster($cluster);
+    }
+    return;
+}
+
+sub grow_nodes
+{
+    my ($cluster, $new, $snapshot, @siblings) = bereaved($siblings);
+    for my $nodes (1, 4, 8)
+    {
+        grow_repoint('nodes at once', $nodes, $cluster, $new, $snapshot, @siblings[ 0 .. $nodes - 1 ]);
+        $_->stop for grep { $_->running } @siblings;
+    }
+    end_cluster($cluster);
+    return;
+}
+
+sub grow_rows
+{
+    for my $rows (0, 10000, 100000)
+    {
+        my $fill = sub {
+            my ($cluster) = @_;
+            $cluster->node(0)->safe_psql(<<"END", timeout => 600);
+WITH job AS (
+    INSERT INTO follow_primary_job (node_host, node_port, requested_method, method, state, started_at, finished_at)
+    SELECT 'db' || i % 8, 5432, 'auto', 'rewind', 'succeeded', now() - '1 day'::interval, now() - '23 hours'::interval
+    FROM generate_series(1, $rows) AS i RETURNING id)
+INSERT INTO follow_primary_step (job_id, seq, step, state, started_at, finished_at)
+SELECT id, s, 'rewind', 'succeeded', now() - '1 day'::interval, now() - '23 hours'::interval FROM job, generate_series(1, 5) AS s;
+VACUUM ANALYZE follow_primary_job, follow_primary_step;
+CHECKPOINT;
+END
+        };
+        my ($cluster, $new, @more) = bereaved(1, $fill);
+        grow_repoint('rows of history', $rows, $cluster, $new, @more);
+        my (undef, $out) = $new->psql("\\timing on\n" . 'TABLE follow_primary_progress; TABLE follow_primary_cluster;' x 15);
+        my @times = $out =~ /^Time: ([\d.]+) ms/mg;
+        my @both = map { ($times[ 2 * $_ ] + $times[ 2 * $_ + 1 ]) / 1000 } 0 .. 14;
+        push @results, { name => "views $rows", growth => [ 'rows of history', $rows, 'both views' ], ours => median(@both), runs => { ours => \@both } };
+        end_cluster($cluster);
+    }
+    report();
+    return;
+}
+
+my %grow = (data => \&grow_data, files => \&grow_files, lost => \&grow_lost,
+    timelines => \&grow_timelines, nodes => \&grow_nodes, rows => \&grow_rows);
+
 die "usage: bench.pl OUT_DIR [CASE ...]\n" if !defined $out_dir;
 die "PostgreSQL does not run as root\n" if $> == 0;
 
@@ -814,4 +1087,12 @@ for my $size (split ' ', $ENV{BENCH_LOST_MB} // '1300')
     lost_case($size) if wanted('lost');
 }
 
-print Report::markdown(\@results, \%facts);
+for my $of (qw(rows nodes timelines lost files data))
+{
+    $grow{$of}->() if wanted('growth', "growth_$of");
+}
+
+my @grown = grep { $_->{growth} } @results;
+print Growth::markdown(\@grown, \%facts) if @grown;
+@results = grep { !$_->{growth} } @results;
+print Report::markdown(\@results, \%facts) if @results;
