@@ -31,6 +31,7 @@ OBJS = \
 	src/home.o \
 	src/remote.o \
 	src/request.o \
+	src/result_set.o \
 	src/run.o \
 	src/settings.o \
 	src/snapshot.o \

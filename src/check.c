@@ -31,13 +31,13 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "check.h"
 #include "process.h"
 #include "recovery_conf.h"
 #include "record.h"
+#include "result_set.h"
 #include "snapshot.h"
 #include "sql.h"
 #include "ssh/net.h"
@@ -420,7 +420,7 @@ check_ask_all(const char *schema, bool everywhere)
 
 static shm_mq_handle *queue = NULL;
 
-/* The caller reads until the end, or is gone, and so is what is asked. */
+/* Hands a row to the caller. If that is gone, nobody wants the row. */
 static void
 put_row(const CheckRow *row)
 {
@@ -526,7 +526,7 @@ ask_node(Check *check)
 	}
 }
 
-/* The last row of an item that is told only if it failed. */
+/* The row of an item that is passed on only if the item failed. */
 static CheckRow kept;
 
 static void
@@ -659,10 +659,8 @@ read_question(FunctionCallInfo fcinfo, const char *schema, bool trusted)
 Datum
 follow_primary_check(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext context = CurrentMemoryContext;
 	TupleDesc	tupdesc;
-	Tuplestorestate *tupstore;
+	Tuplestorestate *set;
 	CallerIdentity caller;
 	CheckQuestion *question;
 	CheckAnswer *answer;
@@ -670,11 +668,7 @@ follow_primary_check(PG_FUNCTION_ARGS)
 	bool		trusted = superuser();
 	bool		released;
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		(rsinfo->allowedModes & SFRM_Materialize) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("set-valued function called in context that cannot accept a set")));
+	require_set(fcinfo);
 	act_as_owner(fcinfo, &caller);
 	question = read_question(fcinfo, schema, trusted);
 	resume_caller(&caller);
@@ -684,14 +678,7 @@ follow_primary_check(PG_FUNCTION_ARGS)
 	if (released)
 		snapshot_retake();
 
-	MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	tupstore = tuplestore_begin_heap(true, false, work_mem);
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult = tupstore;
-	rsinfo->setDesc = tupdesc;
-	MemoryContextSwitchTo(context);
+	set = begin_set(fcinfo, &tupdesc);
 	for (int i = 0; i < answer->nrows; i++)
 	{
 		char	  **fields[ROW_FIELDS];
@@ -704,7 +691,7 @@ follow_primary_check(PG_FUNCTION_ARGS)
 			nulls[j] = *fields[j] == NULL;
 			values[j] = nulls[j] ? (Datum) 0 : CStringGetTextDatum(*fields[j]);
 		}
-		tuplestore_putvalues(tupstore, tupdesc, values, nulls);
+		tuplestore_putvalues(set, tupdesc, values, nulls);
 	}
 	return (Datum) 0;
 }

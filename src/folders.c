@@ -24,7 +24,7 @@ primary_tablespaces(void)
 char *
 node_tablespace(const Job *job, Oid oid, char *here)
 {
-	for (int i = 0; i < job->ntablespaces; i++)
+	for (int i = 0; job && i < job->ntablespaces; i++)
 		if (job->tablespace_oids[i] == oid)
 			return job->tablespaces[i];
 	return here;

@@ -21,7 +21,7 @@ extern SqlResult *primary_tablespaces(void);
 
 /*
  * Where a tablespace of this server is, or is to be, on the node: where the
- * node has it, else at the same place as here.
+ * node has it, else, or where job is NULL, at the same place as here.
  */
 extern char *node_tablespace(const Job *job, Oid oid, char *here);
 
@@ -30,8 +30,8 @@ extern char *node_tablespace(const Job *job, Oid oid, char *here);
 #define TABLESPACE_LOCATION	1
 
 /*
- * This server's tablespaces, as scripts take them: of each the column, and where
- * it is on the node.
+ * This server's tablespaces, as scripts take them: of each the column, and what
+ * node_tablespace() says.  A rewind, whose job is NULL, puts them where they are here.
  */
 extern const char **mapped_tablespaces(const Job *job, int column);
 

@@ -54,6 +54,7 @@
  *	timeline.c		histories of timelines
  *	pcp.c			pgpool's control protocol
  *	process.c		the processes of this library
+ *	result_set.c	what a function returns that returns a set of rows
  *	snapshot.c		frees a waiting caller of its snapshot
  *	sql.c			SQL on this server
  *	ssh/			the only files that know libssh2:

@@ -17,13 +17,13 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "cluster.h"
 #include "compat.h"
 #include "job.h"
 #include "methods.h"
 #include "request.h"
+#include "result_set.h"
 #include "run.h"
 #include "snapshot.h"
 #include "sql.h"
@@ -86,37 +86,6 @@ follow_primary(PG_FUNCTION_ARGS)
 	if (released)
 		snapshot_retake();
 	PG_RETURN_INT64(job_id);
-}
-
-/* Raises 0A000 where the caller cannot take a set. */
-static void
-require_set(FunctionCallInfo fcinfo)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		(rsinfo->allowedModes & SFRM_Materialize) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("set-valued function called in context that cannot accept a set")));
-}
-
-/* Begins the function's result, a set of rows of *tupdesc. */
-static Tuplestorestate *
-begin_set(FunctionCallInfo fcinfo, TupleDesc *tupdesc)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext context = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	Tuplestorestate *set;
-
-	if (get_call_result_type(fcinfo, NULL, tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	set = tuplestore_begin_heap(true, false, work_mem);
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult = set;
-	rsinfo->setDesc = *tupdesc;
-	MemoryContextSwitchTo(context);
-	return set;
 }
 
 /* The names of the plan's steps, for people. */

@@ -17,7 +17,7 @@
  *
  * There are two kinds of process, as of the sweeper: one without a database, which
  * looks for databases with the extension now and then, and one for each database.
- * That one ends where the extension is not, or not any more.
+ * The latter ends where the extension is not there, or has been dropped.
  */
 #include "postgres.h"
 
@@ -89,7 +89,7 @@ typedef struct Keeper
 	"coalesce((SELECT j.slot_name FROM " schema ".follow_primary_job j " \
 	"WHERE lower(j.node_host) = lower(n.host) AND j.node_port = n.port AND j.slot_name IS NOT NULL " \
 	"AND j.state IN ('running', 'succeeded') ORDER BY j.id DESC LIMIT 1), " \
-	"n.slot_name, left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63))"
+	SLOT_OF_ROW ")"
 
 /* Its host may have to be looked up, which is not done at each tick. */
 static const char *
@@ -235,7 +235,10 @@ drop_other_slots(const char *schema, const char *wanted)
 			drop_slot(sql_value(slots, i, 0));
 }
 
-/* $1 and $2 are not at hand in it: it is part of statements that have arguments of their own. */
+/*
+ * SQL: the slots that this standby is to have, or NULL where it does not know which row
+ * is its own.  Other statements contain it, so it has no arguments $1 and $2 of its own.
+ */
 static char *
 wanted_slots(Keeper *keeper, const char *schema)
 {
@@ -256,7 +259,7 @@ keep_slots(Keeper *keeper, const char *schema)
 	char	   *wanted = wanted_slots(keeper, schema);
 	SqlResult  *slots;
 
-	/* Which of the nodes is this server, that needs no slot here, is not known. */
+	/* A slot for this server itself would be advanced by nobody. */
 	if (wanted == NULL)
 		return;
 	drop_other_slots(schema, wanted);

@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include <ifaddrs.h>
-#include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,19 +94,6 @@ is_own_name(const char *host, List *listens)
 		is_machine_name(host);
 }
 
-static bool
-is_same_address(const struct sockaddr *one, const struct sockaddr *other)
-{
-	if (one == NULL || other == NULL || one->sa_family != other->sa_family)
-		return false;
-	if (one->sa_family == AF_INET)
-		return ((const struct sockaddr_in *) one)->sin_addr.s_addr ==
-			((const struct sockaddr_in *) other)->sin_addr.s_addr;
-	return one->sa_family == AF_INET6 &&
-		memcmp(&((const struct sockaddr_in6 *) one)->sin6_addr,
-			   &((const struct sockaddr_in6 *) other)->sin6_addr, sizeof(struct in6_addr)) == 0;
-}
-
 static struct addrinfo *
 look_up(const char *host)
 {
@@ -128,7 +114,7 @@ is_of_machine(const struct addrinfo *addresses)
 		return false;
 	for (const struct addrinfo *a = addresses; a; a = a->ai_next)
 		for (struct ifaddrs *i = interfaces; i; i = i->ifa_next)
-			found |= is_same_address(a->ai_addr, i->ifa_addr);
+			found |= net_is_same_address(a->ai_addr, i->ifa_addr);
 	freeifaddrs(interfaces);
 	return found;
 }
@@ -145,9 +131,7 @@ is_own_address(const char *host, List *listens)
 	{
 		struct addrinfo *ours = found || !theirs ? NULL : look_up((const char *) lfirst(cell));
 
-		for (struct addrinfo *a = theirs; ours && a; a = a->ai_next)
-			for (struct addrinfo *b = ours; b; b = b->ai_next)
-				found |= is_same_address(a->ai_addr, b->ai_addr);
+		found |= net_share_address(ours, theirs);
 		if (ours)
 			freeaddrinfo(ours);
 	}
@@ -156,7 +140,7 @@ is_own_address(const char *host, List *listens)
 	return found;
 }
 
-/* The only row's host of which the test is true, or NULL; *n is the number of those rows. */
+/* The host of the only row that passes the test, or NULL; *n is the number of rows that pass. */
 static char *
 find_row(const SqlResult *rows, List *listens,
 		 bool (*test) (const char *host, List *listens), int *n)
@@ -206,25 +190,4 @@ only_listen_address(void)
 		strcmp(all, "localhost") == 0)
 		return NULL;
 	return pstrdup(all);
-}
-
-bool
-own_row_is_same_host(const char *one, const char *other)
-{
-	struct addrinfo *ones;
-	struct addrinfo *others;
-	bool		same = false;
-
-	if (pg_strcasecmp(one, other) == 0)
-		return true;
-	ones = look_up(one);
-	others = look_up(other);
-	for (struct addrinfo *a = ones; a && !same; a = a->ai_next)
-		for (struct addrinfo *b = others; b && !same; b = b->ai_next)
-			same = is_same_address(a->ai_addr, b->ai_addr);
-	if (ones)
-		freeaddrinfo(ones);
-	if (others)
-		freeaddrinfo(others);
-	return same;
 }

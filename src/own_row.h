@@ -14,14 +14,9 @@
  */
 extern char *own_row_host(const char *schema);
 
-/*
- * Do two names lead to one host?  Those that are not equal are looked up, for a
- * second at most each.  Raises what net_resolve() raises.
- */
-extern bool own_row_is_same_host(const char *one, const char *other);
-
 /* listen_addresses, if that is one real address or name, else NULL. */
 extern char *only_listen_address(void);
+
 /*
  * Does the host lead to this server, as it is seen from here?  Known names are, and
  * others that lead to an address where it listens.  Raises what net_resolve() raises.

@@ -78,6 +78,10 @@ extern Request *request_receive(StringInfo buf);
  */
 extern char *default_slot_name(const char *host);
 
+/* SQL: the slot of a row n of follow_primary_node: that rule again, where the row names none. */
+#define SLOT_OF_ROW \
+	"coalesce(n.slot_name, left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63))"
+
 /*
  * The schema that the called function lives in, quoted for use in SQL.  Raises
  * 55000 if it belongs to a role that is no superuser.

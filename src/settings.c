@@ -75,6 +75,10 @@ static const struct config_enum_entry keep_old_data_choices[] = {
 	{NULL, 0, false}
 };
 
+/* In kB a second: what pg_basebackup takes as --max-rate. */
+#define LEAST_COPY_RATE		32
+#define MAX_COPY_RATE		1048576
+
 #define TEXT(field, rule, boot, short_desc, long_desc) \
 	{#field, SETTING_TEXT, offsetof(Settings, field), short_desc, long_desc, \
 		rule, boot, 0, 0, 0, 0, 0, NULL}
@@ -154,7 +158,7 @@ static const Setting settings[] = {
 	TEXT(copy_command, ANY_TEXT, "",
 		 "Command that makes a copy on a node.",
 		 "Empty: pg_basebackup. %D is replaced by the new data directory, %m by the file that maps tablespaces, %O by the present data directory, %h and %p by the node's host and port, %H and %P by the primary's, %j by the job."),
-	LIMIT(copy_max_rate, 32, 1048576, GUC_UNIT_KB,
+	LIMIT(copy_max_rate, LEAST_COPY_RATE, MAX_COPY_RATE, GUC_UNIT_KB,
 		  "Limits what a copy takes of the network, in kB a second.",
 		  "0: no limit. It is pg_basebackup's --max-rate: 32 kB to 1 GB a second."),
 	TEXT(copy_compression, COMPRESSION, "",
@@ -284,15 +288,15 @@ compression_objection(const char *text)
 	return objection ? psprintf("%s.", objection) : NULL;
 }
 
-/* Why a setting does not take the number, as a sentence, or NULL. */
+/* Why a setting with these bounds does not take the number, as a sentence, or NULL. */
 static const char *
-number_objection(const Setting *s, int value)
+number_objection(int value, int min, int least, int max)
 {
-	if (value >= s->min && value <= s->max && (value == 0 || value >= s->least))
+	if (value >= min && value <= max && (value == 0 || value >= least))
 		return NULL;
-	if (s->least > 0)
-		return psprintf("It must be 0, or between %d and %d.", s->least, s->max);
-	return psprintf("It must be between %d and %d.", s->min, s->max);
+	if (least > 0)
+		return psprintf("It must be 0, or between %d and %d.", least, max);
+	return psprintf("It must be between %d and %d.", min, max);
 }
 
 /* Why a setting does not take the text, as a sentence, or NULL. */
@@ -376,12 +380,8 @@ static const GucStringCheckHook text_check_hooks[] = {
 static bool
 check_copy_max_rate(int *newval, void **extra, GucSource source)
 {
-	const Setting *s = settings;
-	const char *objection;
+	const char *objection = number_objection(*newval, 0, LEAST_COPY_RATE, MAX_COPY_RATE);
 
-	while (s->offset != offsetof(Settings, copy_max_rate))
-		s++;
-	objection = number_objection(s, *newval);
 	if (objection)
 		GUC_check_errdetail("%s", objection);
 	return objection == NULL;
@@ -473,7 +473,7 @@ settings_override(Settings *target, const char *name, const char *value)
 				break;
 			case SETTING_INT:
 				INT_OF(target, s) = atoi(value);
-				objection = number_objection(s, INT_OF(target, s));
+				objection = number_objection(INT_OF(target, s), s->min, s->least, s->max);
 				break;
 			case SETTING_BOOL:
 				if (!parse_bool(value, &BOOL_OF(target, s)))

@@ -51,6 +51,7 @@
 #define POLL_MS				2
 #define LOOK_TIMEOUT_MS		30000
 #define PCP_ANSWER_MS		1000
+#define LOOKUP_MS			1000
 
 /*
  * The name of the file for the watcher; the timeline, the switchover's number, and when
@@ -198,7 +199,9 @@ find_primary(Switchover *s)
 	{
 		ClusterJob *job = (ClusterJob *) lfirst(cell);
 
-		if (job->port == atoi(port) && own_row_is_same_host(job->host, host))
+		if (job->port == atoi(port) &&
+			net_compare_hosts(job->host, host,
+							  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_MS)) == HOST_SAME)
 			s->former = job;
 	}
 	if (s->former == NULL)

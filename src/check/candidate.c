@@ -119,14 +119,13 @@ static void
 try_replication_slots(Check *check)
 {
 	char	   *others = sql_scalar(psprintf("SELECT count(*) FROM pg_replication_slots s WHERE NOT EXISTS ("
-											 "SELECT FROM %s.follow_primary_node n WHERE s.slot_name = coalesce(n.slot_name, "
-											 "left(regexp_replace(lower(n.host), '[^a-z0-9]', '_', 'g'), 63)))",
+											 "SELECT FROM %s.follow_primary_node n WHERE s.slot_name = " SLOT_OF_ROW ")",
 											 check->job->request->schema), 0, NULL);
 
 	enough(check, check->nnodes, max_replication_slots - atoi(others), "replication slots are left", "max_replication_slots");
 }
 
-/* What streams now is gone then: the nodes themselves, or others that come back. */
+/* The WAL senders of today do not count: after a failover their standbys connect anew. */
 static void
 try_wal_senders(Check *check)
 {
@@ -144,7 +143,7 @@ try_workers(Check *check)
 								  "'slotsync worker', 'io worker', 'logger', 'parallel worker') "
 								  "AND backend_type NOT LIKE 'follow\\_primary check%'", 0, NULL);
 
-	/* Of those that begin at the promotion and have their places already. */
+	/* These begin at the promotion, and have reserved their places already. */
 	if (RecoveryInProgress())
 		waiting = (is_preloaded() ? 1 : 0) +
 			(strcmp(GetConfigOption("max_logical_replication_workers", false, false), "0") != 0 ? 1 : 0);

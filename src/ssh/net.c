@@ -408,6 +408,58 @@ net_resolve(const char *host, int port, TimestampTz deadline,
 	return rc;
 }
 
+bool
+net_is_same_address(const struct sockaddr *one, const struct sockaddr *other)
+{
+	if (one == NULL || other == NULL || one->sa_family != other->sa_family)
+		return false;
+	if (one->sa_family == AF_INET)
+		return ((const struct sockaddr_in *) one)->sin_addr.s_addr ==
+			((const struct sockaddr_in *) other)->sin_addr.s_addr;
+	return one->sa_family == AF_INET6 &&
+		memcmp(&((const struct sockaddr_in6 *) one)->sin6_addr,
+			   &((const struct sockaddr_in6 *) other)->sin6_addr, sizeof(struct in6_addr)) == 0;
+}
+
+bool
+net_share_address(const struct addrinfo *ones, const struct addrinfo *others)
+{
+	for (const struct addrinfo *a = ones; a; a = a->ai_next)
+		for (const struct addrinfo *b = others; b; b = b->ai_next)
+			if (net_is_same_address(a->ai_addr, b->ai_addr))
+				return true;
+	return false;
+}
+
+SameHost
+net_compare_hosts(const char *one, const char *other, TimestampTz deadline)
+{
+	struct addrinfo *ones = NULL;
+	struct addrinfo *others = NULL;
+	volatile int rc = 0;
+	SameHost	result;
+
+	if (pg_strcasecmp(one, other) == 0)
+		return HOST_SAME;
+	if (net_resolve(one, 0, deadline, &ones) != 0)
+		return HOST_UNKNOWN;
+	PG_TRY();
+	{
+		rc = net_resolve(other, 0, deadline, &others);
+	}
+	PG_CATCH();
+	{
+		freeaddrinfo(ones);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	result = rc != 0 ? HOST_UNKNOWN : net_share_address(ones, others) ? HOST_SAME : HOST_OTHER;
+	freeaddrinfo(ones);
+	if (others)
+		freeaddrinfo(others);
+	return result;
+}
+
 void
 net_close(pgsocket sock)
 {

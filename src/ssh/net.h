@@ -43,6 +43,25 @@ extern pgsocket net_try_connect(const char *host, int port,
 extern int	net_resolve(const char *host, int port, TimestampTz deadline,
 						struct addrinfo **addresses);
 
+/* Do two addresses agree, whatever their ports? Either may be NULL, which agrees with none. */
+extern bool net_is_same_address(const struct sockaddr *one, const struct sockaddr *other);
+
+/* Is an address in both lists? Either may be NULL, the empty one. */
+extern bool net_share_address(const struct addrinfo *ones, const struct addrinfo *others);
+
+typedef enum SameHost
+{
+	HOST_OTHER,
+	HOST_SAME,
+	HOST_UNKNOWN				/* a name could not be looked up in time */
+} SameHost;
+
+/*
+ * Do two names lead to one host, as far as it is seen from here?  Those that are not
+ * equal are looked up.  Raises ERROR on a cancel request.
+ */
+extern SameHost net_compare_hosts(const char *one, const char *other, TimestampTz deadline);
+
 /* Closes the socket and gives its file descriptor back. Never raises. */
 extern void net_close(pgsocket sock);
 

@@ -7,8 +7,6 @@
  */
 #include "postgres.h"
 
-#include <sys/socket.h>
-
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -24,9 +22,9 @@
 #define CHECK_MS	300
 
 /*
- * pgpool's control process restarts about a second after a failover.  Who waits for
- * a call by hand is not kept longer than this where nobody listens: pcp_host may be
- * that caller's own machine.  pgpool itself does not wait for the call.
+ * pgpool's control process restarts about a second after a failover.  A DBA who
+ * waits for a call by hand waits no longer than this where nobody listens: pcp_host may
+ * be the DBA's own machine.  pgpool itself does not wait for the call.
  */
 #define REFUSED_MS	5000
 
@@ -60,23 +58,10 @@ is_local_name(const char *host)
 
 /* Do two names lead to one machine, as far as can be known here, and by then? */
 static bool
-may_be_same_host(const char *one, const char *other, int port, TimestampTz deadline)
+may_be_same_host(const char *one, const char *other, TimestampTz deadline)
 {
-	struct addrinfo *addresses[2] = {NULL, NULL};
-	bool		same;
-
-	if (pg_strcasecmp(one, other) == 0 || is_local_name(one) || is_local_name(other))
-		return true;
-	same = net_resolve(one, port, deadline, &addresses[0]) != 0 ||
-		net_resolve(other, port, deadline, &addresses[1]) != 0;
-	for (struct addrinfo *a = addresses[0]; a && !same; a = a->ai_next)
-		for (struct addrinfo *b = addresses[1]; b && !same; b = b->ai_next)
-			same = a->ai_addrlen == b->ai_addrlen &&
-				memcmp(a->ai_addr, b->ai_addr, a->ai_addrlen) == 0;
-	for (int i = 0; i < lengthof(addresses); i++)
-		if (addresses[i])
-			freeaddrinfo(addresses[i]);
-	return same;
+	return is_local_name(one) || is_local_name(other) ||
+		net_compare_hosts(one, other, deadline) != HOST_OTHER;
 }
 
 /* Is this pgpool's idea of the node, too? */
@@ -94,7 +79,7 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 	pcp_node_info(target, node_id, deadline, info);
 	if (info->port != job->request->node_port ||
-		!may_be_same_host(info->host, job->request->node_host, info->port, deadline))
+		!may_be_same_host(info->host, job->request->node_host, deadline))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("pgpool's node %d is %s:%d, not %s", node_id, info->host, info->port,

@@ -34,20 +34,6 @@ can_start_from_next_segment(Job *job, const RemoteReply *reply)
 	return wal_is_available(job, number * wal_segment_size);
 }
 
-const char **
-rewind_tablespaces(void)
-{
-	SqlResult  *rows = primary_tablespaces();
-	const char **list = palloc0(sizeof(char *) * (2 * rows->nrows + 1));
-
-	for (int i = 0; i < rows->nrows; i++)
-	{
-		list[2 * i] = sql_value(rows, i, 0);
-		list[2 * i + 1] = sql_value(rows, i, 1);
-	}
-	return list;
-}
-
 static bool
 may_copy_instead(const Job *job)
 {
@@ -88,7 +74,7 @@ rewind_data(Job *job)
 						 {"lost_tli", job->wal_lost ? NUMBER(job->plan.fork_timeline) : ""},
 						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
 						 {"segment_size", NUMBER(wal_segment_size)}),
-			   rewind_tablespaces(), &limits, &reply);
+			   mapped_tablespaces(NULL, TABLESPACE_OID), &limits, &reply);
 	lost_wal_dir = remote_get(&reply, "lost_wal_dir");
 	if (lost_wal_dir)
 		lost_record_saved(job, lost_wal_dir);

@@ -7,9 +7,6 @@
 
 #include "steps/step.h"
 
-/* OID and location of each of this server's tablespaces, as rewind.sh and try.sh take them. */
-extern const char **rewind_tablespaces(void);
-
 /* A script has said that only a copy helps: STEP_NEEDS_COPY, or an error if none may be made. */
 extern StepResult rewind_impossible(Job *job, const RemoteReply *reply);
 

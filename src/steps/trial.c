@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 
 #include "compat.h"
+#include "folders.h"
 #include "login.h"
 #include "readable.h"
 #include "record.h"
@@ -123,7 +124,7 @@ look_at_node(Job *job, const char *method, const char *outcome, RemoteReply *rep
 						 {"asked_db", settings->rewind_database},
 						 {"expired", login_password_expired(settings->rewind_user) ? "yes" : "no"},
 						 {"passfile", settings->passfile}),
-			   job->plan.method == METHOD_REWIND ? rewind_tablespaces() : NULL,
+			   job->plan.method == METHOD_REWIND ? mapped_tablespaces(NULL, TABLESPACE_OID) : NULL,
 			   &limits, reply);
 	if (remote_failed_for(reply, "no_program"))
 		step_fail(job, reply, ERRCODE_UNDEFINED_FILE, "a program of PostgreSQL is missing",
