@@ -42,14 +42,8 @@ sub diverge
     return $segment;
 }
 
-sub follows
-{
-    my ($new, $old, $method, $what) = @_;
-    return follows_by($new, $old, $method, $what);
-}
-
 diverge($first, $second, 2);
-follows($second, $first, $major >= 13 ? 'rewind' : 'basebackup', 'with the archive');
+follows_by($second, $first, $major >= 13 ? 'rewind' : 'basebackup', 'with the archive');
 is($second->safe_psql(q{SELECT detail FROM follow_primary_step WHERE step = 'rewind'}), 'rewound', 'and a real rewind it was') if $major >= 13;
 is($second->job('lost_wal_bytes > 0, lost_transactions'), 't|',
     'what it committed is in WAL that it has no more: how much is not known, and not said to be nothing');
@@ -60,7 +54,7 @@ ok(!-e $first->pgdata . '.follow_primary/job/rewind.conf', 'the configuration th
 # The other way round, and the archive has lost a segment.
 my $segment = diverge($second, $first, 3);
 unlink "$archive/$segment";
-my $r = follows($first, $second, 'basebackup', 'with a hole in the archive');
+my $r = follows_by($first, $second, 'basebackup', 'with a hole in the archive');
 like($r->{err}, qr/NOTICE: .*a copy is made: .*not possible/, 'the caller is told why');
 like($first->job('reason'), qr/\Q$segment\E/, 'the missing segment is named');
 

@@ -72,19 +72,14 @@ sub links_are_as_they_were
 
 sub follows
 {
-    my ($method, $rows) = @_;
-    my $r = $new->make_follow($old, $method eq 'rewind' ? () : (method => $method));
-    ok($r->{ok}, "$method: the node follows") or diag($r->{err});
-    is($new->job('method, state'), "$method|succeeded", "$method: by that method");
-    $new->safe_psql("INSERT INTO t SELECT $rows");
-    $new->wait_for_catchup($old);
-    is($old->safe_psql('SELECT sum(i) FROM t'), $new->safe_psql('SELECT sum(i) FROM t'), "$method: it has the primary's rows");
+    my ($method) = @_;
+    follows_by($new, $old, $method, $method, $method eq 'rewind' ? () : (method => $method));
     links_are_as_they_were($method);
     return;
 }
 
 $new->promote;
 $old->safe_psql('INSERT INTO t SELECT 1000');
-follows('rewind', 2);
-follows('basebackup', 3);
+follows('rewind');
+follows('basebackup');
 done_testing();
