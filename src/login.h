@@ -7,7 +7,7 @@
 
 #include "job.h"
 
-/* Who refused it: this server, to a tool or to a WAL receiver; or the node's. */
+/* The server that refused the role: this one, to a tool or to a WAL receiver; or the node's. */
 typedef enum LoginTo
 {
 	LOGIN_TO_PRIMARY,

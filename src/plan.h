@@ -170,7 +170,8 @@ typedef struct NodeFacts
 	bool		target_timeline_latest;
 	char	   *recovery_target;	/* a setting that would end its recovery, now
 									 * or from its next start on, or NULL */
-	bool		recovery_target_in_force;	/* ... now: only a start takes it away */
+	bool		recovery_target_in_force;	/* it would now: only a start takes
+											 * it away */
 	bool		replay_paused;
 	char	   *lower_setting;	/* a setting of it is too low to replay this
 								 * server's WAL: a phrase, or NULL */

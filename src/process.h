@@ -19,7 +19,7 @@ extern BackgroundWorker process_of(const char *function);
 #define PROCESS_RESTART_S	60
 
 /*
- * How long a statement of such a process waits for a lock.  Whoever locks a table
+ * How long a statement of such a process waits for a lock.  A lock on a table
  * of the extension must not keep a node down, nor a server from shutting down.
  */
 #define PROCESS_LOCK_TIMEOUT	"5s"

@@ -120,7 +120,7 @@ record_new_token(void)
 					b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
-/* Whoever has locked a table of the record, so that a row of it cannot be written. */
+/* Raises 55P03 with the session that has locked a table of the record, if it is still there. */
 pg_noreturn static void
 fail_for_lock(const Job *job)
 {
@@ -508,7 +508,7 @@ job_progress(Job *job, int64 bytes_done, int64 bytes_total)
 			TEXT_INT64(job->id), TEXT_INT64(bytes_done), TEXT_INT64(bytes_total)
 		};
 
-		/* That somebody has locked the table is no reason to end a copy. */
+		/* A lock on the table is no reason to end a copy. */
 		PG_TRY();
 		{
 			sql_write(psprintf("UPDATE %s.follow_primary_job SET bytes_done = $2::bigint, bytes_total = $3::bigint "

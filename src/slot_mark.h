@@ -13,7 +13,7 @@ typedef enum SlotMark
 	SLOT_OF_JOB					/* a job gave it to a node, or made it for one */
 } SlotMark;
 
-/* Whose the slot is. One that is not there is of others. */
+/* Whose is the slot? A slot that does not exist counts as another's. */
 extern SlotMark slot_mark(const char *slot);
 
 /* Writes whose the slot is, durably. Raises 58030 if that is not possible. */

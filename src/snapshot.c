@@ -68,7 +68,7 @@ snapshot_release(FunctionCallInfo fcinfo)
 	QueryDesc  *query;
 	const Plan *plan;
 
-	/* Else the transaction's first snapshot is that of all its statements. */
+	/* At these isolation levels all statements of a transaction share one snapshot. */
 	if (IsolationUsesXactSnapshot())
 		return false;
 

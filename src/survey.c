@@ -95,7 +95,7 @@ is_address_of(const char *host, const char *address)
 }
 
 /*
- * Who streams through the node's slot?  After a line was cut the node's own WAL
+ * Finds out who streams through the node's slot.  After a line was cut the node's own WAL
  * sender may live on for as long as wal_sender_timeout says.
  */
 static void

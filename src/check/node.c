@@ -265,7 +265,7 @@ try_rewind(Check *check)
 		found(check, CHECK_OK, "the node's data can be rewound", NULL);
 }
 
-/* Is what the trial of files needs there itself? */
+/* Can the trial of files run? Its programs are there, and the node has been looked at. */
 static bool
 can_try_files(const Check *check)
 {
@@ -472,8 +472,8 @@ connect_here(Check *check, bool replication, bool rewind)
 }
 
 /*
- * All at once, for speed; if one fails, the items try theirs.  Not if it took all its
- * time: nobody answers, and would not if asked again.
+ * Tries all connections at once, for speed.  If one fails, each item tries its own, to
+ * find out which; but not if the time was over, for nobody would answer then, either.
  */
 static bool
 connects_by_all(Check *check)
@@ -609,7 +609,7 @@ try_all(Check *check, const CheckItem *some, int n)
 		try_if_alive(check, some[i].name, some[i].try);
 }
 
-/* Which item the node's answer to the survey is about, if it was none. */
+/* The item that a failed survey of the node is reported under. */
 static const char *
 failed_item(const RemoteReply *reply)
 {
@@ -631,7 +631,7 @@ check_node(Check *check)
 	check->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings->connect_timeout * 1000);
 	check_try_item(check, "ssh", try_ssh);
 
-	/* What the node connects to has to answer before the node itself is given up. */
+	/* The node's own connections have to fail before the session to the node does. */
 	settings->progress_timeout = settings->connect_timeout;
 	settings->connect_timeout = settings->connect_timeout / CONNECTIONS_OF_NODE;
 	if (check->found.status != CHECK_OK)

@@ -13,9 +13,9 @@
 #   COPY_CONNINFO  REWIND_CONNINFO   (positional) pg_basebackup's and pg_rewind's; '' = not
 #                 needed
 #
-# That somebody answers proves nothing: a virtual address may still lead to the
-# former primary, a name to another cluster, or to the node itself. The primary
-# alone can tell, for it sees its own connections: each is made with an
+# An answer proves nothing: a virtual address may still lead to the former
+# primary, a name to another cluster, or to the node itself. The primary alone
+# can tell, for it sees its own connections: each is made with an
 # application_name of its own, follow_primary_TOKEN_ID, and held, while this script
 # asks. If host has several addresses, one is made to each.
 #

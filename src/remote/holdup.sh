@@ -86,7 +86,7 @@ $1
 SQL
 }
 
-# sessions WHERE: those sessions, as words, the first of which the remedy ends.
+# sessions WHERE: those sessions, as words; the remedy ends the first one.
 sessions() {
     found=$(query "SELECT pid, format('session %s (user \"%s\", application \"%s\"%s, for %s s)', pid, usename, application_name,
             coalesce(', client ' || host(client_addr), ''), extract(epoch FROM clock_timestamp() - coalesce(xact_start, backend_start))::bigint)

@@ -8,7 +8,7 @@
 find_log() {
     log='' kind=unknown
     if [ -r "$pgdata/current_logfiles" ]; then
-        # those formats that say of which process a line is come first
+        # formats that name the process of each line come first
         while read -r format name; do
             case $kind:$format in
                 unknown:* | stderr:csvlog | *:jsonlog) kind=$format log=$name ;;
@@ -45,8 +45,8 @@ new_of_log() {
 fatal='(FATALT?E?|ВАЖНО|ФАТАЛЬНО|致命错误|致命錯誤|치명적오류|ფატალური)'
 
 # last_words: prints what ended the WAL receiver last, of what is new in the log. Two of the
-# formats say of which process a line is. In the third it is known by what it speaks of: WAL, the
-# primary, its host and port.
+# formats name the process of each line. In the third a line is known by what it speaks of: WAL,
+# the primary, its host and port.
 last_words() {
     case $kind in
         jsonlog)

@@ -292,8 +292,8 @@ this_boot() {
 }
 
 # go_on: looks at what an interrupted attempt left, and ends here if that is all that is to be
-# known. pg_rewind says "need to copy" before its first change. That it did not say so is
-# believed only of a log of this boot, and only if no file is newer than the mark.
+# known. pg_rewind says "need to copy" before its first change. A log without these words proves
+# that nothing was changed only if it is of this boot, and no file is newer than the mark.
 go_on() {
     case $mark_phase in
         '')
@@ -424,8 +424,8 @@ run_pg_rewind() {
     if [ "$version" -ge 130000 ]; then
         set -- "$@" --no-ensure-shutdown
         if [ -n "$restore_command" ] && [ "$version" -ge 150000 ]; then
-            # pg_rewind reads the command, its first line, from a configuration, of which it needs
-            # nothing else
+            # pg_rewind reads the command from a configuration file, where it takes one line of
+            # it, and needs no other setting there
             one_line "$restore_command"
             printf 'restore_command = %s\n' "$(quoted_setting "$one_line")" >"$work/rewind.conf"
             set -- "$@" -c --config-file="$work/rewind.conf"

@@ -32,7 +32,7 @@ extern StepResult config_write(Job *job);
 /* Keeps no longer what a repoint has replaced: it is not to be put back. */
 extern void config_forget(Job *job);
 
-/* The node streams: what its copy had for fetching WAL until then goes. */
+/* Takes away the means by which a copy fetched its WAL, now that the node streams. */
 extern StepResult config_settle(Job *job);
 
 /* New settings for a running standby, and a reload. */

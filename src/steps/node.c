@@ -15,7 +15,7 @@
 #include "steps/node.h"
 #include "survey.h"
 
-/* Who has the lock, for those who are refused. */
+/* What another job that is refused the lock hears of its holder. */
 static char *
 lock_owner(const Job *job)
 {

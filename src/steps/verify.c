@@ -12,8 +12,8 @@
  *
  * A standby that cannot show the row yet, because its replay is paused or
  * delayed, must have it received; one that shows nothing (hot_standby is off)
- * must have it replayed, by what it tells its WAL sender.  That its WAL is no
- * fork was found by the survey then, which compared the WAL itself.
+ * must have it replayed, by what it tells its WAL sender.  The survey has
+ * found by then that its WAL is no fork: it compared the WAL itself.
  */
 #include "postgres.h"
 

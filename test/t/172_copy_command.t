@@ -43,7 +43,7 @@ spew("$dir/forked", '');
 is($across->wait(120), 0, 'a backup goes across the fork') or diag($across->err);
 my $passed = back_up($old, 'passed');
 my $fresh = back_up($new, 'fresh');
-# Whoever uses it must have archived what it needs.
+# Such a copy needs WAL that was archived.
 $_->safe_psql('SELECT pg_switch_wal()') for $old, $new;
 $old->stop;
 $new->safe_psql('INSERT INTO t VALUES (7777)');

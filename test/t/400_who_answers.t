@@ -124,7 +124,7 @@ for my $what ('the former primary', 'another cluster', 'a twin', 'a sibling')
     is_refused("$_ of a stopped node, $what", $node, $detail, method => $_, primary_host => $address, when_down => 'rejoin') for qw(auto basebackup);
 }
 
-# That nobody answers is an error of its own.
+# Where nobody answers, the error is another one.
 $r = $new->make_follow($node, when_down => 'rejoin', primary_host => free_address());
 is($r->{sqlstate}, '08006', 'nobody answers: an error');
 like($r->{message}, qr/a connection to this server cannot be made/, 'nobody answers: of its own');

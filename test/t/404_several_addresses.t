@@ -1,4 +1,4 @@
-# A name may have several addresses, of which one leads elsewhere: today's
+# A name may have several addresses, and one leads elsewhere: today's
 # connection proves nothing of tomorrow's. All that answer must be this server.
 # Needs a name service of the test's own, so a mount namespace.
 

@@ -1,5 +1,5 @@
 # Until a started node is proven to follow, its restore_command fetches only what
-# this server vouches for. That ends with the job, however it ends: an undo puts back
+# this server vouches for. The gate goes with the job, however it ends: an undo puts back
 # the settings as they were, and what a killed job left goes with the next call. The
 # node's own text of the setting is what it was, wherever it stands, and ALTER SYSTEM may be
 # used meanwhile. Only a server tells which command is in force, and what it runs.

@@ -1,6 +1,6 @@
 # A server runs on, whatever somebody has written into its configuration files since
 # it started; it does not start again, and takes no new settings at a reload.
-# That is known before a job stops it, and within seconds where it is only reloaded. Only
+# A job finds such a line before it stops the server, and within seconds after a reload. Only
 # PostgreSQL judges its own files.
 
 use FollowPrimary::Test;

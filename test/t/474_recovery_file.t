@@ -2,7 +2,7 @@
 # else must not be taken for it: the node would lose what ALTER SYSTEM has set, its
 # access rules, or a folder's settings. Some names tell, and are refused where they
 # are set; the rest only the node knows, and no job and no plan goes on then. What a
-# standby's file may hold besides is kept. Whose file it is, a server decides.
+# standby's file may hold besides is kept. A real server decides whose file it is.
 
 use FollowPrimary::Test;
 

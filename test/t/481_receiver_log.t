@@ -23,7 +23,7 @@ $_->wait_for_streaming($old) for $german, $csv, $uncollected, $syslog;
 $old->kill9;
 $new->promote;
 
-# Whoever says such a thing is not the WAL receiver.
+# A process that says such a thing is not the WAL receiver.
 sub noise { my ($node) = @_; $node->psql('SELECT 1', user => 'nobody_of_that_name'); return }
 
 # The call, which the primary lets in until the job has seen so, and not any more

@@ -137,7 +137,7 @@ $new->safe_psql("UPDATE follow_primary_node SET port = $other_port WHERE host = 
 $any->{port} = $other_port;
 follows('the right port', $any);
 
-# Who listens, whom we may not look into, as another user's server.
+# A process that listens there, and that we may not look into, as the server of another user.
 $any->stop;
 my $hidden = pooler($any->address, $any->port, 1);
 $r = $new->make_follow($any);
