@@ -141,18 +141,22 @@ use_restore_command() {
     fi
     content=${content%"$nl"}$nl$text
 }
-use_restore_command
+
+# replace_restore_command: lets decides() below take a restore_command for one that decides if
+# content has one, or if a copy's is to go.
+replace_restore_command() {
+    FP_RESTORE=no
+    [ ! -s "$work/restore_command" ] || FP_RESTORE=yes
+    case $nl$content in
+        *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
+    esac
+    # shellcheck disable=SC2089,SC2090 # a quote in it
+    export FP_GATE="$gate_line"
+    export FP_RESTORE
+}
 
 # An awk function: does the line set what decides whom a standby follows and how far it recovers?
-# restore_command does if content has one, if a copy's is to go, or if it is what an earlier job left.
-FP_RESTORE=no
-[ ! -s "$work/restore_command" ] || FP_RESTORE=yes
-case $nl$content in
-    *"${nl}restore_command "* | *"${nl}restore_command="*) FP_RESTORE=yes ;;
-esac
-# shellcheck disable=SC2089,SC2090 # a quote in it
-export FP_GATE="$gate_line"
-export FP_RESTORE
+# A restore_command that an earlier job left does, too.
 # shellcheck disable=SC2016 # awk's dollars
 decides='
     function decides(line,    name) {
@@ -386,6 +390,8 @@ become_ready() {
 
 data_umask
 
+use_restore_command
+replace_restore_command
 [ "$live" = no ] || refuse_promoted
 make_folder "$work"
 read_mark
