@@ -87,6 +87,17 @@ $node->start;
     like($unknown->{out}, qr{^complete=unknown\nlost_wal_dir=\Q$dir\E/real\.follow_primary/lost_wal-7\n\z}m, 'where all is that may be lost');
     unlike($unknown->{out}, qr/^lost_(?:wal_bytes|transactions)=/m, 'nothing is said of how much is lost');
     is(scalar(grep { $unknown->{saved} !~ /\b$_\b/ } @all), 0, 'and all WAL is saved');
+
+    # The same before a rewind: pg_rewind and the server write to all but what is on a timeline that
+    # the primary does not have.
+    my $foreign = "$dir/real/pg_wal/000000020000000000000009";
+    spew($foreign, "of another timeline\n");
+    run_ok([ 'rm', '-rf', "$dir/real.follow_primary" ]);
+    my $rewound = run_ok(remote_script('stage_wal', { pgdata => "$dir/real", bin => $bin, job => 7, data => 'rewound', primary_tli => 1 }));
+    like($rewound, qr/^lost=yes\nlinked=1\ncopied=\d\d\n/m, 'before a rewind only what nobody writes to is a link');
+    is(join(' ', map { s{.*/}{}r } grep { (stat)[3] > 1 } glob "$dir/real.follow_primary/job/lost/*"), '000000020000000000000009', 'which is on a timeline of the node alone');
+    is(scalar(grep { !-e "$dir/real.follow_primary/job/lost/$_" } @all), 0, 'all WAL is staged');
+    unlink $foreign;
     # with the address in it that belongs to the name
     spew("$dir/fake/pg_wal/$_", pack 'SSLQ', 0xD110, 2, 1, 16777216 * hex substr $_, -8) for grep { !/history/ } @all;
     for my $program (qw(pg_controldata pg_waldump))
