@@ -58,7 +58,8 @@ sub markdown
 
 Written by `make bench`: $facts->{postgres}, $facts->{cores} cores, all servers, sshds and clients on this one
 machine. Medians of @{[ scalar @ours ]} runs of each way, in turn, from the call to the proof; what is compared, and how, is in
-[results.md](results.md). *Survey* is the step that looks at both servers. *Linear* asks whether the time
+[results.md](results.md). The machine's load average was up to $facts->{load}, that of the measurements included:
+much more than a few says that others used it, too, and that only the ratios tell something. *Survey* is the step that looks at both servers. *Linear* asks whether the time
 has grown by no more than the size, and a tenth of a second, since the line above.
 
 ![Cost against size](growth.svg)

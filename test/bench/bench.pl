@@ -528,6 +528,8 @@ sub measure
         $result{returned} = median(@{ $returns{ours} });
     }
     push @results, \%result;
+    my ($load) = slurp('/proc/loadavg') =~ /^([\d.]+)/;
+    $facts{load} = $load if $load > ($facts{load} // 0);
     report();
     return;
 }
