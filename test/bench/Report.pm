@@ -24,6 +24,28 @@ sub _range
     return sprintf '%.3f to %.3f', $sorted[0], $sorted[-1];
 }
 
+# Goals of a switchover, in seconds.
+my %goal = (gap => { idle => 0.5, 'pgbench -c 4' => 0.7 }, whole => { idle => 1.5, 'pgbench -c 4' => 1.5 });
+
+sub _switchover
+{
+    my (@cases) = @_;
+    return '' if !@cases;
+    my $text = "\n| switchover of three servers, 100 MB | by hand | repmgr | follow_primary | acknowledged rows lost |\n|---|---|---|---|---|\n";
+    for my $case (@cases)
+    {
+        for my $what ([ gap => 'seconds without an accepted write' ], [ whole => 'seconds until whole' ])
+        {
+            my ($key, $title) = @$what;
+            $text .= '| ' . join(' | ', "$title, $case->{load}", (map { _seconds($case->{$key}{$_}) } qw(hand repmgr)),
+                _seconds($case->{$key}{ours}) . _verdict($case->{$key}{ours}, [ '<=', $goal{$key}{ $case->{load} } ]),
+                $key eq 'gap' ? join(', ', map { "$_ $case->{lost}{$_}" } sort keys %{ $case->{lost} }) : '') . " |\n";
+        }
+    }
+    return $text . "\nA client inserts each 10 ms, wherever the primary is; pgbench makes 200 transactions a second. Whole: both others stream from the new primary and show new rows.\n"
+        . "By hand: `pg_ctl -m fast stop`, `pg_ctl promote`, then settings and start, settings and reload, at once; slots are there before. repmgr: `standby switchover --siblings-follow`.\n";
+}
+
 sub markdown
 {
     my ($results, $facts) = @_;
@@ -62,6 +84,7 @@ END
             $p->{transactions}, $p->{runs},
             $p->{failed} ? "**$p->{failed} runs lost connections or queries**" : 'no connection and no query lost';
     }
+    $text .= _switchover(@{ $facts->{switchover} // [] });
     $text .= <<"END";
 
 What is compared:

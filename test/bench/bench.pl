@@ -26,6 +26,7 @@ use FollowPrimary::Cluster;
 use FollowPrimary::Host;
 use FollowPrimary::Node;
 use FollowPrimary::Scratch qw(run_ok wait_until slurp spew append_text);
+use FollowPrimary::Writer;
 use IPC::Open3 qw(open3);
 use Time::HiRes qw(sleep time);
 
@@ -647,8 +648,169 @@ sub small_cases
                     peer($cluster, $new, $_, identity => $identity{ $_->name }) for @siblings;
                 } ]);
     }
+    all_case($cluster, $new, $old, \@siblings, $before) if wanted('all');
     $_->stop('immediate') for $cluster->nodes;
     $_->host->ssh_stop for $cluster->nodes;
+    return;
+}
+
+# All nodes of the table by one call, and by as many calls that are started at once. The
+# rows of the others go, so this case is the last of these servers.
+sub all_case
+{
+    my ($cluster, $new, $old, $siblings, $before) = @_;
+    my @seven = @$siblings[ 0 .. 6 ];
+    my @kept = map { $_->address } $new, @seven;
+    $new->safe_psql('DELETE FROM follow_primary_node WHERE host NOT IN (' . join(', ', map { "'$_'" } @kept) . ')');
+    $new->set('follow_primary.primary_host' => $new->address);
+    $new->reload;
+    measure(
+        name     => 'all',
+        title    => 'follow_primary_all() for 7 siblings; by hand: the same calls, started at once',
+        limit    => { hand => [ '<=', 1.1 ] },
+        primary  => $new,
+        nodes    => \@seven,
+        before   => sub { my (undef, @nodes) = @_; return $before->('ours', @nodes) },
+        no_steps => 1,
+        ways     => [
+            hand => sub {
+                my @calls = map { my $node = $_; Call->new(sub { ours($new, $node) }) } @seven;
+                $_->ended for @calls;
+            },
+            ours => sub { command(psql_command($new, 'SELECT * FROM follow_primary_all()')) } ]);
+    return;
+}
+
+#
+# The cases of a switchover: a cluster for each way, of a primary and two standbys
+#
+
+# What is typed: the stop, the promotion, and then the two others at once.
+sub hand_switchover
+{
+    my ($cluster, $from, $to, $sibling) = @_;
+    pg_ctl($from, '-m', 'fast', 'stop');
+    pg_ctl($to, 'promote');
+    my $call = Call->new(sub {
+        hand_settings($cluster, $to, $from);
+        spew($from->pgdata . '/standby.signal', '');
+        pg_ctl($from, '-l', '/dev/null', 'start');
+    });
+    hand_settings($cluster, $to, $sibling);
+    pg_ctl($sibling, 'reload');
+    $call->ended;
+    return;
+}
+
+my $repmgr = FollowPrimary::Node::bindir() . '/repmgr';
+
+# Seconds for one, with what is done before and after: nothing of it takes so long but a fault.
+my $switchover_limit = 120;
+
+sub repmgr_conf { my ($node) = @_; return $node->host->dir . '/repmgr.conf' }
+
+# repmgr's own way to make a cluster known to it. It asks SSH for the ports of the hosts.
+sub register_with_repmgr
+{
+    my ($cluster) = @_;
+    my ($primary, @standbys) = $cluster->nodes;
+    my $ssh = spew($cluster->dir . '/ssh_config', join '', map {
+        sprintf "Host %s\n  Port %d\n  IdentityFile %s\n  UserKnownHostsFile %s\n  LogLevel ERROR\n", $_->address, $_->host->ssh_port, $cluster->ssh_key, $cluster->known_hosts
+    } $cluster->nodes);
+    $primary->safe_psql('CREATE EXTENSION repmgr');
+    for my $node ($cluster->nodes)
+    {
+        spew(repmgr_conf($node), sprintf <<'END', $node->id + 1, $node->name, $node->connstr, $cluster->passfile, $node->pgdata, FollowPrimary::Node::bindir(), FollowPrimary::Node::bindir(), $ssh, $cluster->passfile);
+node_id = %d
+node_name = '%s'
+conninfo = '%s passfile=%s'
+data_directory = '%s'
+pg_bindir = '%s'
+repmgr_bindir = '%s'
+ssh_options = '-q -F %s'
+passfile = '%s'
+replication_user = 'repl'
+use_replication_slots = true
+log_level = WARNING
+END
+        $primary->wait_for_catchup($_) for @standbys;
+        command($repmgr, '-f', repmgr_conf($node), $node == $primary ? 'primary' : 'standby', 'register', '--force');
+    }
+    $primary->wait_for_catchup($_) for @standbys;
+    return;
+}
+
+sub switchover_cases
+{
+    my @ways = ('hand', -x $repmgr ? 'repmgr' : (), 'ours');
+    note('repmgr is not installed: it is left out') if !-x $repmgr;
+    my (%cluster, %turn);
+    for my $way (@ways)
+    {
+        my $cluster = $cluster{$way} = make_cluster(3);
+        my ($primary) = $cluster->nodes;
+        spew($primary->pgdata . '/myrecovery.conf', '') if $way eq 'hand';    # so that it is included
+        $_->set('follow_primary.primary_host' => $_->address, $way eq 'repmgr' ? (shared_preload_libraries => 'repmgr') : ()) for $cluster->nodes;
+        $_->restart for $cluster->nodes;
+        $_->wait_for_streaming($primary) for ($cluster->nodes)[ 1, 2 ];
+        run_ok([ $primary->bin('pgbench'), '-iq', '-s', 7, $primary->connstr ], timeout => 300);
+        register_with_repmgr($cluster) if $way eq 'repmgr';
+        $primary->wait_for_catchup($_, undef, 300) for ($cluster->nodes)[ 1, 2 ];
+        $cluster->set(fsync => 'on');
+        note("$way: the servers are there");
+    }
+    local $SIG{ALRM} = sub { die "a switchover has not ended within $switchover_limit s\n" };
+    for my $load ('idle', 'pgbench -c 4')
+    {
+        my (%gap, %whole, %lost);
+        for my $round (1 .. $runs)
+        {
+            for my $way (@ways)
+            {
+                alarm $switchover_limit;
+                my $cluster = $cluster{$way};
+                my @nodes = $cluster->nodes;
+                my ($from, $to, $sibling) = $turn{$way}++ % 2 ? @nodes[ 1, 0, 2 ] : @nodes;
+                if ($way eq 'hand')
+                {
+                    for my $node ($from, $sibling)
+                    {
+                        $to->safe_psql("SELECT pg_create_physical_replication_slot('" . $node->slot_name . "', true) WHERE NOT EXISTS
+                            (SELECT FROM pg_replication_slots WHERE slot_name = '" . $node->slot_name . "')");
+                    }
+                }
+                my $pgbench = $load eq 'idle' ? undef : FollowPrimary::Process->start([ $from->bin('pgbench'), qw(-n -c 4 -j 1 -T 600 -R), $load_rate, $from->connstr ]);
+                settle($from, $to, $sibling);
+                my $writer = FollowPrimary::Writer->start($cluster, first => ($turn{$way} + 1) * 1_000_000);
+                $facts{timeline} = $from->timeline + 1;
+                my %session = (primary => Session->new($to), map { $_->name => Session->new($_) } $from, $sibling);
+                $session{$_}->ask('SELECT 1') for sort keys %session;
+                my $call = Call->new(
+                      $way eq 'hand'   ? sub { hand_switchover($cluster, $from, $to, $sibling) }
+                    : $way eq 'repmgr' ? sub { command($repmgr, '-f', repmgr_conf($to), qw(standby switchover --siblings-follow)) }
+                    :                    sub { command(psql_command($to, 'SELECT state FROM follow_primary_switchover()')) =~ /^(?:succeeded\n){2}\z/ or die "not all succeeded\n" });
+                push @{ $whole{$way} }, prove($call, \%session, $to, $from, $sibling) - $call->began;
+                $call->ended;
+                $writer->wait_for_rows(10);
+                $writer->stop;
+                $session{$_}->close for sort keys %session;
+                push @{ $gap{$way} }, $writer->longest_gap($call->began);
+                $lost{$way} += $writer->lost($to);
+                if ($pgbench) { $pgbench->stop; $pgbench->forget }
+                alarm 0;
+                note(sprintf 'switchover, %s, %d %s: %.3f s without a write, whole after %.3f s, %d rows lost so far',
+                    $load, $round, $way, $gap{$way}[-1], $whole{$way}[-1], $lost{$way});
+            }
+        }
+        push @{ $facts{switchover} }, { load => $load, lost => \%lost,
+            gap => { map { $_ => median(@{ $gap{$_} }) } @ways }, whole => { map { $_ => median(@{ $whole{$_} }) } @ways } };
+        report();
+    }
+    for my $cluster (values %cluster)
+    {
+        $_->stop('immediate') for $cluster->nodes;
+        $_->host->ssh_stop for $cluster->nodes;
+    }
     return;
 }
 
@@ -1081,8 +1243,9 @@ $facts{load_rate}          = $load_rate;
 $facts{postgres}           = (split /\n/, run_ok([ FollowPrimary::Node::bindir() . '/postgres', '-V' ]))[0];
 $facts{cores}              = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
 
-small_cases() if wanted(qw(repoint pgbench plan none siblings));
+small_cases() if wanted(qw(repoint pgbench plan none siblings all));
 big_cases()   if wanted(qw(rewind copy copy_load));
+switchover_cases() if wanted('switchover');
 
 for my $size (split ' ', $ENV{BENCH_LOST_MB} // '1300')
 {
