@@ -72,8 +72,8 @@ put_aside() {
     return 0
 }
 
-# put_back: what pg_rewind has brought in the place of the node's own goes. In reverse order, for a
-# folder may have been moved after what was in it.
+# put_back: removes what pg_rewind has brought to the places of the node's own entries, and moves
+# these back. The last one comes first, for a folder may have been moved after what was in it.
 put_back() {
     [ -d "$work/own" ] || return 0
     tac "$work/own.list" >"$work/own.reverse" || return

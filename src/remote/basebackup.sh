@@ -71,7 +71,7 @@ copy() {
     if [ "$flush_apart" = yes ]; then
         set -- "$@" --no-sync
     else
-        # It flushes without a word. What it receives is seen on the primary.
+        # pg_basebackup says nothing while it flushes. What it receives is seen on the primary.
         signs_of_life
     fi
     logged "$log" "$bin/pg_basebackup" -D "$new" -d "$conninfo" -w -c fast -X stream -P "$@" </dev/null

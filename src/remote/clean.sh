@@ -87,8 +87,8 @@ $moves
 MOVES
 }
 
-# keep_own FOLDER: the node's own that an interrupted rewind moved away, and nobody moved back:
-# somebody else has put other data there since.
+# keep_own FOLDER: keeps a folder of the node's own that an interrupted rewind moved away and no job
+# moved back, because somebody has put other data there since.
 keep_own() {
     [ -d "$saved/data/$1" ] || return 0
     to=$kept/own-$job/$1
@@ -138,7 +138,7 @@ clean_replaced "$work/old" "$kept/old-$job"
 publish_put_aside || die clean_failed "the WAL that is lost could not be moved from $work to $kept"
 move_replaced
 each_own folders keep_own
-# First what says that something else is whole.
+# The files that tell that a folder is whole go before it.
 remove "$work/repoint/complete" "$work/proven" "$work" "$pgdata/.follow_primary_new" "$pgdata"/*.fp_tmp
 # it stays while something in it is kept
 [ ! -d "$kept" ] || rmdir "$kept" 2>/dev/null

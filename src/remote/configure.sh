@@ -191,7 +191,7 @@ is_own_file() {
 # add_others FILE: adds to content what else the file has, such as a delay.
 add_others() {
     [ -f "$1" ] && is_own_file "$1" || return 0
-    # the names alone: a value may be a password, and others see an environment
+    # not the values: one may be a password, and other users may see an environment
     others=$(FP_NAMES=$(printf '%s\n' "$content" | sed 's/[ =].*//') awk "$decides"'
         function name_of(line) {
             line = tolower(line)
@@ -408,7 +408,7 @@ else
     [ "$live" = yes ] || [ -z "$expect_conninfo" ] || check_effective
 fi
 if [ "$live" = no ]; then
-    # a repoint's is clean.sh's to take away
+    # where the server runs, clean.sh removes it
     [ ! -e "$edit" ] || rm -f "$edit"
 fi
 become_ready

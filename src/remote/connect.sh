@@ -110,7 +110,7 @@ connect() {
             export PGOPTIONS
             use_passfile "$passfile"
         fi
-        # the database is what libpq looks for in a password file then
+        # in a password file libpq looks for a replication connection under this database
         [ "$kind" = sql ] || as="$as replication=true dbname=replication"
         [ -z "$several" ] || as="$as hostaddr=$3"
         : "${PGCONNECT_TIMEOUT:=$timeout}"

@@ -42,8 +42,8 @@ begin_copy() {
     make_work
     know_locations "$@"
     refuse_odd_mounts
-    # The copies go as far as there is time for it; the next call removes the rest. Nobody reads
-    # any more what the shell itself has to say.
+    # fail() removes as much of the copies as there is time for; the next call removes the rest.
+    # Nobody reads stdout or stderr any more.
     trap 'fail ended "the copy was ended"' TERM
     trap : PIPE
     remove_copies

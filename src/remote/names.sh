@@ -270,8 +270,8 @@ own() {
     fi
 }
 
-# own_name PATH: notes what the name, relative to PGDATA or whole, is the name of. A
-# library's has no suffix.
+# own_name PATH: notes the file that PATH, relative to PGDATA or whole, names; the name
+# of a library may lack its suffix.
 own_name() {
     case $1 in
         /*) named=$1 ;;

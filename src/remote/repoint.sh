@@ -54,7 +54,7 @@ save() {
     done
     [ $# -eq 0 ] || cp -p -t "$saved/copies" -- "$@" || die save_failed "could not copy the settings to $saved"
     set -- "$saved"/[123]* "$saved"/copies/*
-    # configure.sh flushes what says that they are, before it changes them
+    # configure.sh flushes this file before it changes the settings
     { sync "$@" && : >"$saved/complete"; } || die save_failed "could not write $saved"
 }
 

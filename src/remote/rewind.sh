@@ -154,7 +154,7 @@ wal_back() {
     segment_number "$next" || return 0
     wanted=$number
     set --
-    # of one that both have, the line of pg_wal comes first
+    # where both folders have a segment, the line of pg_wal comes first
     while read -r segment place; do
         if ! segment_number "$timeline$segment" || [ "$number" -lt "$wanted" ]; then
             continue

@@ -105,7 +105,7 @@ printf '%s\n' "$job" >"$new/complete" || die save_failed "could not write $new/c
 try find "$new" -type f -exec sync '{}' +
 find "$new" -type d -exec sync '{}' + 2>/dev/null
 
-# first what says that the former one is whole
+# the file that tells that the former one is whole goes before it
 try rm -f "$saved/complete"
 try rm -rf "$saved"
 try mv "$new" "$saved"

@@ -153,7 +153,7 @@ if server_pid; then
         emit started_by "$text"
     fi
     if [ "$keep_wal" = yes ]; then
-        # no second name is left to WAL that goes on being written
+        # a server that is not stopped goes on writing: its WAL must have no second name then
         trap drop_kept_wal EXIT
         trap 'exit 143' HUP INT TERM
         keep_wal

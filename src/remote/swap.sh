@@ -89,7 +89,7 @@ check_folder() {
     if is_mount_point "$2" && ! in_place "$2" "$3"; then
         die mount_point "$2 is a mount point by now: it cannot be renamed"
     fi
-    # to move a folder, its .. is written to, which is in the folder
+    # a move of a folder changes its entry .., so the folder itself must be writable
     locked=
     ! in_place "$2" "$3" || locked=$(entries "$2" "$2" -type d ! -writable -print -quit)
     [ -z "$locked" ] || die permission "$locked is not the SSH user's to write, so it cannot be moved; nothing was changed"
@@ -264,7 +264,7 @@ into_place() {
     if there "$2/PG_VERSION"; then
         rename "$2/PG_VERSION" "$1/PG_VERSION"
     fi
-    # left in it is at most what the node has a mount point for
+    # it has at most entries for which the node has a mount point
     rm -rf "$2" || die swap_failed "could not remove $2"
 }
 
