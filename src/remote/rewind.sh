@@ -369,8 +369,12 @@ recover() {
         give_up no needs_copy "a crashed standby before PostgreSQL 13 cannot be recovered without being started"
     fi
     mark_rewind recovering
-    "recover_$crashed" && return
+    case $crashed in
+        primary) recover_primary ;;
+        standby) recover_standby ;;
+    esac
     code=$?
+    [ "$code" -ne 0 ] || return 0
     reason=$(why "$work/recovery.log")
     # a panic, whatever it was about, ends the server by a signal
     [ "$reason" != rewind_failed ] || [ "$code" -le 128 ] || reason=needs_copy
