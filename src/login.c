@@ -100,7 +100,7 @@ password_hint(const Job *job, LoginTo to, const char *role, const char *database
 	const char *host = to == LOGIN_TO_NODE ? "localhost" : job->primary_host;
 	int			port = to == LOGIN_TO_NODE ? job->request->node_port : job->request->primary_port;
 
-	return psprintf("Put the password of role \"%s\" into the password file %s on the node %s, in a line: %s:%d:%s:%s:PASSWORD",
+	return psprintf("Put the password of role \"%s\" into the password file %s on the node %s, in a line above all others that match, for the first is taken: %s:%d:%s:%s:PASSWORD",
 					role, passfile, node_name(job), host, port, database ? database : "replication", role);
 }
 

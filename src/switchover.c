@@ -365,6 +365,7 @@ look_at_primary(Switchover *s)
 {
 	RemoteReply reply;
 	int64		waiting;
+	const char *unasked;
 
 	run_part(s, "look", LOOK_TIMEOUT_MS, &reply);
 	if (remote_failed_for(&reply, "candidate"))
@@ -392,6 +393,12 @@ look_at_primary(Switchover *s)
 			   "Correct this server's row in follow_primary_node, or follow_primary.primary_host.");
 	if (!remote_says(&reply, "copies", "0"))
 		refuse("a base backup of the primary is running", NULL, "Wait for its end; see pg_stat_progress_basebackup there.");
+	unasked = remote_get(&reply, "unasked");
+	if (unasked && unasked[0])
+		ereport(WARNING,
+				(errmsg("of a node that does not answer it is not known whether it is a second primary"),
+				 errdetail("The primary's host cannot ask: %s.", unasked),
+				 errhint("If it may have been promoted, see to it before it is reached again. If it runs, let the rewind role connect from the primary's host.")));
 	if (!remote_number(&reply, "ready", &waiting))
 		refuse("the primary does not tell how much WAL waits to be archived", reply.messages, CALL_AGAIN);
 	if (setting_max_archive_backlog >= 0 && waiting > setting_max_archive_backlog)

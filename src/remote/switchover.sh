@@ -40,6 +40,7 @@
 # prints:
 #   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails
 #         candidate  what the standby answers to the watcher's question
+#         unasked    host:port of the other nodes that could not be asked
 #         pending    host:port of a standby that has stopped this server, or was about to, by a
 #                    switchover that has not ended, and pending_number, the number of that
 #   stop: end      the LSN of the shutdown checkpoint
@@ -58,6 +59,7 @@ set -u
 : "${action?}" "${db_user=postgres}" "${db_name=postgres}" "${passfile=}" "${standby=}" "${slot=}" "${timeout=60}" \
     "${candidate=}" "${own=}" "${lock=0}" "${file=}" "${config=}" "${start_command=}" "${stop_command=}" "${version=150000}" "${segment_size=16777216}"
 state=$work/switchover
+primaries='' unasked='' # other_primary()'s
 decided=$state.decided
 
 # ask_own: asks the server here, by the SQL on stdin, as ask_server().
@@ -112,7 +114,8 @@ ANSWER
         die candidate "this server cannot ask the standby by \"$candidate\": $said"
     emit candidate "$answer"
     eval "$start_primary"
-    ! said=$(other_primary "$@") || die other_primary "$said"
+    ! other_primary "$@" || die other_primary "another node is a primary: $primaries"
+    emit unasked "$unasked"
     emit in_recovery "$in_recovery"
     emit system_id "$system_id"
     # the control file may have the former one until the first checkpoint has ended
@@ -129,8 +132,9 @@ ANSWER
 # What the watcher and the action back have in common: start_primary starts the server as the
 # primary it was; returns 1 if it does not run in the end. A process that has shut down, and waits
 # for an archiver or for a standby that does not answer, is ended first. other_primary CONNINFO...
-# says which of these nodes are primaries of this cluster, or returns 1; all are asked at once, for
-# a host that is gone takes its time not to answer.
+# sets primaries to those of these nodes that are primaries of this cluster, and unasked to those
+# that do not tell, host:port with spaces between; returns 1 if there is no primary. All are asked at
+# once, for a host that is gone takes its time not to answer.
 # shellcheck disable=SC2016 # the variables are those of who evaluates it
 start_primary='
 other_primary() {
@@ -138,13 +142,16 @@ other_primary() {
     found=$(
         for other; do
             case $("$bin/psql" -X -q -A -t -w -d "$other connect_timeout=3" -c "$others_question" </dev/null 2>/dev/null) in
-                "f|$own_id") echo "${other%% user=*}" ;;
+                "f|$own_id") echo "primary ${other%% user=*}" ;;
+                [ft]"|"*) ;;
+                *) echo "unasked ${other%% user=*}" ;;
             esac &
         done
         wait
     )
-    [ -n "$found" ] || return 1
-    echo "another node is a primary: $found"
+    primaries=$(echo "$found" | sed -n "s/^primary //p")
+    unasked=$(echo "$found" | sed -n "s/^unasked //p")
+    [ -n "$primaries" ]
 }
 others_question="SELECT pg_is_in_recovery(), system_identifier FROM pg_control_system()"
 control_state() {
@@ -190,6 +197,7 @@ is_over() {
 }
 go_back() {
     if other_primary "$@"; then
+        echo "another node is a primary: $primaries"
         : >"$pgdata/standby.signal"
     elif start_primary; then
         rm -f "$state"
@@ -300,9 +308,9 @@ end_switchover() {
 # back CONNINFO...
 back() {
     eval "$start_primary"
-    if said=$(connect_with "$passfile" "$db_name" && other_primary "$@"); then
+    if said=$(connect_with "$passfile" "$db_name" && other_primary "$@" && echo "$primaries"); then
         : >"$pgdata/standby.signal"
-        die other_primary "$said"
+        die other_primary "another node is a primary: $said"
     fi
     start_primary >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- ||
         die start_failed "the server does not run: see $pgdata.follow_primary.log"

@@ -144,7 +144,7 @@ for my $node ($sibling, $old)
 with_hba($sibling, "local all rewind scram-sha-256\nlocal all nobody reject\n", sub {
     passwords($repl, '*:*:*:rewind:wrong');
     $new->refuses($sibling, 'the node refuses the password of the rewind role',
-        sqlstate => '28000', message => qr/password authentication failed for user "rewind"/, hint => qr/password file.*rewind/is);
+        sqlstate => '28000', message => qr/password authentication failed for user "rewind"/, hint => qr/password file.*above all others that match.*rewind/is);
     passwords($repl, '*:*:*:rewind:a secret');
 });
 # One that is in a rule for another database only is told, too; so is peer, for

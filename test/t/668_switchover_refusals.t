@@ -98,6 +98,11 @@ my @cases = (
     {   what => "the primary's row has another data directory", says => qr/pgdata|data directory/,
         make => sub { nodes_sql("UPDATE follow_primary_node SET pgdata = '/nowhere' WHERE " . row_of($one)) },
         mend => sub { nodes_sql("UPDATE follow_primary_node SET pgdata = '@{[ $one->pgdata ]}' WHERE " . row_of($one)) } },
+    {   what => 'a sibling does not tell whether it is a primary, and something else is in the way', says => qr/waits to be archived/,
+        notice => qr/WARNING: .*not known whether it is a second primary.*cannot ask: host=@{[ $three->address ]} port=@{[ $three->port ]}\./s,
+        before => 'SET follow_primary.max_archive_backlog = 0; ', lets_pass => 1,
+        make => sub { $three->stop; $one->set(archive_command => 'false'); $one->reload; switch_wal(); $one->wait_for_catchup($two) },
+        mend => sub { $three->start; $one->set(archive_command => 'true'); $one->reload; switch_wal(); streams($three) } },
     {   what => 'a pgpool is in front', says => qr/pgpool would fail over by itself/,
         hint => qr/pcp_promote_node -s -h \S+ -p \d+ -U pgpool -w -n @{[ $two->id ]}\./,
         make => sub {
@@ -121,8 +126,9 @@ my @cases = (
         before => q{SET follow_primary.pcp_pass_file = '/nowhere'; },
         make => sub { }, mend => sub { $two->safe_psql('SELECT pg_wal_replay_resume()') } });
 
-for my $case (@cases)
+sub refused
 {
+    my ($case) = @_;
     my $to = $case->{on} // $two;
     $case->{make}->() if $case->{make};
     my $look = sub {
@@ -141,10 +147,20 @@ for my $case (@cases)
         like($r->{err}, $case->{notice}, 'and what was seen before') if $case->{notice};
         is_deeply($after, $before, 'the primary has not noticed, and nothing is left');
     } or diag($r->{err});
+    return;
 }
+
+refused($_) for @cases;
 
 # With all of that mended the same call succeeds, beside a pgpool that does not answer.
 my $r = $two->try_sql('SELECT state FROM follow_primary_switchover()', timeout => 120);
 is($r->{out}, "succeeded\nsucceeded", 'with all mended it succeeds') or diag($r->{err});
+
+# A sibling was promoted by somebody else: the primary must not go down for another one.
+($one, $two) = ($two, $one);
+$two->wait_for_streaming($one);
+$three->promote;
+refused({ what => 'there is a second primary', says => qr/there is a second primary.*another node is a primary: host=@{[ $three->address ]} port=@{[ $three->port ]}/s,
+    hint => qr/which of them is the right one.*follow_primary_all\(\)/ });
 
 done_testing();
