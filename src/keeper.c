@@ -324,9 +324,9 @@ write_readiness(const char *schema, const CheckAnswer *answer)
 					  lengthof(args), args, false);
 	for (int i = 0; i < worse->nrows; i++)
 		ereport(WARNING,
-				(errmsg("if %s became the primary: %s%s%s: %s", sql_value(worse, i, 0),
+				(errmsg("if %s became the primary: %s%s: %s", sql_value(worse, i, 0),
 						sql_value(worse, i, 1) ? psprintf("node %s, ", sql_value(worse, i, 1)) : "",
-						sql_value(worse, i, 2), "", sql_value(worse, i, 3) ? sql_value(worse, i, 3) : "error"),
+						sql_value(worse, i, 2), sql_value(worse, i, 3) ? sql_value(worse, i, 3) : "error"),
 				 sql_value(worse, i, 4) ? errhint("%s", sql_value(worse, i, 4)) : 0));
 }
 

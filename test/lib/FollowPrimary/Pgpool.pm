@@ -44,8 +44,8 @@ sub _program
 
 # Options
 #   cluster
-#   follow   1: the extension, by the README's follow_primary_command; a text:
-#            that command; 0: none
+#   follow   1: the extension, by the README's follow_primary_command, as a
+#            superuser; a text: that command; 0: none
 #   conf     more settings for pgpool.conf, a hash
 #   address, port, pcp_port   where it listens (127.0.0.1, free ports)
 sub new
@@ -106,13 +106,16 @@ sub of_others
     return bless {%opt}, $class;
 }
 
-# The line of the README for pgpool.conf, with this PostgreSQL's psql.
+# The line of the README for pgpool.conf, with this PostgreSQL's psql, and a superuser
+# in the place of its role, who needs no rows; or with another user.
 sub follow_command
 {
+    my ($self, $user) = @_;
     my @lines = slurp("$top/README.md") =~ m{^follow_primary_command = '(.*)'$}mg;
     die "README.md has @{[ scalar @lines ]} lines for follow_primary_command\n" if @lines != 1;
     my $psql = FollowPrimary::Node::bindir() . '/psql';
     $lines[0] =~ s{^/\S+/psql }{$psql } or die "README.md's follow_primary_command does not run psql\n";
+    $lines[0] =~ s{ -U \K\w+}{$user // 'postgres'}e or die "README.md's follow_primary_command names no user\n";
     return $lines[0];
 }
 
