@@ -100,6 +100,17 @@ keep_own() {
     esac
 }
 
+# takes_time: is there data to remove? What a repoint leaves, a few files, is gone at once.
+takes_time() {
+    for folder in "$work"/*/ "$pgdata"/.follow_primary_*/; do
+        case $folder in
+            "$work/repoint/" | */'*/' | */'.follow_primary_*/') ;;
+            *) return 0 ;;
+        esac
+    done
+    return 1
+}
+
 # keep_all: whatever becomes of this job, no later one removes what an earlier one replaced.
 keep_all() {
     # where a rewind was interrupted, the links to the WAL that it found
@@ -108,7 +119,6 @@ keep_all() {
     fi
     put "$work/keep" </dev/null
 }
-
 
 if [ "$keep" = keep ]; then
     keep_all
@@ -120,7 +130,9 @@ if [ "$keep" = mark ]; then
     remove "$work/slots"
     exit 0
 fi
-signs_of_life
+if [ -n "$waldir" ] || [ $# -gt 0 ] || takes_time; then
+    signs_of_life
+fi
 [ ! -e "$work/keep" ] || keep=always
 if [ "$keep" = always ] && [ -d "$work/old.wal" ]; then
     rename "$work/old.wal" "$kept/old-$job.wal"

@@ -188,11 +188,36 @@ is_own_file() {
     grep -Fqsx -e "$own_path" "$work/config/files" || grep -Fqsx -e "${own_path%%/*}" "$work/config/folders"
 }
 
+# know_names: sets names to those of the settings that content has, a line each, after a newline.
+know_names() {
+    names=$nl fields=$IFS IFS=$nl
+    set -f
+    for line in $content; do
+        line=${line%%[ =]*}
+        names=$names${line:+$line$nl}
+    done
+    set +f
+    IFS=$fields
+}
+
+# has_others FILE: may it have a line that content does not replace? As a rule an earlier job wrote
+# it. Starts no process.
+has_others() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in '# Written by follow_primary'* | '# With one of these a standby would'*) continue ;; esac
+        name=${line%%[!A-Za-z0-9_.]*}
+        case $names in *"$nl${name:--}$nl"*) ;; *) return 0 ;; esac
+    done <"$1"
+    return 1
+}
+
 # add_others FILE: adds to content what else the file has, such as a delay.
 add_others() {
     [ -f "$1" ] && is_own_file "$1" || return 0
+    know_names
+    has_others "$1" || return 0
     # not the values: one may be a password, and other users may see an environment
-    others=$(FP_NAMES=$(printf '%s\n' "$content" | sed 's/[ =].*//') awk "$decides"'
+    others=$(FP_NAMES=$names awk "$decides"'
         function name_of(line) {
             line = tolower(line)
             sub(/^[ \t]*/, "", line)
@@ -301,7 +326,7 @@ real_command() {
 # gated, if there is one.
 gate_command() {
     command=$(real_command)
-    rm -f "$gate"
+    [ ! -e "$gate" ] || rm -f "$gate"
     [ -n "$command" ] || return 0
     write_gate "$served"
     gated "$command"

@@ -71,7 +71,7 @@ with_include() {
                 if (!ours(named(text[i])))
                     kept[++n] = text[i]
             }
-            if (n == NR - 1 && text[NR] == ENVIRON["FP_LINE"] && kept[n] !~ /^[ \t\r]*$/)
+            if (n == NR - 1 && ours(named(text[NR])) && kept[n] !~ /^[ \t\r]*$/)
                 exit 3
             while (n > 0 && kept[n] ~ /^[ \t\r]*$/)
                 n--

@@ -18,8 +18,7 @@ list_sockets() {
     order=
     { read -r order </sys/kernel/cpu_byteorder; } 2>/dev/null ||
         case $(printf '\001\000' | od -An -tu2) in *' 1') order=little ;; esac
-    sockets=$(cat /proc/net/tcp /proc/net/tcp6 /proc/net/unix 2>/dev/null |
-        awk -v order="$order" -v addresses="$addresses" '
+    sockets=$(awk -v order="$order" -v addresses="$addresses" '
             function hex(digits,    value, i) {
                 for (i = 1; i <= length(digits); i++)
                     value = value * 16 + index("0123456789abcdef", substr(digits, i, 1)) - 1
@@ -75,17 +74,22 @@ list_sockets() {
                     return "near"
                 return address ~ /^127\./ ? "own" : "apart"
             }
+            function tell(    at, address) {
+                if ($4 == "0A" && split($2, at, ":") == 2) {
+                    address = address_of(at[1])
+                    print $10, hex(tolower(at[2])), place_of(address), $8, address
+                } else if ($4 == "00010000" && match($0, /\.s\.PGSQL\.[0-9]+$/))
+                    print $7, substr($0, RSTART + 9), "file"
+            }
             BEGIN {
                 n = split(addresses, list, " ")
                 for (i = 1; i <= n; i++)
                     of_node[expanded(list[i])] = 1
-            }
-            $4 == "0A" && split($2, at, ":") == 2 {
-                address = address_of(at[1])
-                print $10, hex(tolower(at[2])), place_of(address), $8, address
-            }
-            $4 == "00010000" && match($0, /\.s\.PGSQL\.[0-9]+$/) {
-                print $7, substr($0, RSTART + 9), "file"
+                # a file that is not there would end it, were it an argument
+                n = split("tcp tcp6 unix", list, " ")
+                for (i = 1; i <= n; i++)
+                    while ((getline <("/proc/net/" list[i])) > 0)
+                        tell()
             }')
 }
 

@@ -24,7 +24,7 @@
 staged=$work/lost
 
 drop_staged() {
-    rm -rf "$staged"
+    [ ! -e "$staged" ] || rm -rf "$staged"
 }
 
 # is_staged FOLDER: is it whole? What is not is of no use to anybody, and goes.

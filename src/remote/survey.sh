@@ -127,6 +127,17 @@ find_config() {
     [ -f "${config:-$pgdata/postgresql.conf}" ] || emit config_missing yes
 }
 
+# look_at_files: sets beside to when a file beside pgdata last came or went, as every job's lock
+# file does (lock.sh); inode to what is pgdata; log and log_size, where its server runs.
+look_at_files() {
+    log='' log_size=''
+    ! server_pid || find_log
+    stats=$(stat -Lc '%y=%d:%i=%s' -- "${pgdata%/*}/" "$pgdata" ${log:+"$log"} 2>/dev/null)
+    { IFS='=' read -r beside _; IFS='=' read -r _ inode _; IFS='=' read -r _ _ log_size; } <<STATS
+$stats
+STATS
+}
+
 # emit_work: what an interrupted job has left; what is kept for people does not count.
 emit_work() {
     read_mark
@@ -197,7 +208,7 @@ emit_pgdata() {
         emit pgdata_state unreadable
         exit 0
     fi
-    emit pgdata_inode "${stats##*=}"
+    emit pgdata_inode "$inode"
     if [ ! -f "$pgdata/PG_VERSION" ] && { is_empty "$pgdata" ||
         { is_mount_point "$pgdata/pg_wal" && is_empty "$pgdata" pg_wal && is_empty "$pgdata/pg_wal"; }; }; then
         emit pgdata_state empty
@@ -407,10 +418,9 @@ SQL
 # emit_answers: what the running server says, or why it says nothing. Sets running_config. It is
 # asked twice if need be, for it may begin to accept connections in between.
 emit_answers() {
-    find_log
     if [ -n "$log" ]; then
         emit log_file "$log"
-        emit log_size "$(wc -c <"$log" 2>/dev/null)"
+        emit log_size "$log_size"
     fi
     if question || { accepts && question; }; then
         emit sql yes
@@ -506,55 +516,61 @@ emit_recovery_file() {
     done <"$recovery_file"
 }
 
-boot_id=
-[ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot_id </proc/sys/kernel/random/boot_id
-emit boot_id "$boot_id"
-emit home "$HOME"
-ssh_client=${SSH_CONNECTION:-}
-emit ssh_client "${ssh_client%% *}"
+survey() {
+    boot_id=
+    [ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot_id </proc/sys/kernel/random/boot_id
+    emit boot_id "$boot_id"
+    emit home "$HOME"
+    ssh_client=${SSH_CONNECTION:-}
+    emit ssh_client "${ssh_client%% *}"
 
-if [ ! -x "$bin/postgres" ] || [ ! -x "$bin/pg_controldata" ]; then
-    die no_programs "there is no PostgreSQL server in \"$bin\""
-fi
-# of the same package as the server, and quicker to start
-emit bin_version "$("$bin/pg_controldata" -V)"
+    if [ ! -x "$bin/postgres" ] || [ ! -x "$bin/pg_controldata" ]; then
+        die no_programs "there is no PostgreSQL server in \"$bin\""
+    fi
+    # of the same package as the server, and quicker to start
+    emit bin_version "$("$bin/pg_controldata" -V)"
 
-find_port_owner
-asked=$pgdata
-[ -n "$pgdata" ] || pgdata=$port_owner
-if [ -z "$pgdata" ]; then
-    emit pgdata_state unknown
-    exit 0
-fi
-resolve_pgdata
-emit pgdata "$pgdata"
-if [ ! -e "$pgdata" ] && [ ! -d "$kept" ]; then
-    emit pgdata_state missing
-    exit 0
-fi
-# Every job makes and removes a lock file there: see lock.sh.
-stats=$(stat -Lc '%y=%d:%i' -- "${pgdata%/*}/" "$pgdata" 2>/dev/null)
-emit beside "${stats%%=*}"
+    find_port_owner
+    asked=$pgdata
+    [ -n "$pgdata" ] || pgdata=$port_owner
+    if [ -z "$pgdata" ]; then
+        emit pgdata_state unknown
+        exit 0
+    fi
+    resolve_pgdata
+    emit pgdata "$pgdata"
+    if [ ! -e "$pgdata" ] && [ ! -d "$kept" ]; then
+        emit pgdata_state missing
+        exit 0
+    fi
+    look_at_files
+    emit beside "$beside"
 
-emit_work
-if [ ! -e "$pgdata" ] || { [ -n "$mark_phase" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
-    emit_no_data
-fi
-emit_pgdata
-emit_server
-emit_started_with
-emit_folders
-emit_wal
-if [ -n "$pid" ]; then
-    connect_with "$passfile" "$db_name"
-    emit_answers
-fi
-emit_histories
-recovery_conf "$pgdata"
-find_config
-emit_recovery_file
-if [ -z "$pid" ]; then
-    emit_settings restore_command primary_conninfo cluster_name synchronous_standby_names
-    emit_slots
-fi
-exit 0
+    emit_work
+    if [ ! -e "$pgdata" ] || { [ -n "$mark_phase" ] && [ ! -e "$pgdata/PG_VERSION" ]; }; then
+        emit_no_data
+    fi
+    emit_pgdata
+    emit_server
+    emit_started_with
+    emit_folders
+    emit_wal
+    if [ -n "$pid" ]; then
+        connect_with "$passfile" "$db_name"
+        emit_answers
+    fi
+    emit_histories
+    recovery_conf "$pgdata"
+    find_config
+    emit_recovery_file
+    if [ -z "$pid" ]; then
+        emit_settings restore_command primary_conninfo cluster_name synchronous_standby_names
+        emit_slots
+    fi
+}
+
+# In one piece: each line would be a packet of its own, which wakes three processes.
+report=$(survey)
+status=$?
+printf '%s\n' "$report"
+exit "$status"
