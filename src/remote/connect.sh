@@ -12,6 +12,8 @@
 #   CONNINFO      (positional) what the node's server is to have, without passwords
 #   COPY_CONNINFO  REWIND_CONNINFO   (positional) pg_basebackup's and pg_rewind's; '' = not
 #                 needed
+#   alone         yes = if CONNINFO alone is to be looked at, do not find out where it leads
+#                 that does not lead to the primary; it costs half as much
 #
 # An answer proves nothing: a virtual address may still lead to the former
 # primary, a name to another cluster, or to the node itself. The primary alone
@@ -28,30 +30,28 @@
 #   source_unreachable  no connection can be made with one of the strings
 #   login_refused       the primary answers, but does not let the role in
 #   no_privilege        the role of REWIND_CONNINFO may not run what pg_rewind runs
+#   unseen              alone is yes, and the connection leads to another server
 #   other_server        one leads to another server; the message says which
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"
 
 : "${passfile=}" "${host?}" "${port=5432}" "${timeout=10}" "${password=}" "${ssl_password=}" \
-    "${db_user=postgres}" "${db_name=postgres}"
-
-# end_watch: the wrapper's watcher reads what we are to read.
-end_watch() {
-    [ -z "${watcher:-}" ] || { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
-    watcher=
-}
+    "${db_user=postgres}" "${db_name=postgres}" "${alone=no}"
 
 # as_the_server: what its environment tells libpq, its WAL receiver is told, too.
 as_the_server() {
     server_pid && [ -r "/proc/$pid/environ" ] || return 0
-    tr '\0' '\n' <"/proc/$pid/environ" >"$dir/environ" 2>/dev/null
-    while IFS= read -r line; do
+    fields=$IFS IFS=$nl
+    set -f
+    for line in $(tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null); do
         case $line in
             PGDATA=* | PGLOCALEDIR=* | PGSYSCONFDIR=*) ;;
             PG[A-Z]*=* | KRB5*=*) export "${line%%=*}=${line#*=}" ;;
         esac
-    done <"$dir/environ"
+    done
+    set +f
+    IFS=$fields
 }
 
 # question KIND: prints what a connection is asked once it is made; then it is held.
@@ -78,12 +78,25 @@ question() {
     echo '\! echo "$CONNECT_SYSTEM $CONNECT_TIMELINE $CONNECT_READ_ONLY" >"$CONNECT_FILE.says"; echo "${CONNECT_LACKS:-}" >"$CONNECT_FILE.lacks"; exec <"$CONNECT_HOLD"; echo "$CONNECT_ID open" >&6; read -r _'
 }
 
-# addresses: prints those of host, a line each; none, if host is an address.
-addresses() {
+# know_addresses: sets found to those of host, a line each; and several to yes, if it has more than
+# one.
+know_addresses() {
+    found='' several=''
     case $host in
         *:* | /*) ;;
-        *[!0-9.]*) getent ahosts "$host" 2>/dev/null | awk '!seen[$1]++ { print $1 }' ;;
+        *[!0-9.]*)
+            while read -r address _; do
+                case $nl$found$nl in
+                    *"$nl$address$nl"*) ;;
+                    *) found=$found${found:+$nl}$address ;;
+                esac
+            done <<ADDRESSES
+$(getent ahosts "$host" 2>/dev/null)
+ADDRESSES
+            ;;
     esac
+    case $found in *"$nl"*) several=yes ;; esac
+    [ -n "$several" ] || found=$host
 }
 
 # connect ID CONNINFO ADDRESS: makes a connection and holds it, in the background.
@@ -113,13 +126,50 @@ connect() {
         # in a password file libpq looks for a replication connection under this database
         [ "$kind" = sql ] || as="$as replication=true dbname=replication"
         [ -z "$several" ] || as="$as hostaddr=$3"
-        : "${PGCONNECT_TIMEOUT:=$timeout}"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
-        export PGCONNECT_TIMEOUT CONNECT_ID CONNECT_FILE CONNECT_HOLD
-        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
+        export CONNECT_ID CONNECT_FILE CONNECT_HOLD
+        PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-$timeout} "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
             </dev/null >/dev/null 2>"$dir/$1.error" || :
         echo "$1 end" >&6
     ) &
+}
+
+# fail_connection ID CONNINFO: tells why the connection could not be made; psql has spoken.
+fail_connection() {
+    emit connection "$1"
+    read_clock
+    # Whatever the server says, and in whatever language, it answers. Where all the time was
+    # needed, nobody did.
+    [ "$((clock - began))" -lt "$timeout" ] && "$bin/pg_isready" -q -t "$timeout" -d "$2" &&
+        die login_refused "the primary refuses this login of the node"
+    die source_unreachable "the node cannot connect to the primary"
+}
+
+# connect_alone CONNINFO: the one connection that most plans need. psql holds it by reading on, and
+# asks the worker itself when it is made: no file is needed, and no other process. Ends here.
+connect_alone() {
+    exec 5>&1
+    end_watch
+    seen=$(
+        exec 4>&1
+        as_the_server
+        {
+            trap '' PIPE # whatever becomes of psql, the worker's answer is to be read
+            printf '%s\n' 'IDENTIFY_SYSTEM \gset' '\echo ask=yes' 2>/dev/null
+            hear_worker
+            printf '%s\n' "$told" >&4
+        } | {
+            PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-$timeout} "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 \
+                -d "$1 replication=true dbname=replication application_name=follow_primary_${token}_1.1" >&5 && exit
+            code=$?
+            emit ask yes >&5
+            exit "$code"
+        }
+    ) || fail_connection 1 "$1"
+    case " $seen " in
+        *' 1.1 '*) exit 0 ;;
+    esac
+    die unseen "the connection leads to another server"
 }
 
 # is_own_server ID: does the node's own server see the connection?
@@ -152,16 +202,18 @@ umask 077
 dir=
 trap 'end_watch; [ -z "$dir" ] || rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
+read_clock
+began=$clock
+know_addresses
+if [ "$alone" = yes ] && [ -z "$several$password$ssl_password$2$3" ]; then
+    connect_alone "$1"
+fi
 dir=$(mktemp -d) || die permission "no temporary folder could be made"
 
 mkfifo "$dir/hold" "$dir/told" || die permission "no FIFO could be made in $dir"
 exec 5<>"$dir/hold" 6<>"$dir/told"
 question replication >"$dir/replication"
 question sql >"$dir/sql"
-found=$(addresses)
-several=
-case $found in *"$nl"*) several=yes ;; esac
-[ -n "$several" ] || found=$host
 
 # ID: which of the three, and the number of an address.
 which=0 waiting=0
@@ -206,14 +258,8 @@ for error in "$dir"/?.1.error; do
         *)
             cat "$error" >&2
             which=${which%%.*}
-            emit connection "$which"
             shift "$((which - 1))"
-            # Whatever the server says, and in whatever language, it answers. Where all the time
-            # was needed, nobody did.
-            [ -n "$(find "$dir/replication" -newermt "-$timeout seconds")" ] &&
-                "$bin/pg_isready" -q -t "$timeout" -d "$1" &&
-                die login_refused "the primary refuses this login of the node"
-            die source_unreachable "the node cannot connect to the primary"
+            fail_connection "$which" "$1"
             ;;
     esac
 done

@@ -97,6 +97,28 @@ read_file() {
     done
 }
 
+# end_watch: ends the wrapper's watcher, which reads what a script that asks the worker is to read.
+# That script calls it before it asks, and before it ends.
+end_watch() {
+    [ -z "${watcher:-}" ] || { kill -KILL "$watcher" && wait "$watcher"; } 2>/dev/null
+    watcher=
+}
+
+# hear_worker: sets told to the worker's answer. Where the channel ends, it ends all that we have
+# started, as the watcher does.
+# shellcheck disable=SC2034 # told: for the scripts
+hear_worker() {
+    IFS= read -r told || { trap '' TERM && kill -TERM 0; }
+}
+
+# read_clock: sets clock to a number of seconds, which is not the time of day. Starts no process.
+read_clock() {
+    clock=
+    { read -r clock _ </proc/uptime; } 2>/dev/null
+    clock=${clock%%.*}
+    [ -n "$clock" ] || clock=$(date +%s)
+}
+
 # lock_file FILE: sets the variables lock_* to the lines of a postmaster.pid;
 # returns 1 if it is not there.
 # shellcheck disable=SC2034 # for the scripts that call it

@@ -26,7 +26,7 @@ connections_seen(void *arg)
 {
 	const char *name[] = {psprintf("follow_primary_%s_", ((Job *) arg)->token)};
 	char	   *seen = sql_scalar("SELECT string_agg(substr(application_name, length($1) + 1), ' ') "
-								  "FROM pg_stat_activity WHERE left(application_name, length($1)) = $1",
+								  "FROM pg_stat_get_activity(NULL) WHERE left(application_name, length($1)) = $1",
 								  lengthof(name), name);
 
 	return psprintf("%s\n", seen ? seen : "");
@@ -79,19 +79,25 @@ connect_try(Job *job, const char *copy, const char *rewind, bool follow, int tim
 	char	   *ssl_password = "";
 	char	   *conninfo = follow ?
 		conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password) : "";
+	bool		alone = follow && copy[0] == '\0' && rewind[0] == '\0';
 
-	remote_run(job->ssh, &remote_connect,
-			   JOB_NAMED(job,
-						 {"passfile", settings->passfile},
-						 {"host", job->primary_host},
-						 {"port", NUMBER(job->request->primary_port)},
-						 {"timeout", NUMBER(Max(2, settings->connect_timeout))},
-						 {"password", password},
-						 {"ssl_password", ssl_password},
-						 {"db_user", settings->rewind_user},
-						 {"db_name", settings->rewind_database}),
-			   LIST(conninfo, copy, rewind),
-			   &limits, &reply);
+	do
+	{
+		remote_run(job->ssh, &remote_connect,
+				   JOB_NAMED(job,
+							 {"passfile", settings->passfile},
+							 {"host", job->primary_host},
+							 {"port", NUMBER(job->request->primary_port)},
+							 {"timeout", NUMBER(Max(2, settings->connect_timeout))},
+							 {"password", password},
+							 {"ssl_password", ssl_password},
+							 {"db_user", settings->rewind_user},
+							 {"db_name", settings->rewind_database},
+							 {"alone", alone ? "yes" : "no"}),
+				   LIST(conninfo, copy, rewind),
+				   &limits, &reply);
+		alone = false;			/* where it leads to, if not here, is found by a second look */
+	} while (remote_failed_for(&reply, "unseen"));
 	if (remote_failed_for(&reply, "other_server"))
 		fail_other_server(job, &reply);
 	if (remote_failed_for(&reply, "login_refused"))
