@@ -73,12 +73,15 @@ void
 remote_quote(StringInfo buf, const char *text)
 {
 	appendStringInfoChar(buf, '\'');
-	for (const char *c = text; *c; c++)
+	for (;;)
 	{
-		if (*c == '\'')
-			appendStringInfoString(buf, "'\\''");
-		else
-			appendStringInfoChar(buf, *c);
+		size_t		len = strcspn(text, "'");
+
+		appendBinaryStringInfo(buf, text, (int) len);
+		if (text[len] == '\0')
+			break;
+		appendStringInfoString(buf, "'\\''");
+		text += len + 1;
 	}
 	appendStringInfoChar(buf, '\'');
 }
@@ -307,7 +310,6 @@ run(SshSession *session, const char *name, const char *text,
 	command.progress_timeout_ms = limits->progress_timeout_ms;
 	command.on_stderr_line = limits->on_stderr_line;
 	command.on_tick = limits->on_tick;
-	command.first_tick_ms = limits->first_tick_ms;
 	command.arg = limits->arg;
 	command.hold_at = hold ? HOLD_AT : NULL;
 	command.ask_at = limits->on_ask ? ASK_AT : NULL;

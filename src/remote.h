@@ -49,7 +49,6 @@ typedef struct RemoteLimits
 	int			progress_timeout_ms;
 	void		(*on_stderr_line) (void *arg, const char *line);
 	bool		(*on_tick) (void *arg);
-	int			first_tick_ms;
 	char	   *(*on_ask) (void *arg);	/* answers a script's line ask=yes by a line
 										 * on its stdin, which is its own then: see
 										 * wrapper.sh */

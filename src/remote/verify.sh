@@ -9,12 +9,16 @@
 #   database  where the row is that must become visible
 #   schema    quoted schema of follow_primary_step
 #   seq       with job, the key of that row
-#   lsn       where the WAL of that row ends; '' = not known, for it is not written yet
 #   timeout   seconds
 #   started   yes = a job has started the server, which must be a standby
 #   limit     seconds that the job may look in all: a delay of half of that is waited for
 #
+# The worker writes that row when it sees the node stream. The script asks for that when it is about
+# to look, and looks when it has the answer: where the WAL of the row ends, or '' if the node does
+# not stream in time.
+#
 # prints:
+#   ask   yes: the worker's answer is a line on stdin
 #   seen  row = the row is visible
 #         paused, delayed = the row is received, but may not be replayed yet: recovery is paused,
 #         or delayed by longer than we can wait
@@ -31,7 +35,7 @@ set -u
 . "${0%/*}/standby.sh"
 
 : "${db_user=postgres}" "${passfile=}" "${slot?}" "${timeline?}" "${database=postgres}" "${schema?}" "${seq?}" \
-    "${lsn=}" "${timeout=60}" "${limit=60}" "${started=no}"
+    "${timeout=60}" "${limit=60}" "${started=no}"
 
 # judge: sets seen if the answer proves that the node follows, else missing to what it lacks.
 judge() {
@@ -62,9 +66,12 @@ plan_looks() {
     done
 }
 
-# look: sets answer to what the server says, or returns 1 with said set to the error.
+# look: sets answer to what the server says, or returns 1 with said set to the error. When psql has
+# asked the worker, lsn becomes what that has told, and heard yes.
 look() {
     ask_server -U "$db_user" <<SQL
+\\set told $lsn
+\\echo told=:told
 PREPARE look AS
 SELECT concat_ws('|', pg_is_in_recovery(), targets, receiver, slot, timeline, sender, rows, received, held) AS answer,
        targets = '-' AND receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
@@ -74,7 +81,7 @@ FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
              coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
              coalesce(r.sender_host, '-') AS sender,
              (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND state = 'streaming') AS rows,
-             $received AS received,
+             coalesce(pg_last_wal_receive_lsn() >= nullif(:'told', '')::pg_lsn, false) AS received,
              CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
                   WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
                       > $limit * 500 THEN 'delayed'
@@ -83,20 +90,34 @@ FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
 $again
 \\echo :answer
 SQL
+    code=$?
+    case $answer in
+        told=*)
+            case $lsn in '`'*) heard=yes ;; esac
+            lsn=${answer%%"$nl"*} answer=${answer#*"$nl"}
+            lsn="'${lsn#told=}'"
+            ;;
+    esac
+    return "$code"
 }
 
 connect_with "$passfile" "$database"
 
 delay=0
 [ ! -f "$pgdata/recovery.conf" ] || delay=$(recovery_conf "$pgdata" | sed -n 's/^set.recovery_min_apply_delay=//p')
-if [ -n "$lsn" ]; then
-    received="coalesce(pg_last_wal_receive_lsn() >= '$lsn', false)"
-else
-    received=true
-fi
 plan_looks
 
-deadline=$(($(date +%s) + timeout))
+# It is psql that asks, when it is connected. While it waits, it does what the watcher does: when the
+# channel ends, it ends the process group.
+lsn="''" heard=no
+if [ -n "${watcher:-}" ]; then
+    exec 5>&1 6<&0
+    lsn="\`kill -KILL $watcher 2>/dev/null; echo ask=yes >&5; IFS= read -r told <&6 || kill -TERM 0; echo \"\$told\"\`"
+    trap end_watch EXIT
+fi
+
+read_clock
+deadline=$((clock + timeout))
 while :; do
     if ! lock_file "$pgdata/postmaster.pid" || ! kill -0 "$lock_pid" 2>/dev/null; then
         die ended "the server of \"$pgdata\" is not running"
@@ -119,9 +140,15 @@ while :; do
         missing=$said
         sleep 0.02
     fi
-    if [ "$(date +%s)" -ge "$deadline" ]; then
+    read_clock
+    if [ "$clock" -ge "$deadline" ]; then
         [ "$asked" = yes ] || ! accepts || die login_refused "$missing"
         die not_proven "$missing"
+    fi
+    if [ "$heard" = yes ]; then
+        heard=no
+        end_watch # psql has killed it
+        watch
     fi
 done
 emit seen "$seen"

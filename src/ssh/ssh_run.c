@@ -42,7 +42,6 @@
 #define SSH_OVER				"exit\n"	/* to the held script: no other runs; or
 										 * to its shell, if it has ended */
 #define SSH_TICK_MS				1000
-#define SSH_TICK_SLOWS			4	/* each is a quarter longer than the last */
 
 #define SSH_READ_SIZE			32768
 #define SSH_READS_PER_TURN		32
@@ -86,7 +85,6 @@ typedef struct SshRun
 
 	TimestampTz deadline;
 	TimestampTz next_tick;
-	int			tick_ms;		/* until the one after that */
 	TimestampTz last_progress;
 	TimestampTz unanswered_since;	/* of the first keepalive that nothing
 									 * was heard after; 0 = none */
@@ -645,8 +643,7 @@ run_check_limits(SshRun *run)
 				run->last_progress = GetCurrentTimestamp();
 			MemoryContextSwitchTo(run->context);
 		}
-		run->tick_ms = Min(SSH_TICK_MS, run->tick_ms + run->tick_ms / SSH_TICK_SLOWS);
-		run->next_tick = ssh_after(run->tick_ms);
+		run->next_tick = ssh_after(SSH_TICK_MS);
 		now = GetCurrentTimestamp();
 	}
 
@@ -682,7 +679,6 @@ run_until_over(SshRun *run)
 
 	run->last_progress = now;
 	run->next_tick = now;
-	run->tick_ms = run->command->first_tick_ms > 0 ? run->command->first_tick_ms : SSH_TICK_MS;
 
 	while (!run->over)
 	{

@@ -66,13 +66,11 @@ typedef struct SshCommand
 	void		(*on_stderr_line) (void *arg, const char *line);
 
 	/*
-	 * Called about once a second while the script runs; in the beginning,
-	 * after every first_tick_ms (0 = a second), then less and less often.
-	 * Returns true if it saw progress from elsewhere.  May run SQL in a
-	 * transaction of its own.  May be NULL.
+	 * Called about once a second while the script runs.  Returns true if it saw
+	 * progress from elsewhere.  May run SQL in a transaction of its own.  May be
+	 * NULL.
 	 */
 	bool		(*on_tick) (void *arg);
-	int			first_tick_ms;
 	void	   *arg;
 } SshCommand;
 

@@ -48,15 +48,17 @@
  */
 #define REFUSED_MS		4000
 
+/* The WAL sender that has a slot; not by the views, for it is looked for often. */
+#define SENDER_OF_SLOT \
+	"FROM pg_get_replication_slots() s JOIN pg_stat_get_wal_senders() r ON r.pid = s.active_pid " \
+	"WHERE s.slot_name = $1"
+
 /* How the node's WAL sender is seen here, as a phrase, or NULL if it streams. */
 static const char *
 sender_objection(const Job *job)
 {
 	const char *slot[] = {job->request->slot_name};
-	SqlResult  *row = sql_run("SELECT r.state, r.replay_lsn > r.sent_lsn "
-							  "FROM pg_replication_slots s "
-							  "JOIN pg_stat_replication r ON r.pid = s.active_pid "
-							  "WHERE s.slot_name = $1", 1, slot);
+	SqlResult  *row = sql_run("SELECT r.state, r.replay_lsn > r.sent_lsn " SENDER_OF_SLOT, 1, slot);
 
 	if (row->nrows == 0)
 		return psprintf("nobody streams through the slot \"%s\"", slot[0]);
@@ -233,9 +235,7 @@ replay_objection(const Job *job, const char *lsn)
 {
 	const char *args[] = {job->request->slot_name, lsn};
 
-	return sql_is_true("SELECT r.replay_lsn >= $2::pg_lsn FROM pg_replication_slots s "
-					   "JOIN pg_stat_replication r ON r.pid = s.active_pid "
-					   "WHERE s.slot_name = $1", lengthof(args), args) ? NULL :
+	return sql_is_true("SELECT r.replay_lsn >= $2::pg_lsn " SENDER_OF_SLOT, lengthof(args), args) ? NULL :
 		"the node does not replay what is written here";
 }
 
@@ -290,6 +290,7 @@ was_overtaken(Job *job)
 typedef struct Proof
 {
 	Job		   *job;
+	TimestampTz deadline;		/* of this look */
 	char	   *written;		/* the end of the WAL of the row that must arrive;
 								 * NULL while it is not written */
 } Proof;
@@ -302,23 +303,15 @@ write_row(Proof *proof)
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 
-/* Writes the row as soon as the node streams; called while the node looks for it. */
-static bool
-write_row_when_it_streams(void *arg)
+/* Answers verify.sh, which is about to look for the row: writes it when the node streams. */
+static char *
+answer_when_written(void *arg)
 {
 	Proof	   *proof = (Proof *) arg;
-	const char *objection;
 
-	if (proof->written)
-		return false;
-	objection = wait_for_sender(proof->job, NULL, DT_NOBEGIN);
-	if (objection == NULL)
-	{
+	if (wait_for_sender(proof->job, NULL, proof->deadline) == NULL)
 		write_row(proof);
-		return true;
-	}
-	pfree((void *) objection);
-	return false;
+	return psprintf("%s\n", proof->written ? proof->written : "");
 }
 
 /* Runs verify.sh for so many seconds. */
@@ -329,8 +322,7 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 	const Settings *settings = job->request->settings;
 	RemoteLimits limits = {
 		.timeout_ms = seconds * 1000 + GRACE_MS,
-		.on_tick = write_row_when_it_streams,
-		.first_tick_ms = POLL_MS,
+		.on_ask = answer_when_written,
 		.arg = proof
 	};
 
@@ -343,7 +335,6 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 						 {"database", sql_scalar("SELECT current_database()", 0, NULL)},
 						 {"schema", job->request->schema},
 						 {"seq", NUMBER(job->seq)},
-						 {"lsn", proof->written},
 						 {"timeout", NUMBER(seconds)},
 						 {"limit", NUMBER(job->plan.method == METHOD_REPOINT ? seconds : settings->verify_timeout)},
 						 {"started", job->started ? "yes" : "no"}),
@@ -353,28 +344,23 @@ look_on_node(Proof *proof, int seconds, RemoteReply *reply)
 /*
  * Waits until the node shows that it follows; returns what it lacks after so
  * many seconds, as a phrase, or NULL.  The job writes the row as soon as the
- * node streams, while the script on the node looks for it already.  A node that
- * shows no rows must have received it: then the script looks once more, for
- * that.
+ * node streams, while the script on the node is about to look for it.  A node
+ * that takes no connections is not asked for it, but has to stream as well.
  */
 static const char *
 wait_for_node(Proof *proof, int seconds, RemoteReply *reply)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
 	const char *objection;
 
+	proof->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000);
 	proof->written = NULL;
 	look_on_node(proof, seconds, reply);
-	if (reply->ok && remote_says(reply, "seen", "row"))
-		return NULL;
-	if (reply->ok)
+	if (reply->ok && proof->written == NULL)
 	{
-		objection = wait_for_sender(proof->job, NULL, deadline);
+		objection = wait_for_sender(proof->job, NULL, proof->deadline);
 		if (objection)
 			return objection;
-		if (proof->written == NULL)
-			write_row(proof);
-		look_on_node(proof, seconds, reply);
+		write_row(proof);
 	}
 	if (reply->ok)
 		return NULL;
