@@ -5,10 +5,14 @@
 ALTER TABLE @extschema@.follow_primary_job
     ADD COLUMN token uuid,
     ADD COLUMN slot_made boolean NOT NULL DEFAULT false,
-    ADD COLUMN lost_counted boolean;
+    ADD COLUMN lost_counted boolean,
+    ADD COLUMN cpu_primary interval,
+    ADD COLUMN cpu_node interval;
 COMMENT ON COLUMN @extschema@.follow_primary_job.token IS 'what only this job has: its mark on the node carries it';
 COMMENT ON COLUMN @extschema@.follow_primary_job.slot_made IS 'the job made the node''s replication slot, which was not there before';
 COMMENT ON COLUMN @extschema@.follow_primary_job.lost_counted IS 'are lost_wal_bytes and lost_transactions final? false: what is lost is saved, but not counted yet; null: the job did not come so far';
+COMMENT ON COLUMN @extschema@.follow_primary_job.cpu_primary IS 'processor time of the job''s worker on the primary, when it has ended';
+COMMENT ON COLUMN @extschema@.follow_primary_job.cpu_node IS 'processor time of what the job ran on the node, but for its sshd and servers; null: it was not connected to, or is not known';
 
 /*
  * Whatever the number of old jobs, a node's running or latest one is found at once,

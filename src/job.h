@@ -66,6 +66,8 @@ typedef struct Job
 	char	   *undone;			/* what the undo did, as a sentence, or NULL */
 	char	   *silent_primary; /* host:port of the former primary, which does not
 								 * answer the node; NULL = not known so */
+	int64		cpu_node;		/* what the scripts have used of the node's
+								 * processors, in ms; 0 = not known */
 	int64		bytes_done;
 	int64		bytes_total;
 	TimestampTz progress_written;

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "catalog/pg_collation.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -569,12 +571,31 @@ job_record_hint(Job *job, const char *hint)
 				 lengthof(args), args, false);
 }
 
+/* What this worker has used of this server's processors, in milliseconds. */
+static int64
+cpu_used(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_SELF, &usage) != 0)
+		return 0;
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64CONST(1000) +
+		(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* The columns that every job has at its end; the first three arguments are for these. */
+#define SET_ENDED \
+	"finished_at = clock_timestamp(), cpu_primary = $2::bigint * interval '1 ms', " \
+	"cpu_node = nullif($3::bigint, 0) * interval '1 ms'"
+#define ARGS_ENDED(job) \
+	TEXT_INT64((job)->id), TEXT_INT64(cpu_used()), TEXT_INT64((job)->cpu_node)
+
 void
 job_finish(Job *job, const char *state)
 {
-	const char *args[] = {TEXT_INT64(job->id), state};
+	const char *args[] = {ARGS_ENDED(job), state};
 
-	record_write(job, psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp() "
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET " SET_ENDED ", state = $4 "
 							   "WHERE id = $1::bigint", job->request->schema),
 				 lengthof(args), args, true);
 }
@@ -585,15 +606,15 @@ job_fail(Job *job, const char *state, const ErrorData *error)
 	char	   *text = error->detail ?
 		psprintf("%s\n%s", error->message, error->detail) : error->message;
 	const char *args[] = {
-		TEXT_INT64(job->id), state, unpack_sql_state(error->sqlerrcode),
+		ARGS_ENDED(job), state, unpack_sql_state(error->sqlerrcode),
 		text, error->hint
 	};
 
 	if (job->step)
 		end_step(job, state, text);
 	job->step = NULL;
-	record_write(job, psprintf("UPDATE %s.follow_primary_job SET state = $2, finished_at = clock_timestamp(), "
-							   "error_code = $3, error = $4, hint = nullif(concat_ws(E'\\n', $5, hint), '') WHERE id = $1::bigint",
+	record_write(job, psprintf("UPDATE %s.follow_primary_job SET " SET_ENDED ", state = $4, "
+							   "error_code = $5, error = $6, hint = nullif(concat_ws(E'\\n', $7, hint), '') WHERE id = $1::bigint",
 							   job->request->schema),
 				 lengthof(args), args, true);
 }

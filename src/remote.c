@@ -284,6 +284,40 @@ put_words(StringInfo text, const char *const *list)
 	}
 }
 
+/*
+ * Reads what the shell's times has said of what it and its children have used,
+ * as "times=0m0.02s 0m0.04s\n0m0.10s 0m0.05s", in some locales with commas: the sum
+ * in milliseconds.  False if it is not all there.
+ */
+static bool
+parse_times(const char *out, int64 *sum)
+{
+	const char *at = strstr(out, "\ntimes=");
+
+	*sum = 0;
+	if (at == NULL)
+		return false;
+	at += strlen("\ntimes=");
+	for (int i = 0; i < 4; i++)
+	{
+		int			minutes;
+		int			seconds;
+		char		fraction[4] = "";
+		int			len;
+
+		if (sscanf(at, " %dm%d%*1[.,]%3[0-9]%*[0-9]s", &minutes, &seconds, fraction) != 3)
+			return false;
+		len = strlen(fraction);
+		*sum += (minutes * 60 + seconds) * INT64CONST(1000) +
+			atoi(fraction) * (len == 1 ? 100 : len == 2 ? 10 : 1);
+		at = strchr(at, 's');
+		if (at == NULL)
+			return false;
+		at++;
+	}
+	return true;
+}
+
 /* Runs the text, which begins with the assignments of the named arguments. */
 static void
 run(SshSession *session, const char *name, const char *text,
@@ -295,6 +329,7 @@ run(SshSession *session, const char *name, const char *text,
 	SshCommand	command = {0};
 	SshResult	result = {0};
 	bool		whole;
+	int64		cpu;
 
 	initStringInfo(&input);
 	appendStringInfoString(&input, "{\nset --");
@@ -321,6 +356,9 @@ run(SshSession *session, const char *name, const char *text,
 		appendStringInfo(&result.out, "\n%s end 0\n", nonce);
 		result.end = SSH_END_DONE;
 	}
+
+	if (parse_times(result.out.data, &cpu))
+		ssh_note_cpu(session, cpu, hold);
 
 	memset(reply, 0, sizeof(*reply));
 	while (result.err.len > 0 && result.err.data[result.err.len - 1] == '\n')

@@ -116,6 +116,15 @@ copy_instead(Job *job)
 		fail_changing(job);
 }
 
+static void
+disconnect(Job *job)
+{
+	if (job->ssh)
+		job->cpu_node += ssh_cpu(job->ssh);
+	ssh_disconnect(job->ssh);
+	job->ssh = NULL;
+}
+
 /*
  * Disconnects before the row says that the job has ended: a caller who sees
  * that may call again at once, and nothing of this job may be left on the node.
@@ -123,8 +132,7 @@ copy_instead(Job *job)
 static void
 end_well(Job *job, const char *state)
 {
-	ssh_disconnect(job->ssh);
-	job->ssh = NULL;
+	disconnect(job);
 	job_finish(job, state);
 }
 
@@ -205,7 +213,6 @@ run_clean_up(Job *job, bool in_hurry)
 {
 	undo(job, in_hurry);
 	QueryCancelPending = false;
-	ssh_disconnect(job->ssh);
-	job->ssh = NULL;
+	disconnect(job);
 	primary_drop_made_slot(job);
 }

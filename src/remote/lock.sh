@@ -28,6 +28,7 @@
 #   file        the lock's file
 #   fresh       yes | no; no: what the survey saw may have changed
 #   taken_from  who, of a job whose host did not answer
+#   times       what it has used of the processors, as wrapper.sh prints it
 #   held        yes; the last line
 # fails:
 #   locked       another job has the lock; the message is that job's who, the file and its holder
@@ -209,6 +210,8 @@ printf '%s\n%s %s\n' "$who" "$self" "${SSH_CONNECTION:-}" >"$file"
 emit file "$file"
 emit fresh "$fresh"
 [ -z "$taken_from" ] || emit taken_from "$taken_from"
+printf 'times='
+times
 emit held yes
 exec 2>/dev/null
 while read -r word; do

@@ -16,7 +16,8 @@
 #
 # prints: a line "NONCE begin" and a line "NONCE end STATUS" around the script's output, on stdout
 # and on stderr. By the first, the worker passes over what the account's start-up files and
-# earlier scripts say; by the last, it knows for certain that the script ended, and how.
+# earlier scripts say; by the last, it knows for certain that the script ended, and how. Before that
+# last one, on stdout, "times=" and what times(1) says of this shell and all that it has waited for.
 
 nonce=$1 stdin=$2 script=$3
 shift 3
@@ -60,4 +61,6 @@ case $stdin in
         ;;
 esac
 printf '\n%s end %s\n' "$nonce" "$status" >&2
+printf '\ntimes='
+times
 printf '\n%s end %s\n' "$nonce" "$status"

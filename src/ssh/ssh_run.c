@@ -224,6 +224,11 @@ run_open(SshRun *run)
 	}
 	if (rc == 0)
 	{
+		if (run->command->hold_at == NULL)
+		{
+			session->cpu_of_others += session->cpu_of_shell;
+			session->cpu_of_shell = 0;
+		}
 		doing = "start a shell on";
 		do
 			rc = libssh2_channel_exec(run->channel, run->command->shell);
@@ -735,6 +740,21 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 	run_abandon(run);
 	pfree(run->line.data);
 	pfree(run);
+}
+
+void
+ssh_note_cpu(SshSession *session, int64 milliseconds, bool held)
+{
+	if (held)
+		session->cpu_of_others += milliseconds;
+	else
+		session->cpu_of_shell = milliseconds;
+}
+
+int64
+ssh_cpu(const SshSession *session)
+{
+	return session->cpu_of_shell + session->cpu_of_others;
 }
 
 bool

@@ -125,6 +125,15 @@ extern void ssh_hurry_when_cancelled(SshSession *session);
 
 #define SSH_HURRY_MS	5000
 
+/*
+ * The shell that ran the last script has used so much of the other side's
+ * processors by now, for that one and those before; or the held script has.
+ */
+extern void ssh_note_cpu(SshSession *session, int64 milliseconds, bool held);
+
+/* What all scripts of the session have used, as far as it was noted, in ms. */
+extern int64 ssh_cpu(const SshSession *session);
+
 /* Is the session still usable? */
 extern bool ssh_is_alive(const SshSession *session);
 

@@ -50,6 +50,8 @@ struct SshSession
 	TimestampTz hurry_deadline; /* 0 = no hurry yet */
 	LIBSSH2_CHANNEL *shell;		/* of a shell that waits for work, or NULL */
 	LIBSSH2_CHANNEL *held;		/* the held script's, or NULL */
+	int64		cpu_of_shell;	/* what the one has used of processors, in ms */
+	int64		cpu_of_others;	/* what former ones and the held one have */
 	char		local_address[NI_MAXHOST];
 	MemoryContextCallback on_reset;
 };
