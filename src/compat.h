@@ -116,6 +116,13 @@ copy_compression_objection(const char *text)
 #define CHECKPOINT_NEXT_XID(c)	((uint64) (c)->nextXidEpoch << 32 | (c)->nextXid)
 #endif
 
+/* The oldest transaction that this process may still have to see. */
+#if PG_VERSION_NUM >= 140000
+#define OWN_XMIN				(MyProc->xmin)
+#else
+#define OWN_XMIN				(MyPgXact->xmin)
+#endif
+
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn				pg_attribute_noreturn()
 #endif

@@ -6,8 +6,9 @@
  * that the snapshot might see.  The executor holds one through a query: the
  * active one, one of the query and one of its execution state.  A query that is
  * nothing but "SELECT follow_primary(constants)", or "SELECT ... FROM
- * follow_primary_plan(constants)", has no use for them: when the function runs,
- * its arguments are computed, and what comes after has new ones.
+ * follow_primary_plan(constants)", be its rows sorted or summed up, has no use for
+ * them: when the function runs, its arguments are computed, and what comes after has
+ * new ones.  On a standby, they would even stop replay (sql.h).
  */
 #include "postgres.h"
 
@@ -21,6 +22,7 @@
 #include "utils/snapmgr.h"
 
 #include "snapshot.h"
+#include "sql.h"
 
 /* A call of this very function with nothing that is computed. */
 static bool
@@ -43,10 +45,21 @@ is_plain_call(const Node *expr, Oid function)
 	return true;
 }
 
-/* What a plan of one node calls, as the only column or as what is in FROM. */
+/* Does the node only go over rows of the one node below it? */
+static bool
+is_above_one(const Plan *plan)
+{
+	return plan->lefttree != NULL && plan->righttree == NULL &&
+		(IsA(plan, Agg) || IsA(plan, WindowAgg) || IsA(plan, Unique) ||
+		 IsA(plan, Sort) || IsA(plan, Limit) || IsA(plan, Result));
+}
+
+/* What a plan calls, as its only column or as what is in FROM, and nothing before it. */
 static const Node *
 only_call(const Plan *plan)
 {
+	while (is_above_one(plan))
+		plan = plan->lefttree;
 	if (IsA(plan, FunctionScan))
 	{
 		const FunctionScan *scan = (const FunctionScan *) plan;
@@ -96,6 +109,7 @@ snapshot_release(FunctionCallInfo fcinfo)
 	UnregisterSnapshotFromOwner(query->snapshot, portal->resowner);
 	query->snapshot = InvalidSnapshot;
 	InvalidateCatalogSnapshotConditionally();
+	sql_let_replay_go_on();
 	return true;
 }
 
@@ -105,6 +119,7 @@ snapshot_retake(void)
 	Portal		portal = ActivePortal;
 	QueryDesc  *query = portal->queryDesc;
 
+	sql_hold_up_replay();
 	query->snapshot = RegisterSnapshotOnOwner(GetTransactionSnapshot(), portal->resowner);
 	query->estate->es_snapshot = RegisterSnapshotOnOwner(query->snapshot, portal->resowner);
 	PushActiveSnapshot(query->snapshot);

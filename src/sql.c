@@ -5,10 +5,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -66,6 +69,24 @@ copy_result(MemoryContext context)
 	return result;
 }
 
+void
+sql_hold_up_replay(void)
+{
+	VirtualTransactionId self;
+
+	GET_VXID_FROM_PGPROC(self, *MyProc);
+	if (LocalTransactionIdIsValid(self.localTransactionId) &&
+		!LocalTransactionIdIsValid(MyProc->fpLocalTransactionId))
+		VirtualXactLockTableInsert(self);
+}
+
+void
+sql_let_replay_go_on(void)
+{
+	if (RecoveryInProgress() && !TransactionIdIsValid(OWN_XMIN))
+		VirtualXactLockTableCleanup();
+}
+
 /*
  * A read-only SPI call uses the active snapshot as it is; any other takes a new
  * one for itself.
@@ -87,6 +108,7 @@ run(const char *statement, int nargs, const char *const *args, bool latest, bool
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 	}
+	sql_hold_up_replay();
 	SPI_connect();
 	PushActiveSnapshot(latest ? GetLatestSnapshot() : GetTransactionSnapshot());
 	for (int i = 0; i < nargs; i++)
@@ -102,6 +124,7 @@ run(const char *statement, int nargs, const char *const *args, bool latest, bool
 	SPI_finish();
 	/* A caller without a snapshot has none by this, either. */
 	InvalidateCatalogSnapshotConditionally();
+	sql_let_replay_go_on();
 	if (durable)
 		ForceSyncCommit();
 	if (own_transaction)

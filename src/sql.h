@@ -51,6 +51,16 @@ extern char *sql_scalar(const char *statement, int nargs,
 extern bool sql_is_true(const char *statement, int nargs,
 						const char *const *args);
 
+/*
+ * On a standby, replay of a VACUUM waits for the end of each transaction that had a
+ * snapshot then, though it may have none any more: up to max_standby_streaming_delay,
+ * for a session that waits for this very replay.  sql_let_replay_go_on() has it wait for
+ * this transaction no longer, where that has no snapshot; sql_hold_up_replay() is for
+ * before the next one.  sql_run() and its like do both.
+ */
+extern void sql_hold_up_replay(void);
+extern void sql_let_replay_go_on(void);
+
 /* SQL: the timeline that this server writes. */
 #define SQL_TIMELINE \
 	"('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint"
