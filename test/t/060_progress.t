@@ -132,8 +132,9 @@ my $last = $tells ? qr/copy: \d+% of \d+ MB/ : qr/space: /;
 eval { wait_until('it has', sub { $caller->err =~ $last }, 60) };
 like($caller->err, qr/NOTICE:  job $id has begun\n.*NOTICE:  survey: .*NOTICE:  plan: basebackup: asked for\n.*NOTICE:  $last/s,
     'the waiting caller has seen it in NOTICEs') or diag($caller->err);
-is($new->safe_psql("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity
-    WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)"), 't', 'the worker holds no transaction meanwhile');
+# It has one for a moment, when it looks at something.
+ok($new->poll_query_until("SELECT backend_xmin IS NULL AND xact_start IS NULL FROM pg_stat_activity
+    WHERE pid = (SELECT worker_pid FROM follow_primary_job WHERE id = $id)", 't', 10), 'the worker holds no transaction meanwhile');
 
 is($new->safe_psql("SELECT string_agg(coalesce(backend_xmin::text, 'none'), ' ') FROM pg_stat_activity
     WHERE query LIKE 'SELECT follow_primary(%' AND backend_type = 'client backend'"), 'none',
