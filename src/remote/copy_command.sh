@@ -295,7 +295,7 @@ set_restore_command() {
     file=$new/postgresql.auto.conf
     [ "$version" -ge 120000 ] || file=$new/recovery.conf
     own_restore=
-    [ ! -f "$file" ] || own_restore=$(awk "$awk_unquoted"'
+    [ ! -f "$file" ] || own_restore=$(awk "$awk_quotes"'
         {
             sub(/^[ \t]*/, "")
             name = tolower($0)

@@ -41,7 +41,7 @@ know_include() {
 # line already.
 with_include() {
     # shellcheck disable=SC2016 # awk's dollars
-    edited "$config_target" "$awk_unquoted"'
+    edited "$config_target" "$awk_quotes"'
         # The file that an include_if_exists line names, or "".
         function named(line,    out) {
             if (tolower(line) !~ /^[ \t]*include_if_exists[ \t=\047]/)
@@ -51,10 +51,6 @@ with_include() {
             if (out != "" && substr(out, 1, 1) != "/")
                 out = ENVIRON["FP_DIRECTORY"] "/" out
             return out
-        }
-        function quoted(word) {
-            gsub(/\047/, "\047\\\\\047\047", word)
-            return "\047" word "\047"
         }
         # Is it our file, perhaps by way of a symbolic link?
         function ours(file,    end) {

@@ -157,10 +157,10 @@ server_host() {
     case $server_host in '*' | 0.0.0.0 | ::) server_host=localhost ;; esac
 }
 
-# For an awk program: unquoted(REST) is the value of a setting, as a server reads it; REST is
-# what follows the setting's name in the line.
+# For an awk program: quoted(WORD) is one word for a shell, and unquoted(REST) the value of a setting, as a
+# server reads it; REST is what follows the setting's name in the line.
 # shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts that use it
-awk_unquoted='
+awk_quotes='
     function unquoted(value,    out, c) {
         sub(/^[ \t]*=?[ \t]*/, "", value)
         if (substr(value, 1, 1) != "\047") {
@@ -183,6 +183,14 @@ awk_unquoted='
             out = out c
         }
         return out
+    }
+    # not by gsub: awks differ in what backslashes in a replacement are
+    function quoted(word,    part, n, i, out) {
+        n = split(word, part, "\047")
+        out = part[1]
+        for (i = 2; i <= n; i++)
+            out = out "\047\\\047\047" part[i]
+        return "\047" out "\047"
     }
 '
 

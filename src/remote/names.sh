@@ -113,7 +113,7 @@ awk_names='
 # file and dir (of *.conf), which are relative to the file; conf, another of that
 # kind, and path, which may be one, relative to PGDATA.
 names_of() {
-    awk "$awk_unquoted$awk_names"'
+    awk "$awk_quotes$awk_names"'
         function included(rest) {
             sub(/^[ \t]*=?[ \t]*/, "", rest)
             if (rest !~ /^"/)

@@ -14,11 +14,7 @@ setting() {
 # in lower case, a line each; to ? where a file is included in a way that is not followed here.
 know_named() {
     # shellcheck disable=SC2016 # awk's dollars
-    named=$(FP_FILE=${config:-$1/postgresql.conf} FP_AUTO=$1/postgresql.auto.conf awk "$awk_unquoted"'
-        function quoted(word) {
-            gsub(/\047/, "\047\\\\\047\047", word)
-            return "\047" word "\047"
-        }
+    named=$(FP_FILE=${config:-$1/postgresql.conf} FP_AUTO=$1/postgresql.auto.conf awk "$awk_quotes"'
         function names_of(file,    line, name, other, folder) {
             if (file in open) {
                 print "?"

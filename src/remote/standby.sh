@@ -75,7 +75,7 @@ recovery_conf() {
     [ -f "$1/recovery.conf" ] || return 0
     read -r major <"$1/PG_VERSION"
     [ "$major" = 11 ] || return 0
-    awk "$awk_unquoted"'
+    awk "$awk_quotes"'
         function milliseconds(value,    unit) {
             unit = value
             gsub(/[0-9 ]/, "", unit)

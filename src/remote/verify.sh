@@ -108,11 +108,13 @@ delay=0
 plan_looks
 
 # It is psql that asks, when it is connected. While it waits, it does what the watcher does: when the
-# channel ends, it ends the process group.
+# channel ends, it ends the process group. Before that, the watcher has to be gone: one that is only
+# about to die still takes the first byte of the answer.
 lsn="''" heard=no
 if [ -n "${watcher:-}" ]; then
     exec 5>&1 6<&0
-    lsn="\`kill -KILL $watcher 2>/dev/null; echo ask=yes >&5; IFS= read -r told <&6 || kill -TERM 0; echo \"\$told\"\`"
+    gone="while read -r _ _ state _ </proc/$watcher/stat && [ \"\$state\" != Z ]; do true; done 2>/dev/null"
+    lsn="\`kill -KILL $watcher 2>/dev/null; $gone; echo ask=yes >&5; IFS= read -r told <&6 || kill -TERM 0; echo \"\$told\"\`"
     trap end_watch EXIT
 fi
 
