@@ -105,7 +105,7 @@ try_all('connection strings',
         lock        => "file=/data.follow_primary/../lo\\\\ck\\n\nfresh=yes\ntaken_from=Job 3 of the primary db1:5432 has it.\nheld=yes",
         rewind      => "recovered=yes\nresult=rewound\nnext_segment=$segment",
         save_config => 'saved=12',
-        start       => "was_running=no\nemptied=yes\npid=4711\nstatus=standby\nlog_file=/data.follow_primary.log",
+        start       => "was_running=no\nemptied=yes\npid=4711\nstatus=standby\nlog_file=/data.follow_primary.log\nstarted_with=restore_command",
         stop        => "was_running=yes\ncontrol_time=Sat Nov 28 12:00:00 2026\npromoted=yes\nremedy=End process 7 there.\nstarted_by=/usr/lib/postgresql/15/bin/postgres -D /data");
     my %asked = map { $_ => 1 } map { slurp($_) =~ /(?:remote_(?:get|says|number)|text_of)\(&?reply, "(\w+)"/g }
         grep { -e } map { "$FindBin::Bin/../../src/$_.c" } qw(node wal steps/config steps/copy steps/node steps/rewind);
