@@ -16,6 +16,10 @@
 #if PG_VERSION_NUM >= 150000
 #include "common/compression.h"
 #endif
+/* Before 17, fd.h has the names of temporary files; file_utils.h of 13 is for programs alone. */
+#if PG_VERSION_NUM >= 170000
+#include "common/file_utils.h"
+#endif
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/procsignal.h"

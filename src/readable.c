@@ -16,10 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/file_utils.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "compat.h"
 #include "readable.h"
 
 /* Symbolic links that a path may have before the kernel gives up (SYMLOOP_MAX). */
