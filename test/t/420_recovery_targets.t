@@ -26,6 +26,13 @@ ok($r->{ok}, 'the node follows') or diag($r->{err});
 # What the node's settings have while it is a primary, which it was for a while.
 my $conf_of_its_own = slurp("$pgdata/postgresql.conf") =~ s/^include_if_exists.*\n//mgr;
 
+# A position that WAL reaches later. (pg_lsn + integer is there from 14 on.)
+sub far_ahead
+{
+    my ($high, $low) = split m{/}, $new->lsn('write');
+    return sprintf '%s/%X', $high, hex($low) + 40_000_000;
+}
+
 sub settings
 {
     my (%settings) = @_;
@@ -116,7 +123,7 @@ for my $method (qw(rewind basebackup))
         for (values %settings)
         {
             $_ = $new->safe_psql('SELECT txid_current() + 3') if $_ eq 'NEXT';
-            $_ = $new->safe_psql('SELECT pg_current_wal_lsn() + 40000000') if $_ eq 'AHEAD';
+            $_ = far_ahead() if $_ eq 'AHEAD';
         }
         $write->(%settings);
         spew($trigger, '') if $settings{promote_trigger_file};
@@ -143,7 +150,7 @@ for my $case (grep { $_->[0] =~ /auto.conf|later|not reached|trigger/ || $_->[0]
         $node->start if !$node->running;
         if (!$node->in_recovery) { fail("$what: it is no standby"); next }
         $node->wait_for_streaming($new);
-        $settings{recovery_target_lsn} = $new->safe_psql('SELECT pg_current_wal_lsn() + 40000000') if $settings{recovery_target_lsn};
+        $settings{recovery_target_lsn} = far_ahead() if $settings{recovery_target_lsn};
         $settings{recovery_target_name} = 'later ' . $what =~ s/\W+/ /gr if $settings{recovery_target_name};
         $write->(%settings);
         $node->restart if $when eq 'in force';

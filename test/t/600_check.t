@@ -155,7 +155,7 @@ if (FollowPrimary::Node::pg_major() >= 13)
 #
 # The sibling
 #
-my $must_let_in = qr/^Add this line to pg_hba\.conf of this server \(\S+\), .*: host \S+ \S+ 127\.\S+\/32 scram-sha-256\./;
+my $must_let_in = qr/^Add this line to pg_hba\.conf of this server \(\S+\), .*: host \S+ \S+ 127\.\S+\/32 (?:scram-sha-256|md5)\./;
 broken('SSH port closed', rows => { "$me ssh" => [ 'error', qr/sshd|ssh_port/ ] }, gone => $rest,
     break => sub { $sibling->host->ssh_stop }, mend => sub { $sibling->host->ssh_start });
 broken('SSH host key unknown', rows => { "$me ssh" => [ 'error', qr/ssh-keyscan|known_hosts/ ] }, gone => $rest,
