@@ -150,16 +150,9 @@ static bool
 answers(const Job *job)
 {
 	const Request *request = job->request;
-	NetFailure	failure;
-	char	   *cause;
-	pgsocket	sock = net_try_connect(request->node_host, request->node_port,
-									   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_TIMEOUT_MS),
-									   &failure, &cause);
 
-	if (sock == PGINVALID_SOCKET)
-		return false;
-	net_close(sock);
-	return true;
+	return net_probe(request->node_host, request->node_port,
+					 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_TIMEOUT_MS)) == NET_OK;
 }
 
 void

@@ -705,8 +705,6 @@ survey_connect(Job *job)
 	{
 		ErrorData  *error;
 		NetFailure	failure;
-		char	   *cause;
-		pgsocket	sock;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -715,11 +713,8 @@ survey_connect(Job *job)
 			PG_RE_THROW();
 		FlushErrorState();
 
-		sock = net_try_connect(request->node_host, request->node_port,
-							   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms),
-							   &failure, &cause);
-		if (sock != PGINVALID_SOCKET)
-			net_close(sock);
+		failure = net_probe(request->node_host, request->node_port,
+							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms));
 		if (failure == NET_OK || failure == NET_UNKNOWN_HOST)
 			ReThrowError(error);
 		unreachable = error;

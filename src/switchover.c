@@ -258,22 +258,6 @@ pcp_host(const Switchover *s)
 	return request->client_host ? request->client_host : "localhost";
 }
 
-/* Does anything listen there?  A missing password is found before that is known. */
-static bool
-pcp_listens(const PcpTarget *target)
-{
-	NetFailure	failure;
-	char	   *cause;
-	pgsocket	sock = net_try_connect(target->host, target->port,
-									   TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PCP_ANSWER_MS),
-									   &failure, &cause);
-
-	if (sock == PGINVALID_SOCKET)
-		return false;
-	net_close(sock);
-	return true;
-}
-
 /*
  * A pgpool in front would fail over by itself: it has a switchover of its own.  Where
  * none answers, the nodes are not attached to it, either.
@@ -308,7 +292,10 @@ refuse_for_pgpool(const Switchover *s)
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			PG_RE_THROW();
 		FlushErrorState();
-		answers = error->sqlerrcode == ERRCODE_INVALID_PASSWORD && pcp_listens(&target);
+		/* A missing password is found before it is known whether anything listens. */
+		answers = error->sqlerrcode == ERRCODE_INVALID_PASSWORD &&
+			net_probe(target.host, target.port,
+					  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PCP_ANSWER_MS)) == NET_OK;
 		ereport(NOTICE, (errmsg("pgpool at %s:%d: %s", target.host, target.port, error->message)));
 	}
 	PG_END_TRY();

@@ -296,6 +296,19 @@ net_try_connect(const char *host, int port, TimestampTz deadline,
 	return sock;
 }
 
+NetFailure
+net_probe(const char *host, int port, TimestampTz deadline)
+{
+	NetFailure	failure;
+	char	   *cause;
+	pgsocket	sock = net_try_connect(host, port, deadline, &failure, &cause);
+
+	if (sock == PGINVALID_SOCKET)
+		return failure;
+	net_close(sock);
+	return NET_OK;
+}
+
 /* A lookup under way. libc's thread may outlive who began it: it is malloc'd. */
 typedef struct NetLookup
 {

@@ -37,6 +37,12 @@ extern pgsocket net_try_connect(const char *host, int port,
 								NetFailure *failure, char **cause);
 
 /*
+ * Can a connection be made there?  It is closed at once.  NET_OK, or why not; raises
+ * what net_try_connect() raises.
+ */
+extern NetFailure net_probe(const char *host, int port, TimestampTz deadline);
+
+/*
  * As getaddrinfo(), for TCP; EAI_INPROGRESS when the deadline has passed.  The
  * caller frees the addresses by freeaddrinfo().  Raises ERROR on a cancel request.
  */
