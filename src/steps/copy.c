@@ -166,8 +166,7 @@ copy_clear(Job *job)
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the old data could not be removed");
 	job->undo = NULL;
-	if (remote_get(&reply, "lost_wal_dir"))
-		lost_record_saved(job, remote_get(&reply, "lost_wal_dir"));
+	lost_record_saved(job, &reply);
 	job_detail(job, "the old data is removed, its replacement not proven yet");
 	return STEP_DONE;
 }

@@ -94,8 +94,12 @@ nothing_lost(Job *job)
 }
 
 void
-lost_record_saved(Job *job, const char *dir)
+lost_record_saved(Job *job, const RemoteReply *reply)
 {
+	const char *dir = remote_get(reply, "lost_wal_dir");
+
+	if (dir == NULL)
+		return;
 	job->lost_wal_dir = MemoryContextStrdup(job->context, dir);
 	job_record_lost_wal(job, NULL, NULL, dir, false);
 }

@@ -13,8 +13,11 @@
  */
 extern StepResult lost_save(Job *job);
 
-/* Records that what was given a second name is saved in dir, and not counted yet. */
-extern void lost_record_saved(Job *job, const char *dir);
+/*
+ * Records that what was given a second name is saved, and not counted yet, if a script
+ * says so, and where.
+ */
+extern void lost_record_saved(Job *job, const RemoteReply *reply);
 
 /*
  * Counts what has been discarded, and nobody has counted yet: by this job, and by

@@ -301,8 +301,7 @@ node_clean(Job *job)
 
 	clean(job, job->request->settings->keep_old_data == KEEP_ALWAYS ? "always" : "until_proven",
 		  NOT_CLEANED, &reply);
-	if (remote_get(&reply, "lost_wal_dir"))
-		lost_record_saved(job, remote_get(&reply, "lost_wal_dir"));
+	lost_record_saved(job, &reply);
 	kept = remote_get(&reply, "kept");
 	if (kept && kept[0])
 	{

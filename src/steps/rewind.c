@@ -61,7 +61,6 @@ rewind_data(Job *job)
 		.arg = job
 	};
 	RemoteReply reply;
-	const char *lost_wal_dir;
 
 	remote_run(job->ssh, &remote_rewind,
 			   JOB_NAMED(job,
@@ -75,9 +74,7 @@ rewind_data(Job *job)
 						 {"fork_lsn", lsn_text(job->plan.fork_lsn)},
 						 {"segment_size", NUMBER(wal_segment_size)}),
 			   mapped_tablespaces(NULL, TABLESPACE_OID), &limits, &reply);
-	lost_wal_dir = remote_get(&reply, "lost_wal_dir");
-	if (lost_wal_dir)
-		lost_record_saved(job, lost_wal_dir);
+	lost_record_saved(job, &reply);
 	/* Its WAL is as before, and may be written to. */
 	if (!reply.ok && remote_says(&reply, "changed", "no"))
 		job->wal_saved = false;
