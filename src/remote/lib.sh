@@ -157,8 +157,8 @@ server_host() {
     case $server_host in '*' | 0.0.0.0 | ::) server_host=localhost ;; esac
 }
 
-# For an awk program: quoted(WORD) is one word for a shell, and unquoted(REST) the value of a setting, as a
-# server reads it; REST is what follows the setting's name in the line.
+# For an awk program: quoted(WORD) is one word for a shell; unquoted(REST) is the value of a setting,
+# as a server reads it, and REST what follows the setting's name in the line.
 # shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts that use it
 awk_quotes='
     function unquoted(value,    out, c) {

@@ -61,7 +61,8 @@ is_named() {
     return 1
 }
 
-# value_of NAME DEFAULT: prints the value, which is DEFAULT if no file sets it. After know_named.
+# value_of NAME DEFAULT [PGDATA]: prints the value, which is DEFAULT if no file sets it. After
+# know_named.
 value_of() {
-    if is_named "$1"; then setting "$1" 2>/dev/null; else printf '%s' "$2"; fi
+    if is_named "$1"; then setting "$1" "${3:-$pgdata}" 2>/dev/null; else printf '%s' "$2"; fi
 }

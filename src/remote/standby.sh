@@ -18,7 +18,7 @@ make_standby() {
 targets='recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn'
 
 # has_targets PGDATA: would a server that is started there as a standby have a recovery target, or
-# more than one, which it refuses? The caller has set config.
+# more than one, which it refuses? The caller reads settings.sh, and has set config.
 has_targets() {
     read_file "$1/PG_VERSION"
     if [ "$text" -lt 12 ]; then
@@ -26,8 +26,7 @@ has_targets() {
         return
     fi
     for target in $targets; do
-        value=$("$bin/postgres" -D "$1" ${config:+-c config_file="$config"} -C "$target" 2>/dev/null </dev/null) && [ -z "$value" ] ||
-            return 0
+        value=$(setting "$target" "$1" 2>/dev/null) && [ -z "$value" ] || return 0
     done
     return 1
 }

@@ -33,6 +33,8 @@ set -u
 . "${0%/*}/mark.sh"
 # shellcheck source=src/remote/wal.sh
 . "${0%/*}/wal.sh"
+# shellcheck source=src/remote/settings.sh
+. "${0%/*}/settings.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
 # shellcheck source=src/remote/processes.sh

@@ -445,9 +445,7 @@ emit_settings() {
     [ ! -e "$work/config/complete" ] || [ -e "$work/config/restored" ] || of=$work/config/data
     know_named "$of"
     for name; do
-        value=
-        ! is_named "$name" || value=$(setting "$name" "$of" 2>/dev/null)
-        emit "set.$name" "$value"
+        emit "set.$name" "$(value_of "$name" '' "$of")"
     done
 }
 
