@@ -205,8 +205,7 @@ if [ -r /proc/self/stat ]; then
     stat_of "$self" && own=$session
 fi
 printf '%s\n%s %s\n' "$who" "$self" "${SSH_CONNECTION:-}" >"$file"
-# shellcheck disable=SC2154 # watcher is the wrapper's
-[ -z "${watcher:-}" ] || kill -KILL "$watcher"
+end_watch
 emit file "$file"
 emit fresh "$fresh"
 [ -z "$taken_from" ] || emit taken_from "$taken_from"
