@@ -148,6 +148,19 @@ sub free_slot
     return;
 }
 
+# What is done before each run of a way to make $old follow $new again.
+sub from_snapshot
+{
+    my ($new, $old, $snapshot) = @_;
+    return sub {
+        my ($way) = @_;
+        restore($old, $snapshot);
+        free_slot($new, $old);
+        $new->create_slot($old->slot_name) if $way eq 'hand';
+        return;
+    };
+}
+
 # Flushes all that was written before, so that no run pays for an earlier one.
 sub settle
 {
@@ -873,13 +886,7 @@ sub big_cases
     my $identity = identity_file($old);
 
     my $load;
-    my $before = sub {
-        my ($way) = @_;
-        restore($old, $snapshot);
-        free_slot($new, $old);
-        $new->create_slot($old->slot_name) if $way eq 'hand';
-        return;
-    };
+    my $before = from_snapshot($new, $old, $snapshot);
     my @copy = (
         primary => $new,
         nodes   => [$old],
@@ -961,12 +968,7 @@ sub lost_case
         limit   => { hand => [ '<=', 1.1 ] },
         primary => $new,
         nodes   => [$old],
-        before  => sub {
-            my ($way) = @_;
-            restore($old, $snapshot);
-            free_slot($new, $old);
-            $new->create_slot($old->slot_name) if $way eq 'hand';
-        },
+        before  => from_snapshot($new, $old, $snapshot),
         ways => [
             hand => sub { hand_rewind($cluster, $new, $old, $identity) },
             ours => sub { ours($new, $old) } ]);
@@ -1030,12 +1032,7 @@ sub grow_new_data
     my %case = (
         primary => $new,
         nodes   => [$old],
-        before  => sub {
-            my ($way) = @_;
-            restore($old, $snapshot);
-            free_slot($new, $old);
-            $new->create_slot($old->slot_name) if $way eq 'hand';
-        });
+        before  => from_snapshot($new, $old, $snapshot));
 
     measure(%case, name => "$of $size rewind", growth => [ $of, $size, 'rewind' ],
         ways => [
@@ -1126,12 +1123,7 @@ sub grow_repoint
         nodes   => \@siblings,
         before  => sub {
             my ($way) = @_;
-            for my $sibling (@siblings)
-            {
-                restore($sibling, $snapshot->{ $sibling->name });
-                free_slot($new, $sibling);
-                $new->create_slot($sibling->slot_name) if $way eq 'hand';
-            }
+            from_snapshot($new, $_, $snapshot->{ $_->name })->($way) for @siblings;
             $_->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver', '0') or die "a WAL receiver runs\n" for @siblings;
         },
         ways => [
@@ -1149,18 +1141,6 @@ sub grow_repoint
     return;
 }
 
-sub write_histories
-{
-    my ($node, $timelines) = @_;
-    my $history = '';
-    for my $timeline (1 .. $timelines - 1)
-    {
-        $history .= sprintf "%d\t0/%X\tno recovery target specified\n\n", $timeline, 0x1000100 + 256 * $timeline;
-        spew(sprintf('%s/pg_wal/%08X.history', $node->pgdata, $timeline + 1), $history);
-    }
-    return;
-}
-
 # The new primary's timeline: it has the history files that as many promotions leave.
 sub grow_timelines
 {
@@ -1172,13 +1152,13 @@ sub grow_timelines
             $_->stop for @standbys, $old;
             my $segment = hex(substr $old->controldata("Latest checkpoint's REDO WAL file"), 16) + 3;
             run_ok([ $old->bin('pg_resetwal'), '-l', sprintf('%08X%08X%08X', $timelines - 1, 0, $segment), '-D', $old->pgdata ]);
-            write_histories($old, $timelines - 1);
+            $old->write_histories($timelines - 1);
             $old->start;
             for my $standby (@standbys)
             {
                 run_ok([ 'rm', '-rf', $standby->pgdata ]);
                 $standby->init_standby_from($old, slot => 1);
-                write_histories($standby, $timelines - 1);
+                $standby->write_histories($timelines - 1);
                 $standby->start;
                 $standby->wait_for_streaming($old);
             }

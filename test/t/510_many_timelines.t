@@ -10,19 +10,6 @@ use Time::HiRes qw(time);
 
 use FollowPrimary::Test;
 
-# A history file for each timeline up to $n, as so many promotions leave them.
-sub write_histories
-{
-    my ($node, $n) = @_;
-    my $history = '';
-    for my $tli (1 .. $n - 1)
-    {
-        $history .= sprintf "%d\t0/%X\tno recovery target specified\n\n", $tli, 0x1000100 + 256 * $tli;
-        spew(sprintf('%s/pg_wal/%08X.history', $node->pgdata, $tli + 1), $history);
-    }
-    return;
-}
-
 # A former primary, a new one, a sibling that received no more than that, and one
 # that did: on timeline $n, but for the new primary, which is one further.
 sub cluster
@@ -36,13 +23,13 @@ sub cluster
     $_->stop for @standbys, $old;
     my $segment = hex(substr $old->controldata("Latest checkpoint's REDO WAL file"), 16) + 3;
     run_ok([ $old->bin('pg_resetwal'), '-l', sprintf('%08X%08X%08X', $n, 0, $segment), '-D', $old->pgdata ]);
-    write_histories($old, $n);
+    $old->write_histories($n);
     $old->start;
     for my $standby (@standbys)
     {
         remove_tree($standby->pgdata);
         $standby->init_standby_from($old, slot => 1);
-        write_histories($standby, $n);
+        $standby->write_histories($n);
         $standby->start;
         $standby->wait_for_streaming($old);
     }

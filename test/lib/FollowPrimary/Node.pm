@@ -840,6 +840,19 @@ sub lsn
     return $self->safe_psql('SELECT ' . ($function{$kind} // die "no LSN $kind") . '()');
 }
 
+# A history file for each timeline up to $n, as so many promotions leave them.
+sub write_histories
+{
+    my ($self, $n) = @_;
+    my $history = '';
+    for my $tli (1 .. $n - 1)
+    {
+        $history .= sprintf "%d\t0/%X\tno recovery target specified\n\n", $tli, 0x1000100 + 256 * $tli;
+        spew(sprintf('%s/pg_wal/%08X.history', $self->pgdata, $tli + 1), $history);
+    }
+    return;
+}
+
 sub in_recovery { return $_[0]->safe_psql('SELECT pg_is_in_recovery()') eq 't' }
 
 # The timeline that a primary writes, or that a standby receives.
