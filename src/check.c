@@ -42,6 +42,7 @@
 #include "sql.h"
 #include "ssh/net.h"
 #include "ssh/ssh.h"
+#include "standby_name.h"
 #include "survey.h"
 #include "wal.h"
 
@@ -455,12 +456,12 @@ tell_standby_name(Check *check)
 {
 	CheckRow	row = {
 		.item = ITEM_STANDBY_NAME,
-		.message = check->request->application_name ? check->request->application_name :
-			check->job->node.application_name
+		.message = (char *) standby_name_after_job(&check->job->node, PG_VERSION_NUM,
+												   check->request->application_name,
+												   check->request->node_host)
 	};
 
-	if (row.message)
-		put_row(&row);
+	put_row(&row);
 }
 
 /* A row as ask.sh printed it: its fields are separated by a character that none has. */

@@ -68,6 +68,15 @@ typedef struct PcpMessage
 	int			length;			/* of the body */
 } PcpMessage;
 
+typedef struct PcpRequest
+{
+	char		type;
+	char		answer;			/* the type of its answer */
+	const int  *node_id;		/* NULL: it is about none */
+	const char *setting;		/* of several settings in the answer, the only one
+								 * that is wanted; NULL: the answer has none */
+} PcpRequest;
+
 /* A connection in use: one attempt of one call. */
 typedef struct PcpSession
 {
@@ -324,10 +333,25 @@ pcp_say_goodbye(PcpSession *session)
 	(void) send(session->sock, goodbye, sizeof(goodbye), MSG_NOSIGNAL);
 }
 
+/*
+ * The status of pgpool is a message "ProcessConfig" for each setting, with its
+ * name, value and description, and then "CommandComplete".
+ */
+static bool
+pcp_is_other_setting(const PcpMessage *message, const char *setting)
+{
+	int			position = 0;
+	const char *code = pcp_next_string(message, &position);
+	const char *name = pcp_next_string(message, &position);
+
+	return setting != NULL && code != NULL && strcmp(code, "ProcessConfig") == 0 &&
+		(name == NULL || strcmp(name, setting) != 0);
+}
+
 /* Returns false when the connection is lost; it is closed in any case. */
 static bool
-pcp_attempt(PcpSession *session, const PcpSecret *secret,
-			char request, char answer, const int *node_id, PcpMessage *message)
+pcp_attempt(PcpSession *session, const PcpSecret *secret, const PcpRequest *request,
+			PcpMessage *message)
 {
 	bool		done;
 
@@ -335,13 +359,18 @@ pcp_attempt(PcpSession *session, const PcpSecret *secret,
 	{
 		char		id[12] = "";
 
-		if (node_id != NULL)
-			snprintf(id, sizeof(id), "%d", *node_id);
+		if (request->node_id != NULL)
+			snprintf(id, sizeof(id), "%d", *request->node_id);
 
 		done = pcp_authenticate(session, secret) &&
-			pcp_send(session, request, id,
-					 node_id != NULL ? strlen(id) + 1 : 0) &&
-			pcp_receive(session, answer, message);
+			pcp_send(session, request->type, id,
+					 request->node_id != NULL ? strlen(id) + 1 : 0) &&
+			pcp_receive(session, request->answer, message);
+		while (done && pcp_is_other_setting(message, request->setting))
+		{
+			pfree(message->body);
+			done = pcp_receive(session, request->answer, message);
+		}
 		if (done)
 			pcp_say_goodbye(session);
 	}
@@ -552,8 +581,8 @@ pcp_make_secret(const PcpTarget *target, PcpSecret *secret)
  * known to be one of success.
  */
 static void
-pcp_call(const PcpTarget *target, TimestampTz deadline,
-		 char request, char answer, const int *node_id, PcpMessage *message)
+pcp_call(const PcpTarget *target, TimestampTz deadline, const PcpRequest *request,
+		 PcpMessage *message)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "follow_primary pcp",
@@ -565,10 +594,10 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target->refused_timeout_ms) : DT_NOEND;
 
 	/* In pgpool, -1 stands for every node. */
-	if (node_id != NULL && *node_id < 0)
+	if (request->node_id != NULL && *request->node_id < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("pgpool node id %d is not valid", *node_id)));
+				 errmsg("pgpool node id %d is not valid", *request->node_id)));
 
 	MemoryContextSwitchTo(context);
 	pcp_make_secret(target, &secret);
@@ -585,7 +614,7 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 
 		session.sock = pcp_connect(&session);
 		if (session.sock != PGINVALID_SOCKET &&
-			pcp_attempt(&session, &secret, request, answer, node_id, message))
+			pcp_attempt(&session, &secret, request, message))
 			break;
 
 		if ((session.refused && GetCurrentTimestamp() >= refused_deadline) ||
@@ -598,7 +627,8 @@ pcp_call(const PcpTarget *target, TimestampTz deadline,
 
 	code = pcp_next_string(message, &position);
 	if (code == NULL ||
-		(strcmp(code, "CommandComplete") != 0 && strcmp(code, "NodeInfo") != 0))
+		(strcmp(code, "CommandComplete") != 0 && strcmp(code, "NodeInfo") != 0 &&
+		 strcmp(code, "ProcessConfig") != 0))
 		pcp_raise_damaged(target, "The request was not confirmed.");
 
 	MemoryContextSwitchTo(caller);
@@ -635,7 +665,7 @@ pcp_node_count(const PcpTarget *target, TimestampTz deadline)
 	int			count;
 	const char *text;
 
-	pcp_call(target, deadline, 'L', 'l', NULL, &message);
+	pcp_call(target, deadline, &(PcpRequest) {.type = 'L', .answer = 'l'}, &message);
 
 	(void) pcp_next_string(&message, &position);
 	text = pcp_next_string(&message, &position);
@@ -663,7 +693,7 @@ pcp_node_info(const PcpTarget *target, int node_id, TimestampTz deadline,
 	const char *status;
 	int			number;
 
-	pcp_call(target, deadline, 'I', 'i', &node_id, &message);
+	pcp_call(target, deadline, &(PcpRequest) {.type = 'I', .answer = 'i', .node_id = &node_id}, &message);
 
 	(void) pcp_next_string(&message, &position);
 	host = pcp_next_string(&message, &position);
@@ -687,6 +717,21 @@ pcp_attach_node(const PcpTarget *target, int node_id, TimestampTz deadline)
 {
 	PcpMessage	message;
 
-	pcp_call(target, deadline, 'C', 'c', &node_id, &message);
+	pcp_call(target, deadline, &(PcpRequest) {.type = 'C', .answer = 'c', .node_id = &node_id}, &message);
 	pfree(message.body);
+}
+
+char *
+pcp_setting(const PcpTarget *target, const char *name, TimestampTz deadline)
+{
+	PcpMessage	message;
+	int			position = 0;
+	const char *value;
+
+	pcp_call(target, deadline, &(PcpRequest) {.type = 'B', .answer = 'b', .setting = name}, &message);
+
+	(void) pcp_next_string(&message, &position);
+	(void) pcp_next_string(&message, &position);
+	value = pcp_next_string(&message, &position);
+	return value && pg_verifymbstr(value, strlen(value), true) ? pstrdup(value) : NULL;
 }

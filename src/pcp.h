@@ -56,6 +56,13 @@ extern void pcp_node_info(const PcpTarget *target, int node_id,
 						  TimestampTz deadline, PcpNodeInfo *info);
 
 /*
+ * What pgpool's own setting of that name is, as pgpool.conf has it or its
+ * default; palloc'd.  NULL: it has none of that name.
+ */
+extern char *pcp_setting(const PcpTarget *target, const char *name,
+						 TimestampTz deadline);
+
+/*
  * Asks pgpool to attach the node.  pgpool's "success" proves nothing (it gives
  * it for a node that does not exist): check by pcp_node_count before and
  * pcp_node_info after.

@@ -38,6 +38,14 @@ standby_name_to_write(const NodeFacts *node, int version_num, const char *host)
 	return has_cluster_name(node, version_num) ? NULL : host;
 }
 
+const char *
+standby_name_after_job(const NodeFacts *node, int version_num, const char *given, const char *host)
+{
+	const char *written = given ? given : standby_name_to_write(node, version_num, host);
+
+	return written ? written : node->cluster_name;
+}
+
 /*
  * The list in "FIRST 2 (a, b)", "ANY 1 (a, b)", "2 (a, b)" or "a, b" (see
  * syncrep_gram.y).  A name in quotes may have parentheses of its own.

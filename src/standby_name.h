@@ -21,6 +21,13 @@ extern const char *standby_name_to_write(const NodeFacts *node, int version_num,
 										 const char *host);
 
 /*
+ * The name that the node has after a job: the one that the call or its row gives, or
+ * that the job leaves it.
+ */
+extern const char *standby_name_after_job(const NodeFacts *node, int version_num,
+										  const char *given, const char *host);
+
+/*
  * Is a standby of that name a candidate by a value of synchronous_standby_names?
  * False for NULL, and for a value that no server would take.
  */

@@ -23,6 +23,7 @@
 #include "record.h"
 #include "sql.h"
 #include "ssh/net.h"
+#include "standby_name.h"
 #include "steps/attach.h"
 #include "steps/config.h"
 #include "steps/connect.h"
@@ -561,7 +562,10 @@ static void
 try_pgpool(Check *check)
 {
 	const Job  *job = check->job;
-	const Settings *settings = job->request->settings;
+	const Request *request = job->request;
+	const Settings *settings = request->settings;
+	const char *name = standby_name_after_job(&job->node, PG_VERSION_NUM, request->application_name, request->node_host);
+	const char *known_as;
 
 	if (settings->pcp_host[0] == '\0')
 	{
@@ -569,10 +573,17 @@ try_pgpool(Check *check)
 			  "Set follow_primary.pcp_host to have it tried.");
 		return;
 	}
-	attach_try(job);
-	found(check, CHECK_OK,
-		  psprintf("pgpool at %s:%d has it as node %d; whether pgpool's own psql can log in here cannot be tried",
-				   settings->pcp_host, settings->pcp_port, job->request->node_id), NULL);
+	known_as = attach_try(job);
+	if (check->survey.ok && known_as && strcmp(known_as, name) != 0)
+		found(check, CHECK_WARNING,
+			  psprintf("pgpool at %s:%d knows it by the application_name \"%s\", and it streams as \"%s\" after a job",
+					   settings->pcp_host, settings->pcp_port, known_as, name),
+			  psprintf("Set backend_application_name%d = '%s' in pgpool.conf, or another application_name in the node's row: pgpool takes the node for one that does not stream, which stops auto_failback.",
+					   request->node_id, name));
+	else
+		found(check, CHECK_OK,
+			  psprintf("pgpool at %s:%d has it as node %d; whether pgpool's own psql can log in here cannot be tried",
+					   settings->pcp_host, settings->pcp_port, request->node_id), NULL);
 }
 
 /* ---- all of them ---- */
@@ -617,17 +628,13 @@ failed_item(const RemoteReply *reply)
 		remote_failed_for(reply, "data_gone") ? "data_directory" : "programs";
 }
 
-void
-check_node(Check *check)
+/* What is tried on the node, and from there. */
+static void
+check_by_ssh(Check *check)
 {
 	Job		   *job = check->job;
 	Settings   *settings = job->request->settings;
 
-	check_try_item(check, "row", try_row);
-	if (check->found.status != CHECK_OK)
-		return;
-	if (job->request->node_id >= 0)
-		check_try_item(check, "pgpool", try_pgpool);
 	check->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings->connect_timeout * 1000);
 	check_try_item(check, "ssh", try_ssh);
 
@@ -670,4 +677,19 @@ check_node(Check *check)
 	try_if_alive(check, "configuration", try_configuration);
 	if (check->found.status == CHECK_OK && can_try_files(check))
 		check_try_item(check, "files", try_files);
+}
+
+void
+check_node(Check *check)
+{
+	const Request *request = check->job->request;
+	int			connect_timeout = request->settings->connect_timeout;
+
+	check_try_item(check, "row", try_row);
+	if (check->found.status != CHECK_OK)
+		return;
+	check_by_ssh(check);
+	request->settings->connect_timeout = connect_timeout;
+	if (request->node_id >= 0)
+		check_try_item(check, "pgpool", try_pgpool);
 }

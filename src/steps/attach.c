@@ -87,7 +87,7 @@ check_node(const Job *job, const PcpTarget *target, int count, TimestampTz deadl
 				 errhint("Correct node_id: SHOW pool_nodes lists them.")));
 }
 
-void
+char *
 attach_try(const Job *job)
 {
 	PcpTarget	target;
@@ -97,6 +97,7 @@ attach_try(const Job *job)
 	set_target(job, &target);
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms);
 	check_node(job, &target, pcp_node_count(&target, deadline), deadline, &info);
+	return pcp_setting(&target, psprintf("backend_application_name%d", job->request->node_id), deadline);
 }
 
 /*

@@ -21,7 +21,10 @@ extern StepResult attach_node(Job *job);
  */
 extern void attach_check_node_id(Job *job);
 
-/* Is pgpool's node of that number this node, as pgpool has it?  Raises all that is in the way. */
-extern void attach_try(const Job *job);
+/*
+ * Is pgpool's node of that number this node, as pgpool has it?  Raises all that is in the
+ * way.  Returns its backend_application_name, palloc'd; NULL: pgpool does not tell.
+ */
+extern char *attach_try(const Job *job);
 
 #endif							/* FOLLOW_PRIMARY_ATTACH_H */

@@ -45,6 +45,8 @@ is(known_as($sibling, $old), $own_name, 'a standby without an application_name h
 # Repoint: every commit waits for the sibling, by that name.
 $cluster->set(synchronous_standby_names => $own_name);
 $old->wait_for_catchup($_) for $new, $sibling;
+is($new->safe_psql("SELECT status FROM follow_primary_check() WHERE item = 'synchronous_standby_names'"), 'ok',
+    'before the failover the check of the candidate knows that name');
 $old->kill9;
 $new->promote;
 my $r = $new->make_follow($sibling);

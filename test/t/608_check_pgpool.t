@@ -36,6 +36,13 @@ like(item(), qr/^error: Correct node_id/, 'and one that pgpool does not have');
 $primary->safe_psql(sprintf q{UPDATE follow_primary_node SET node_id = %d WHERE host = '%s'}, $sibling->id, $sibling->address);
 $primary->wait_for_catchup($candidate);
 is(item(), 'ok: ', 'mended, it is well again');
+$primary->safe_psql(sprintf q{UPDATE follow_primary_node SET application_name = 'other' WHERE host = '%s'}, $sibling->address);
+$primary->wait_for_catchup($candidate);
+like(item(), qr/^warning: Set backend_application_name@{[ $sibling->id ]} = 'other' in pgpool\.conf, or another application_name in the node's row: /,
+    'pgpool would not know the node by the name that a job gives it');
+$primary->safe_psql(sprintf q{UPDATE follow_primary_node SET application_name = '%s' WHERE host = '%s'}, $sibling->name, $sibling->address);
+$primary->wait_for_catchup($candidate);
+is(item(), 'ok: ', 'by that name it does');
 is($pgpool->pool_node($sibling->id)->{status}, 'up', 'pgpool was only asked');
 $pgpool->stop;
 like(item(), qr/^error: ./, 'a pgpool that is not there is an error');
