@@ -25,6 +25,7 @@ OBJS = \
 	src/plan.o \
 	src/primary_host.o \
 	src/process.o \
+	src/promoter.o \
 	src/readable.o \
 	src/record.o \
 	src/recovery_conf.o \

@@ -58,6 +58,14 @@
 #define ABSORB_BARRIERS()		((void) 0)
 #endif
 
+/* Asks for the promotion of this standby, and does not wait.  Before 12 there is no switchover. */
+#if PG_VERSION_NUM >= 120000
+#define ASK_FOR_PROMOTION() \
+	((void) DirectFunctionCall2(pg_promote, BoolGetDatum(false), Int32GetDatum(1)))
+#else
+#define ASK_FOR_PROMOTION()		((void) 0)
+#endif
+
 /* SQL: has a row of pg_replication_slots lost WAL that it was to keep? */
 #if PG_VERSION_NUM >= 130000
 #define SLOT_IS_LOST			"coalesce(wal_status, '') = 'lost'"

@@ -10,6 +10,7 @@
  *	test_doors.c	doors to internal functions, for the regression tests
  *	keeper.c		preloaded workers: WAL for siblings, and the check now and then
  *	switchover.c	this standby becomes the primary in place of the one that it follows
+ *	promoter.c		a worker: promotes this standby if the switchover's session cannot
  *	check.c			readiness: every node is tried, in processes of its own, with
  *		check/candidate.c	the items of this server
  *		check/node.c		the items of a node

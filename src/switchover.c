@@ -10,9 +10,10 @@
  * At every moment one server is, or will be, the primary.  Up to the commit (see
  * src/remote/switchover.sh) it is the old one, which the watcher on its host or this
  * session starts again.  From the moment that this session has made the file for the
- * watcher, it is this one, unless this server ends before it is promoted.  In between
- * the watcher starts the old one only if this session has ended without having made
- * the file: by an advisory lock that it holds.
+ * watcher, it is this one, whatever becomes of the session: see promoter.c; unless the
+ * postmaster ends before this server is promoted.  In between the watcher starts the
+ * old one only if this session has ended without having made the file: by an advisory
+ * lock that it holds.
  */
 #include "postgres.h"
 
@@ -36,6 +37,7 @@
 #include "hints.h"
 #include "own_row.h"
 #include "pcp.h"
+#include "promoter.h"
 #include "record.h"
 #include "recovery_conf.h"
 #include "remote.h"
@@ -55,11 +57,10 @@
 
 /*
  * The name of the file for the watcher; the timeline, the switchover's number, and when
- * this server was started, follow.  A start takes back what was asked of the server
- * before (RemovePromoteSignalFiles() in postmaster.c), so the file counts for as long
- * as the server runs.
+ * the postmaster was started, for as long as which it counts, follow.
  */
 #define FILE_PREFIX			"follow_primary_switchover."
+#define NEW_FILE			FILE_PREFIX "new"
 #define SQL_STARTED			"(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 
 /* The session gives up so long before the watcher acts. */
@@ -483,6 +484,7 @@ prepare(Switchover *s)
 	RemoteReply reply;
 	ListCell   *cell;
 
+	promoter_start(s->file, s->lock, s->deadline);
 	(void) node_lock(s->primary);
 	foreach(cell, s->jobs)
 	{
@@ -588,17 +590,20 @@ stop_primary(Switchover *s)
 	return end;
 }
 
-/* For the watcher: from now on this server may be promoted. On disk before the promotion begins. */
+/*
+ * For the watcher: from now on this server will be promoted.  It is there as a whole or not
+ * at all, for nobody can take it back, and on disk before the promotion begins.
+ */
 static void
 make_file(const Switchover *s)
 {
-	int			fd = OpenTransientFile(s->file, O_WRONLY | O_CREAT | PG_BINARY);
+	int			fd = OpenTransientFile(NEW_FILE, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
 
 	if (fd < 0 || write(fd, "x", 1) != 1 || pg_fsync(fd) != 0 || CloseTransientFile(fd) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", s->file)));
-	fsync_fname(".", true);
+				 errmsg("could not write file \"%s\": %m", NEW_FILE)));
+	(void) durable_rename(NEW_FILE, s->file, ERROR);
 }
 
 static void
@@ -643,14 +648,25 @@ drop_slots(Switchover *s)
 	}
 }
 
-/* After an error: the primary is again what it was, unless this server is promoted. */
+/*
+ * Has the promise been made?  The promoter removes the file after the promotion, so that is
+ * looked at last; and what cannot be looked at is taken for made.
+ */
+static bool
+is_promised(const Switchover *s)
+{
+	struct stat st;
+
+	return stat(s->file, &st) == 0 || errno != ENOENT || !RecoveryInProgress();
+}
+
+/* After an error: the primary is again what it was, unless this server is promoted, or will be. */
 static void
 go_back(Switchover *s)
 {
 	MemoryContext context = CurrentMemoryContext;
-	struct stat st;
 
-	if (!s->stopped || s->primary->ssh == NULL || !ssh_is_alive(s->primary->ssh) || stat(s->file, &st) == 0)
+	if (!s->stopped || s->primary->ssh == NULL || !ssh_is_alive(s->primary->ssh) || is_promised(s))
 		return;
 	PG_TRY();
 	{
@@ -715,6 +731,7 @@ change_primary(Switchover *s)
 	connect_to_primary(s);
 	if (s->primary->node.state == NODE_DOWN && find_interrupted(s))
 	{
+		promoter_start(s->file, s->lock, s->deadline);
 		run_promotion(s);
 		return;
 	}

@@ -19,7 +19,7 @@
 #   own         the standby's host:port
 #   lock, file  look, stop: the number of the advisory lock that the session on the standby has,
 #               and the name of the file that it makes before it promotes, which ends in the
-#               time when the standby was started
+#               time when the postmaster there was started
 #   config      the configuration file; '' = in the data directory
 #   start_command  stop, back: run by sh -c instead of pg_ctl, if not ''
 #   stop_command   stop: likewise
@@ -29,10 +29,16 @@
 # this server as the primary again, unless the standby may be promoted. One atomic step decides
 # that, the making of the directory job/switchover.decided: the action commit makes it first, or
 # the watcher does. After a commit the watcher asks the standby. The session there has an
-# advisory lock, and makes a file before it promotes: where there is neither, it has not asked
-# for the promotion and will not any more; nor where the standby has been started since, for a
-# start takes back what was asked. Only then the watcher starts this server; where the
-# standby does not answer, it starts nothing. So there are never two primaries.
+# advisory lock, and makes a file before it promotes, which counts as long as the postmaster
+# there runs. It answers, and so there are never two primaries:
+#   recovery lock file
+#   f                    it is the primary                          the watcher ends
+#   t        t           the session is at it                       it asks again
+#   t        f    t      src/promoter.c promotes it, also after a   it asks again
+#                        crash: the postmaster starts that again
+#   t        f    f      nobody has asked for the promotion, or a   it starts this server
+#                        start has taken that back; nobody will
+#   no answer                                                       it asks again
 # A failover may have come in between, by hand or by a manager: before this server is started as
 # the primary, every other node is asked. If one is the primary, nobody starts this one, and a
 # start of it makes a standby.
@@ -224,7 +230,7 @@ done
 '
 
 # set_question: sets question to what the standby is asked: is it in recovery, has the session
-# there its lock, is there its file, and still the server that it made it for?
+# there its lock, is there its file, and still the postmaster that it made it for?
 set_question() {
     started=${file##*.}
     question="SELECT pg_is_in_recovery(), EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
