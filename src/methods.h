@@ -16,6 +16,7 @@ typedef struct Step
 	bool		(*applies) (const Job *job);	/* NULL: always */
 	bool		wants_slot;		/* from this step on the node's data, or
 								 * settings, may need the job's slot */
+	bool		leaves_nothing; /* no later call need know that it ran */
 } Step;
 
 /*

@@ -28,7 +28,7 @@ run_steps(Job *job)
 	{
 		StepResult	result;
 
-		job_begin_step(job, step->name, true);
+		job_begin_step(job, step->name, !step->leaves_nothing);
 		result = step->run(job);
 		job_end_step(job);
 		if (result != STEP_DONE)

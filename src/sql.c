@@ -13,6 +13,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -125,8 +126,10 @@ run(const char *statement, int nargs, const char *const *args, bool latest, bool
 	/* A caller without a snapshot has none by this, either. */
 	InvalidateCatalogSnapshotConditionally();
 	sql_let_replay_go_on();
+	/* Not by ForceSyncCommit(), for which each standby flushes its control file, too. */
 	if (durable)
-		ForceSyncCommit();
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 	if (own_transaction)
 	{
 		CommitTransactionCommand();

@@ -63,7 +63,7 @@ for my $node ($reader, $pinned)
 my $plan = $new->plan_for($reader);
 my $how  = $reloads ? 'repoint' : 'stop configure start';
 like($plan, qr/^repoint\|.*\{lock,connect,@{[ $reloads ? '' : 'try,' ]}slot,@{[ $how =~ tr{ }{,}r ]},verify,clean\}$/, 'the plan: a repoint, with no restart where none is needed');
-my $checkpoint = $new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
+my ($checkpoint, $began) = split /\|/, $new->safe_psql('SELECT checkpoint_lsn, pg_current_wal_flush_lsn() FROM pg_control_checkpoint()');
 my $log        = $new->log_size;
 my $pid        = $reader->pid;
 my $pgbench    = $reloads && FollowPrimary::Process->start([ $reader->bin('pgbench'), '-S', '-n', '-c', '3', '-T', '300', $reader->connstr ]);
@@ -84,6 +84,9 @@ is($new->job('method || state'), 'repointsucceeded', 'the job says so');
 is($new->steps, 'survey plan lock connect ' . ($reloads ? '' : 'try ') . "slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
+my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $new->pgdata . '/pg_wal', '-t', $new->timeline, '-s', $began, '-r', 'Transaction' ]);
+like($dump, qr/COMMIT/, 'the job has committed');
+unlike($dump, qr/; sync/, 'nothing for which each standby would flush its control file, before it shows that');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
 $new->wait_for_catchup($reader);
 is($reader->safe_psql('SELECT i FROM t'), '1', 'new rows arrive');
