@@ -48,6 +48,8 @@ set -u
 . "${0%/*}/folders.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/control.sh
+. "${0%/*}/control.sh"
 
 : "${command?}" "${passfile=}" "${version?}" "${system_id?}" "${total=0}" "${restore_command=}" "${waldir=}"
 log=$work/copy.log
@@ -187,12 +189,7 @@ check_data() {
     [ "$text" = "$major" ] ||
         fail other_version "what the command left in $new is of PostgreSQL $text, the primary is $major"
     [ -f "$new/global/pg_control" ] || incomplete "there is no global/pg_control"
-    if ! control=$("$bin/pg_controldata" "$new" 2>&1); then
-        incomplete "$control"
-    fi
-    case $control in
-        *WARNING*) incomplete "its control file is damaged" ;;
-    esac
+    read_control "$new" || incomplete "its control file is damaged: $(printf '%s\n' "$control" | head -n 1)"
     id=$(control_value 'Database system identifier')
     [ "$id" = "$system_id" ] ||
         fail other_cluster "the copy's system identifier is $id, the primary's $system_id"
@@ -210,11 +207,6 @@ check_data() {
         find "$path/" ! -user "$(id -un)" -print 2>/dev/null
     done | head -n 1)
     [ -z "$foreign" ] || fail permission "$foreign belongs to another account: the server could not use it"
-}
-
-# control_value NAME: prints what pg_controldata said of it.
-control_value() {
-    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
 }
 
 # take_tablespaces: the copy's links lead to the directories that we gave. A tablespace that is

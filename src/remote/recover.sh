@@ -6,22 +6,14 @@
 # standby's to write. What has a standby.signal keeps one all the while, so that a server that
 # a service manager starts after a power failure is a standby.
 #
-# The caller has set pgdata, bin, config ('' = in PGDATA), version, work, and aside, a folder
-# for what is to be put back.
+# The caller reads control.sh, and has set pgdata, bin, config ('' = in PGDATA), version, work, and
+# aside, a folder for what is to be put back.
 # shellcheck shell=sh disable=SC2154,SC2034
 
-# control_value NAME: prints what pg_controldata said of it.
-control_value() {
-    printf '%s\n' "$control" | sed -n "s/^$1: *//p"
-}
-
-# read_control: sets control to what pg_controldata says, and state. Returns 1 if the control
-# file cannot be read.
-read_control() {
-    control=$("$bin/pg_controldata" "$pgdata" 2>&1) || return 1
-    case $control in
-        *WARNING*) return 1 ;;
-    esac
+# read_state: sets control, and state, what the server of pgdata is or was doing. Returns 1 if its
+# control file cannot be read.
+read_state() {
+    read_control "$pgdata" || return 1
     state=$(control_value 'Database cluster state')
 }
 
@@ -119,6 +111,6 @@ recover_standby() {
     done
     wait "$server"
     rm -f "$pgdata"/.s.PGSQL.*
-    read_control && [ "$state" = 'shut down in recovery' ] &&
+    read_state && [ "$state" = 'shut down in recovery' ] &&
         grep -q 'consistent recovery state reached' "$work/recovery.log"
 }

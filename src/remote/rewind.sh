@@ -40,6 +40,8 @@ set -u
 . "${0%/*}/messages.sh"
 # shellcheck source=src/remote/standby.sh
 . "${0%/*}/standby.sh"
+# shellcheck source=src/remote/control.sh
+. "${0%/*}/control.sh"
 # shellcheck source=src/remote/recover.sh
 . "${0%/*}/recover.sh"
 # shellcheck source=src/remote/aside.sh
@@ -487,7 +489,7 @@ if server_pid; then
 fi
 read_mark
 go_on
-read_control || {
+read_state || {
     say "$control"
     give_up no needs_copy "the control file of $pgdata cannot be read"
 }
@@ -510,7 +512,7 @@ run_pg_rewind || {
 trap - TERM PIPE
 if grep -q 'no rewind required' "$log"; then
     # pg_rewind compares timelines by number
-    [ -z "$crashed" ] || read_control
+    [ -z "$crashed" ] || read_state
     if [ -n "$lost_tli" ] && control_end && [ "$end" -gt "$fork" ]; then
         unchanged needs_copy "pg_rewind sees no need to rewind, but the data is past the fork"
     fi
