@@ -27,7 +27,8 @@ my @settings = (
     [ log_statement => 'all', client_min_messages => 'log' ],
     [ datestyle => 'SQL, DMY', intervalstyle => 'sql_standard', timezone => 'Asia/Kathmandu', bytea_output => 'escape',
         extra_float_digits => -15, lc_numeric => 'de_DE.UTF-8', lc_monetary => 'de_DE.UTF-8', lc_time => 'de_DE.UTF-8', lc_messages => 'de_DE.UTF-8' ],
-    [ standard_conforming_strings => 'off', escape_string_warning => 'on', backslash_quote => 'off', quote_all_identifiers => 'on' ],
+    # From 19 on strings conform to the standard always.
+    [ $major < 19 ? (standard_conforming_strings => 'off', escape_string_warning => 'on') : (), backslash_quote => 'off', quote_all_identifiers => 'on' ],
     [ client_encoding => 'EUC_JP' ],
     [ search_path => 'nowhere', row_security => 'off', default_transaction_read_only => 'on', default_transaction_isolation => 'serializable',
         default_transaction_deferrable => 'on' ],
