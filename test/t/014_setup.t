@@ -138,6 +138,15 @@ like($out, qr/$_/, "it shows $_") for 'ssh-keygen -q -t', 'SHA256:', 'pgpass: th
     'node_stop_command = \'sudo systemctl stop postgresql@15-main\'', 'pcp_host = \'pool\'', 'include_if_exists', 'CREATE ROLE "repl" LOGIN REPLICATION';
 is(state_of($primary), $before, 'a dry run changes nothing');
 
+# Where an older version is, which has no such function yet.
+$primary->safe_psql('CREATE DATABASE older');
+$primary->safe_psql(q{CREATE SCHEMA "Its schema"; CREATE EXTENSION follow_primary VERSION '1.0' SCHEMA "Its schema"}, dbname => 'older');
+($code, $out) = setup($primary, '--dry-run', '-d', 'older', names($primary));
+like($out, qr/ALTER EXTENSION follow_primary UPDATE;\n.*"Its schema"\.follow_primary_check TO rewind;\n(?: +INSERT INTO "Its schema"\.follow_primary_node .*\n){3}/s,
+    'it shows what comes after an upgrade') or diag($out);
+unlike($out, qr/does not exist/, 'and no error');
+$primary->safe_psql('DROP DATABASE older');
+
 # What others have put there.
 my %home = map { $_ => $_->host->dir . '/home' } @nodes;
 spew("$home{$primary}/.pgpass", "# mine\nelsewhere:*:*:*:x", 0644);
@@ -148,12 +157,19 @@ mkdir "$home{$sibling}/.ssh", 0700 or die;
 symlink '/etc/hostname', "$home{$sibling}/.ssh/authorized_keys" or die;
 $_->set(max_worker_processes => 17) for @nodes;
 
+# The changes that it names, with their lines.
+sub changes { my ($text) = @_; return join '', grep { !/^follow_primary_check/ } $text =~ /^(\S.*\n(?: {4}.*\n)+)/mg }
+
 # On each server, as it says what is to be done on the others, and in what order.
 my %others;
 for my $node (@nodes)
 {
+    my ($would_code, $would) = setup($node, '--dry-run', names($node));
     ($code, $out) = setup($node, '--yes', '--passfile', $given, names($node));
     is($code, 1, $node->name . ': something is left to do') or diag($out);
+    is(changes($would), changes($out), 'a dry run shows exactly what is done then');
+    is_deeply([ map { /^- (restart .*)$/m } $would ], [ map { /^- (restart .*)$/m } $out ], 'and the restart');
+    like(changes($out), qr/^ +GRANT EXECUTE ON FUNCTION public\.follow_primary_check TO rewind;$/m, 'with the statements') if $node == $primary;
     like($out, qr/^- restart this server, the standbys before the primary, for .*shared_preload_libraries/m, 'a restart is');
     push @{ $others{$1} }, $2 while $out =~ /^- on (\S+): \S+follow_primary_setup --authorize '(.*)'$/mg;
 }
