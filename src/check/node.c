@@ -338,19 +338,40 @@ try_service_commands(Check *check)
 	static const char *const names[] = {
 		"node_start_command", "node_stop_command", "node_reload_command"
 	};
-	const Settings *settings = check->job->request->settings;
+	const Request *request = check->job->request;
+	const Settings *settings = request->settings;
+	const char *no_sudo = remote_get(&check->tried, "no_sudo");
+	const char *sudoers = remote_get(&check->tried, "sudoers");
+	StringInfoData objections;
+	StringInfoData wrong;
+	StringInfoData hint;
 
 	found(check, CHECK_OK,
 		  settings->node_start_command[0] || settings->node_stop_command[0] || settings->node_reload_command[0] ?
 		  "they could be run" : "none is set: pg_ctl is used", NULL);
+	initStringInfo(&objections);
+	initStringInfo(&wrong);
+	initStringInfo(&hint);
 	for (int i = 0; i < lengthof(names); i++)
 	{
 		const char *objection = remote_get(&check->tried, psprintf("command_%d", i + 1));
 
-		if (objection)
-			found(check, CHECK_ERROR, psprintf("%s could not be run: %s", names[i], objection),
-				  psprintf("Correct follow_primary.%s, or the node's row; if the command begins with sudo, permit it to the SSH user with NOPASSWD.", names[i]));
+		if (objection == NULL)
+			continue;
+		appendStringInfo(&wrong, "%sfollow_primary.%s", wrong.len ? ", " : "", names[i]);
+		appendStringInfo(&objections, "%s%s could not be run: %s", objections.len ? "; " : "", names[i], objection);
 	}
+	if (objections.len == 0)
+		return;
+	if (no_sudo && no_sudo[0])
+		appendStringInfo(&hint, "On the machine %s, as root, install the package sudo. ", request->node_host);
+	if (sudoers && sudoers[0])
+		appendStringInfo(&hint, "On the machine %s, as root, run: visudo -f /etc/sudoers.d/follow_primary and add this line: %s",
+						 request->node_host, sudoers);
+	else if (hint.len == 0)
+		appendStringInfo(&hint, "Correct %s, or the node's row; or install the program on the machine %s.",
+						 wrong.data, request->node_host);
+	found(check, CHECK_ERROR, objections.data, hint.data);
 }
 
 static void

@@ -87,14 +87,14 @@ sub settle
 # A column of the sibling's row.
 sub column
 {
-    my ($column, $value) = @_;
-    my $was = $primary->safe_psql("SELECT $column FROM follow_primary_node WHERE host = '@{[ $sibling->address ]}'");
+    my (%value) = @_;
+    my %was = map { $_ => $primary->safe_psql("SELECT $_ FROM follow_primary_node WHERE host = '@{[ $sibling->address ]}'") } keys %value;
     my $set = sub {
-        my ($to) = @_;
-        $primary->safe_psql("UPDATE follow_primary_node SET $column = " . FollowPrimary::Node::quote($to) . " WHERE host = '@{[ $sibling->address ]}'");
+        my (%to) = @_;
+        $primary->safe_psql("UPDATE follow_primary_node SET $_ = " . FollowPrimary::Node::quote($to{$_}) . " WHERE host = '@{[ $sibling->address ]}'") for keys %to;
         settle();
     };
-    return (break => sub { $set->($value) }, mend => sub { $set->($was eq '' ? undef : $was) });
+    return (break => sub { $set->(%value) }, mend => sub { $set->(map { $_ => $was{$_} eq '' ? undef : $was{$_} } keys %was) });
 }
 
 sub hba
@@ -181,10 +181,15 @@ spew("$elsewhere/follow_primary.so", "\0follow_primary library version 0.9\0");
 broken('another library', rows => { "$me library" => [ 'error', qr/Install follow_primary 1\.1/, qr/version 0\.9/ ] }, column(node_bin_dir => $without));
 broken('a start command that is not there', rows => { "$me service_commands" => [ 'error', qr/node_start_command/ ] },
     column(node_start_command => 'nothing_like_it start %D'));
-my %sudo = column(node_stop_command => 'sudo -n systemctl stop postgresql');
-broken('no sudo', rows => { "$me service_commands" => [ 'error', qr/NOPASSWD/ ] }, %sudo);
-broken('sudo that wants a password', rows => { "$me service_commands" => [ 'error', qr/NOPASSWD/, qr/systemctl stop postgresql/ ] },
-    break => sub { spew("$path/sudo", qq{#!/bin/sh\n[ "\$*" != '-n -n -l -- systemctl stop postgresql' ] || echo 'a password is required' >&2\nexit 1\n}, 0755); $sudo{break}->() },
+# The programs and their arguments stand in the line as sudoers has them.
+my %sudo = column(node_start_command => 'sudo env A=1 true', node_stop_command => 'sudo -n -u nobody true', node_reload_command => 'sudo -unobody ls a,b');
+my $line = join ', ', map { my ($spec, $program, @rest) = @$_; "$spec" . run_ok([ 'sh', '-c', 'printf %s "$(which "$1")"', 'sh', $program ], env => { PATH => $path }) . join '', map { " $_" } @rest }
+    [ '(root) NOPASSWD: ', 'env', 'A\\=1', 'true' ], [ '(nobody) NOPASSWD: ', 'true' ], [ '', 'ls', 'a\\,b' ];
+my $machine  = 'On the machine ' . $sibling->address . ', as root,';
+my $add_line = "\Q$machine run: visudo -f /etc/sudoers.d/follow_primary and add this line: @{[ scalar getpwuid $< ]} ALL=$line\E\$";
+broken('no sudo', rows => { "$me service_commands" => [ 'error', qr/^\Q$machine\E install the package sudo\. $add_line/, qr/node_start_command .*no program sudo .*node_reload_command/ ] }, %sudo);
+broken('sudo that wants a password', rows => { "$me service_commands" => [ 'error', qr/^$add_line/, qr/node_start_command .*"env A=1 true" .*a password is required; node_stop_command/ ] },
+    break => sub { spew("$path/sudo", qq{#!/bin/sh\ncase "\$*" in *' -l -- '*) echo 'a password is required' >&2 ;; esac\nexit 1\n}, 0755); $sudo{break}->() },
     mend => sub { unlink "$path/sudo"; $sudo{mend}->() });
 broken('data directory not there', rows => { "$me data_directory" => [ 'error', qr/node_pgdata/ ] }, gone => qr/^node2 configuration/,
     column(pgdata => '/nowhere/data'));
