@@ -73,6 +73,16 @@
 #define SLOT_IS_LOST			"false"
 #endif
 
+/*
+ * SQL: is a row of pg_replication_slots on a standby a logical slot with which subscribers can
+ * go on after its promotion?  Before 17 it takes an extension to make one.
+ */
+#if PG_VERSION_NUM >= 170000
+#define SLOT_OUTLIVES_FAILOVER	"slot_type = 'logical' AND synced AND NOT temporary AND invalidation_reason IS NULL"
+#else
+#define SLOT_OUTLIVES_FAILOVER	"slot_type = 'logical' AND NOT temporary"
+#endif
+
 /* SQL: bytes done and in all of the base backup that client $1 takes, and whether it has not begun yet. */
 #if PG_VERSION_NUM >= 130000
 #define BASE_BACKUP_PROGRESS \

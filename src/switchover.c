@@ -347,6 +347,21 @@ connect_to_primary(Switchover *s)
 			   "Correct host and port in the primary's row of follow_primary_node.");
 }
 
+/* A job drops the logical slots of a former primary: nobody can use them on a standby. */
+static void
+tell_lost_slots(const char *logical_slots)
+{
+	char	   *lost = sql_scalar("SELECT string_agg(name, ', ') FROM regexp_split_to_table($1, ' ') name WHERE name <> '' "
+								  "AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name AND " SLOT_OUTLIVES_FAILOVER ")",
+								  1, &logical_slots);
+
+	if (lost)
+		ereport(WARNING,
+				(errmsg("logical replication slots of the primary end with this switchover: %s", lost),
+				 errdetail("They are not on this server, or not ready; who reads from them misses what is written until they are made anew here."),
+				 errhint("From PostgreSQL 17 on the server copies those with failover = true to standbys with sync_replication_slots = on: see pg_replication_slots here. Make the others anew after the switchover, before applications write, and have subscribers refresh their data.")));
+}
+
 /* Does something speak against it that the primary knows? */
 static void
 look_at_primary(Switchover *s)
@@ -387,6 +402,7 @@ look_at_primary(Switchover *s)
 				(errmsg("of a node that does not answer it is not known whether it is a second primary"),
 				 errdetail("The primary's host cannot ask: %s.", unasked),
 				 errhint("If it may have been promoted, see to it before it is reached again. If it runs, let the rewind role connect from the primary's host.")));
+	tell_lost_slots(remote_get(&reply, "logical_slots"));
 	if (!remote_number(&reply, "ready", &waiting))
 		refuse("the primary does not tell how much WAL waits to be archived", reply.messages, CALL_AGAIN);
 	if (setting_max_archive_backlog >= 0 && waiting > setting_max_archive_backlog)

@@ -44,7 +44,7 @@
 # start of it makes a standby.
 #
 # prints:
-#   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails
+#   look: in_recovery system_id timeline flushed standbys copies ready archiver_fails logical_slots
 #         candidate  what the standby answers to the watcher's question
 #         unasked    host:port of the other nodes that could not be asked
 #         pending    host:port of a standby that has stopped this server, or was about to, by a
@@ -110,9 +110,10 @@ SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()),
        (SELECT count(*) FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
         WHERE r.state = 'streaming' AND r.application_name = :'standby' AND coalesce(s.slot_name, '') = :'slot'),
        (SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'),
-       (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver);
+       (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver),
+       (SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots WHERE slot_type = 'logical' AND NOT temporary);
 SQL
-    IFS='|' read -r in_recovery system_id timeline flushed standbys copies archiver_fails <<ANSWER
+    IFS='|' read -r in_recovery system_id timeline flushed standbys copies archiver_fails logical_slots <<ANSWER
 $answer
 ANSWER
     set_question
@@ -130,6 +131,7 @@ ANSWER
     emit standbys "$standbys"
     emit copies "$copies"
     emit archiver_fails "$archiver_fails"
+    emit logical_slots "$logical_slots"
     set -- "$pgdata"/pg_wal/archive_status/????????????????????????.ready
     [ -e "$1" ] || shift
     emit ready $#

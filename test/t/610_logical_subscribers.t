@@ -1,4 +1,4 @@
-# A logical subscriber outlives failovers from 17 on: its slot is on every standby,
+# A logical subscriber outlives failovers and switchovers from 17 on: its slot is on every standby,
 # whichever method made it one, for primary_conninfo has the database that the
 # synchronization connects to; and synchronized_standby_slots finds the nodes' slots
 # on each new primary. Only a real subscriber shows that no row is lost or comes
@@ -99,6 +99,26 @@ follows($old, $sibling, 'repoint');
 follows($old, $new, 'rewind', when_down => 'rejoin');
 arrive($old, 'the subscriber goes on with the next one');
 synchronized($_, $_->name . ' has the slot again') for $sibling, $new;
+
+# A switchover there and back. A slot that is on the primary alone is told of before the stop, and those that come
+# along are not.
+$_->set('follow_primary.primary_host' => $_->address) for @nodes;
+$_->reload for @nodes;
+for my $pair ([ $old, $sibling ], [ $sibling, $old ])
+{
+    my ($from, $to) = @$pair;
+    my $name = $to->name;
+    synchronized($to, "$name has the slot before the switchover");
+    $from->safe_psql("SELECT pg_create_logical_replication_slot('alone', 'test_decoding')");
+    my $r = $to->try_sql('SELECT state, method FROM follow_primary_switchover()', timeout => 120);
+    is($r->{out}, "succeeded|repoint\nsucceeded|repoint", "$name takes over") or diag($r->{err});
+    like($r->{err}, qr/WARNING: .*logical replication slots of the primary end with this switchover: alone\n.*NOTICE: .*stop:/s, "$name: the slot that does not come along is told of");
+    $subscriber->safe_psql("ALTER SUBSCRIPTION s CONNECTION '@{[ $to->connstr ]}'");
+    arrive($to, "the subscriber goes on with $name");
+    is($from->safe_psql(q{SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'alone'}), 0, "$name: the former primary keeps no WAL for it");
+    synchronized($from, "$name: the former primary has the subscriber's slot again");
+}
+synchronized($new, 'so has the third');
 is($old->safe_psql(q{SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots WHERE active}),
     join(' ', sort('s', map { $_->slot_name } $sibling, $new)), 'the primary has the slots that are needed, and uses them');
 

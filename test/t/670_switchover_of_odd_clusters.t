@@ -40,6 +40,7 @@ my $began = time;
 my $r = $two->try_sql('SELECT state, method FROM follow_primary_switchover()', timeout => 120);
 my $took = time - $began;
 is($r->{out}, "succeeded|repoint\nsucceeded|repoint", 'an archiver that hangs does not hold it up') or diag($r->{err});
+like($r->{err}, qr/WARNING: .*logical replication slots of the primary end with this switchover: logical\n.*NOTICE: .*stop:/s, 'before the stop it tells of a logical slot that does not come along');
 $writer->wait_for_rows(10);
 my $gap = $writer->longest_gap($began);
 cmp_ok($gap, '<', 5, sprintf 'there is no acknowledged row for %.2f s only, of %.1f', $gap, $took);
