@@ -112,20 +112,23 @@ list_servers() {
     descriptors=$nl$(find $paths -lname 'socket:*' -printf '%h %l\n' 2>/dev/null)$nl
     while read -r process owner_port owner_dir; do
         [ -n "$process" ] || continue
-        place='' owner_addresses=''
-        while read -r inode _ socket_place _ address; do
+        place='' owner_addresses='' fields=$IFS IFS=$nl
+        set -f
+        # not from a here-document, which the shell would read byte by byte, for each server
+        for socket in $sockets; do
             case $descriptors in
-                *"$nl/proc/$process/fd socket:[$inode]$nl"*) ;;
+                *"$nl/proc/$process/fd socket:[${socket%% *}]$nl"*) ;;
                 *) continue ;;
             esac
-            [ -n "$address" ] || continue
-            case $socket_place:$place in
-                at:* | own:near | apart:near | *:) place=$socket_place ;;
+            case $socket in *' file') continue ;; esac
+            owner_addresses=$owner_addresses${owner_addresses:+,}${socket##* }
+            socket=${socket#* * }
+            case ${socket%% *}:$place in
+                at:* | own:near | apart:near | *:) place=${socket%% *} ;;
             esac
-            owner_addresses=$owner_addresses${owner_addresses:+,}$address
-        done <<SOCKETS
-$sockets
-SOCKETS
+        done
+        set +f
+        IFS=$fields
         servers="$servers$process $owner_port ${place:-near} ${owner_addresses:--} $owner_dir$nl"
     done <<FOUND
 $found

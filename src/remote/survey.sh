@@ -366,9 +366,9 @@ emit_histories() {
             wal_timeline) value=${wal_timeline:+$((0x$wal_timeline))} ;;
         esac
         case $value in '' | *[!0-9]*) continue ;; esac
+        case $told in *" $value "*) continue ;; esac
+        told="$told$value "
         history=$(printf %08X "$value")
-        case $told in *" $history "*) continue ;; esac
-        told="$told$history "
         [ ! -f "$pgdata/pg_wal/$history.history" ] || emit_file "history.$history" "$pgdata/pg_wal/$history.history"
     done
 }
@@ -377,6 +377,7 @@ emit_histories() {
 # escaped as emit does.
 question() {
     ask_server -U "$db_user" <<'SQL'
+WITH settings AS (SELECT name, setting, pending_restart FROM pg_settings)
 SELECT k || '=' || replace(replace(coalesce(v, ''), E'\\', E'\\\\'), E'\n', E'\\n')
 FROM (
     SELECT 'sql.in_recovery' AS k, pg_is_in_recovery()::text AS v
@@ -390,12 +391,12 @@ FROM (
     UNION ALL SELECT 'sql.receiver_slot', (SELECT slot_name FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.receiver_from', (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver)
     UNION ALL SELECT 'sql.recovery_timeline', (SELECT min_recovery_end_timeline::text FROM pg_control_recovery())
-    UNION ALL SELECT CASE WHEN setting <> '' THEN 'sql.target' ELSE 'sql.target_written' END, name FROM pg_settings
+    UNION ALL SELECT CASE WHEN setting <> '' THEN 'sql.target' ELSE 'sql.target_written' END, name FROM settings
     WHERE name IN ('recovery_target', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn')
         AND (setting <> '' OR pending_restart)
     UNION ALL SELECT 'slot.' || slot_name, slot_type || CASE WHEN active THEN ' active' ELSE '' END
         FROM pg_replication_slots
-    UNION ALL SELECT 'set.' || name, setting FROM pg_settings
+    UNION ALL SELECT 'set.' || name, setting FROM settings
     WHERE name IN ('config_file', 'hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command',
                    'recovery_target_timeline', 'recovery_min_apply_delay', 'server_version_num', 'max_connections',
                    'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction',

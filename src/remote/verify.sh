@@ -75,18 +75,20 @@ look() {
 PREPARE look AS
 SELECT concat_ws('|', pg_is_in_recovery(), targets, receiver, slot, timeline, sender, rows, received, held) AS answer,
        targets = '-' AND receiver = 'streaming' AND slot = '$slot' AND timeline = $timeline AND (rows = 1 OR received AND held <> '-') AS proven
-FROM (SELECT coalesce((SELECT string_agg(name, ', ') FROM pg_settings
-                       WHERE name IN ('recovery_target', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn')
-                           AND (setting <> '' OR pending_restart)), '-') AS targets,
+FROM (SELECT coalesce(conf.targets, '-') AS targets,
              coalesce(r.status, '-') AS receiver, coalesce(r.slot_name, '-') AS slot, coalesce(r.received_tli, 0) AS timeline,
              coalesce(r.sender_host, '-') AS sender,
              (SELECT count(*) FROM $schema.follow_primary_step WHERE job_id = $job AND seq = $seq AND state = 'streaming') AS rows,
              coalesce(pg_last_wal_receive_lsn() >= nullif(:'told', '')::pg_lsn, false) AS received,
              CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN 'paused'
-                  WHEN coalesce((SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'), '${delay:-0}')::bigint
+                  WHEN coalesce(conf.delay, '${delay:-0}')::bigint
                       > $limit * 500 THEN 'delayed'
                   ELSE '-' END AS held
-      FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver r ON true) s;
+      FROM (SELECT string_agg(name, ', ') FILTER (WHERE name <> 'recovery_min_apply_delay' AND (setting <> '' OR pending_restart)) AS targets,
+                   min(setting) FILTER (WHERE name = 'recovery_min_apply_delay') AS delay
+            FROM pg_settings
+            WHERE name IN ('recovery_target', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_lsn',
+                           'recovery_min_apply_delay')) conf LEFT JOIN pg_stat_wal_receiver r ON true) s;
 $again
 \\echo :answer
 SQL
