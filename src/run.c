@@ -143,7 +143,7 @@ run_job(Job *job)
 	StepResult	result;
 
 	job_lock_node(job);
-	sweep(job->request->schema);
+	sweep(job->request->schema, job->id);
 	job_lock_slot(job);
 
 	job_begin_step(job, "survey", false);

@@ -139,7 +139,7 @@ survey_primary_again(Job *job)
 	const char *logins;
 	SqlResult  *row;
 
-	logins = sql_scalar("SELECT greatest(rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid), 0) "
+	logins = sql_scalar("SELECT greatest(rolconnlimit - (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE usesysid = r.oid), 0) "
 						"FROM pg_roles r WHERE rolname = $1 AND rolconnlimit >= 0 AND NOT rolsuper", 1, &role);
 	facts->free_logins = logins ? atoi(logins) : -1;
 	facts->replication_user = pstrdup(quote_identifier(role));

@@ -20,10 +20,16 @@
 #define SWEEP_PAUSE_MS		5000
 
 static void
-sweep_rows(const char *schema)
+sweep_rows(const char *schema, int64 own_job)
 {
 	const char *args[] = {CALL_AGAIN, methods_slot_steps()};
+	const char *own[] = {psprintf(INT64_FORMAT, own_job)};
 	SqlResult  *slots;
+
+	/* As a rule no other job runs, which is soon seen. */
+	if (!sql_is_true(psprintf("SELECT EXISTS (SELECT FROM %s.follow_primary_job WHERE state = 'running' AND id <> $1::bigint)", schema),
+					 lengthof(own), own))
+		return;
 
 	/* A slot that a former primary's job made is not on this server. */
 	slots = sql_write(psprintf("WITH job AS (UPDATE %s.follow_primary_job j SET state = 'interrupted', finished_at = clock_timestamp(), "
@@ -54,7 +60,7 @@ sweep_rows(const char *schema)
 
 /* A prepared transaction may hold a lock for ever, which must not hold up this job. */
 void
-sweep(const char *schema)
+sweep(const char *schema, int64 own_job)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -62,7 +68,7 @@ sweep(const char *schema)
 	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
 	PG_TRY();
 	{
-		sweep_rows(schema);
+		sweep_rows(schema, own_job);
 	}
 	PG_CATCH();
 	{
@@ -105,7 +111,7 @@ sweep_database(void)
 				net_pause(SWEEP_PAUSE_MS);
 			schema = sweep_find_schema();
 			if (schema)
-				sweep_rows(schema);
+				sweep_rows(schema, 0);
 			done = true;
 		}
 		PG_CATCH();

@@ -11,7 +11,7 @@
  * job's worker.  The schema is the extension's, quoted.  What others have locked
  * for longer than a moment is left to the next.
  */
-extern void sweep(const char *schema);
+extern void sweep(const char *schema, int64 own_job);
 
 /*
  * The same in a worker that does not know the schema; nothing if the database

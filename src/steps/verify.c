@@ -388,15 +388,17 @@ tell_of_lost_candidacy(Job *job)
 {
 	const char *before = standby_name_in_force(&job->node, job->primary.version_num);
 	const char *slot[] = {job->request->slot_name};
-	const char *now = sql_scalar("SELECT r.application_name FROM pg_replication_slots s "
-								 "JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1",
-								 lengthof(slot), slot);
+	const char *now;
 	const char *ours = GetConfigOption("synchronous_standby_names", false, false);
 	bool		by_ours = standby_name_is_candidate(before, ours);
 	char	   *text;
 
-	if (now == NULL || standby_name_is_candidate(now, ours) ||
-		!(by_ours || standby_name_is_candidate(before, job->node.sync_names)))
+	if (!by_ours && !standby_name_is_candidate(before, job->node.sync_names))
+		return;
+	now = sql_scalar("SELECT r.application_name FROM pg_replication_slots s "
+					 "JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1",
+					 lengthof(slot), slot);
+	if (now == NULL || standby_name_is_candidate(now, ours))
 		return;
 	text = psprintf("as \"%s\" the node was a candidate for synchronous replication by synchronous_standby_names of %s; "
 					"as \"%s\" it is none by synchronous_standby_names of this server",
