@@ -36,6 +36,9 @@
 
 #define POLL_MS		5
 
+/* How long the node may take to flush a row before it is looked for there. */
+#define ARRIVE_MS	50
+
 /* How long the node is looked at before it is asked what holds it up. */
 #define LOOK_S		2
 
@@ -303,6 +306,23 @@ write_row(Proof *proof)
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 
+/*
+ * Waits for the node to say that it has flushed the row, if it does so soon: to look
+ * for it before costs the node two processes, and each further look as many.
+ */
+static void
+wait_for_arrival(const Proof *proof)
+{
+	const char *args[] = {proof->job->request->slot_name, proof->written};
+
+	for (int waited = 0; waited < ARRIVE_MS; waited += POLL_MS)
+	{
+		if (sql_is_true("SELECT r.flush_lsn >= $2::pg_lsn " SENDER_OF_SLOT, lengthof(args), args))
+			break;
+		net_pause(POLL_MS);
+	}
+}
+
 /* Answers verify.sh, which is about to look for the row: writes it when the node streams. */
 static char *
 answer_when_written(void *arg)
@@ -310,7 +330,10 @@ answer_when_written(void *arg)
 	Proof	   *proof = (Proof *) arg;
 
 	if (wait_for_sender(proof->job, NULL, proof->deadline) == NULL)
+	{
 		write_row(proof);
+		wait_for_arrival(proof);
+	}
 	return psprintf("%s\n", proof->written ? proof->written : "");
 }
 
