@@ -155,20 +155,6 @@ replace_restore_command() {
     export FP_RESTORE
 }
 
-# An awk function: does the line set what decides whom a standby follows and how far it recovers?
-# A restore_command that an earlier job left does, too.
-# shellcheck disable=SC2016 # awk's dollars
-decides='
-    function decides(line,    name) {
-        name = tolower(line)
-        sub(/^[ \t]*/, "", name)
-        sub(/[^a-z0-9_.].*$/, "", name)
-        return name ~ /^(standby_mode|primary_conninfo|primary_slot_name)$/ ||
-            name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
-            name ~ /^(promote_)?trigger_file$/ ||
-            (name == "restore_command" && (ENVIRON["FP_RESTORE"] == "yes" || index(line, ENVIRON["FP_GATE"]) == 1))
-    }'
-
 # refuse_promoted: a promotion removes standby.signal, and nobody wants it back.
 refuse_promoted() {
     if [ "$version" -ge 120000 ] && [ ! -e "$pgdata/standby.signal" ] &&

@@ -3,7 +3,8 @@
 #
 # arguments:
 #   action   save = keep the files that configure.sh will change
-#            reload = make the running server read its settings
+#            note = remember what it has made of them
+#            reload = make the running server read its settings, and note
 #            undo = put the kept files back, and reload, if the server runs
 #            restore = put the kept files back; the server is stopped
 #            forget = keep them no longer
@@ -17,10 +18,11 @@
 #   repoint/N.path       the name of file N
 #   repoint/copies/NAME  the file; repoint/N where two have one name. A file that was not there
 #                        has a name alone
-#   repoint/sums         checksums of the files as they were at the reload
+#   repoint/sums         checksums of the files as configure.sh left them
 #   repoint/complete     exists when all is there; it comes last, and goes first
 # What an interrupted repoint kept is not overwritten, for those are the settings that worked,
-# unless sums tells that somebody has changed the files since.
+# unless sums tells that somebody has changed the files since. What somebody has written to
+# postgresql.conf, or by ALTER SYSTEM, since then stays at an undo, too.
 #
 # fails:
 #   save_failed  undo_failed  reload_failed
@@ -29,6 +31,8 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/gate.sh
 . "${0%/*}/gate.sh"
+# shellcheck source=src/remote/standby.sh
+. "${0%/*}/standby.sh"
 
 : "${action?}" "${config=}" "${recovery_file=}" "${keep_slots=}" "${command=}"
 saved=$work/repoint
@@ -68,18 +72,46 @@ sums() {
     cksum -- "$@" 2>&1
 }
 
+# note: remembers what configure.sh has made of them.
+note() {
+    [ ! -e "$saved/complete" ] || sums >"$saved/sums"
+}
+
 # keeps_settings: did an interrupted repoint keep the settings that worked?
 keeps_settings() {
     [ -e "$saved/complete" ] &&
         { [ ! -e "$saved/sums" ] || [ "$(sums)" = "$(cat "$saved/sums")" ]; }
 }
 
-# put_back N: into the file's own inode, where its folder is not ours to write.
+# changed_since FILE: has somebody changed it since configure.sh did?
+changed_since() {
+    [ -e "$saved/sums" ] && ! cksum -- "$1" 2>&1 | grep -Fqx -f - "$saved/sums"
+}
+
+# take_back FILE COPY: takes out of postgresql.auto.conf what configure.sh added, and adds what that
+# took out, unless the file has such a setting again.
+take_back() {
+    cp -p -- "$1" "$1.fp_tmp" && without_gate "$1" |
+        FP_RESTORE=yes FP_GATE=$gate_line awk "$decides"'
+            function name_of(line) {
+                sub(/^[ \t]*/, "", line)
+                sub(/[^A-Za-z0-9_.].*$/, "", line)
+                return tolower(line)
+            }
+            now { print; set[name_of($0)]; next }
+            decides($0) && !(name_of($0) in set)' now=1 - now=0 "$2" >"$1.fp_tmp" &&
+        sync "$1.fp_tmp" && mv -f -- "$1.fp_tmp" "$1"
+}
+
+# put_back N: into the file's own inode, where its folder is not ours to write. postgresql.conf has
+# got no more than a line that names the settings file.
 put_back() {
     file=$(cat "$saved/$1.path") || return 1
     copy=$saved/$1
     [ -e "$copy" ] || copy=$saved/copies/${file##*/}
-    if [ ! -e "$copy" ]; then
+    if [ "$1" -ne 2 ] && [ -e "$file" ] && [ -e "$copy" ] && changed_since "$file"; then
+        [ "$1" -eq 1 ] || take_back "$file" "$copy"
+    elif [ ! -e "$copy" ]; then
         rm -f "$file"
     elif [ -w "${file%/*}/" ]; then
         if ! { cp -p "$copy" "$file.fp_tmp" && sync "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
@@ -127,8 +159,11 @@ case $action in
         ;;
     reload)
         reload
-        # The checksums have time: nobody looks for a change before the next repoint.
-        [ ! -e "$saved/complete" ] || sums >"$saved/sums"
+        # The checksums have time: nobody else looks at once.
+        note
+        ;;
+    note)
+        note
         ;;
     undo)
         [ -e "$saved/complete" ] || exit 0

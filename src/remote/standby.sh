@@ -15,6 +15,20 @@ make_standby() {
     fi
 }
 
+# An awk function: does the line set what decides whom a standby follows and how far it recovers?
+# A restore_command that an earlier job left (gate.sh) does, too; any with FP_RESTORE=yes.
+# shellcheck disable=SC2016,SC2034 # awk's dollars; for the scripts
+decides='
+    function decides(line,    name) {
+        name = tolower(line)
+        sub(/^[ \t]*/, "", name)
+        sub(/[^a-z0-9_.].*$/, "", name)
+        return name ~ /^(standby_mode|primary_conninfo|primary_slot_name)$/ ||
+            name ~ /^recovery_target(_(name|time|xid|lsn|inclusive|timeline|action))?$/ ||
+            name ~ /^(promote_)?trigger_file$/ ||
+            (name == "restore_command" && (ENVIRON["FP_RESTORE"] == "yes" || index(line, ENVIRON["FP_GATE"]) == 1))
+    }'
+
 targets='recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn'
 
 # has_targets PGDATA: would a server that is started there as a standby have a recovery target, or

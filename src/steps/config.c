@@ -281,6 +281,8 @@ config_write(Job *job)
 	remote_run(job->ssh, &remote_configure, CONFIGURE_NAMED(job, content, "no"),
 			   NULL, &limits, &reply);
 	check_configured(job, &reply);
+	if (job->undo == undo_restart)
+		run_repoint(job, "note");
 	if (job->plan.rejoin)
 		run_repoint(job, "demote");
 	return STEP_DONE;
