@@ -17,7 +17,8 @@
  *
  * There are two kinds of process, as of the sweeper: one without a database, which
  * looks for databases with the extension now and then, and one for each database.
- * The latter ends where the extension is not there, or has been dropped.
+ * The latter ends where the extension is not there, or has been dropped.  When each
+ * of them has said so, the former drops the slots on a standby: nobody would move them.
  */
 #include "postgres.h"
 
@@ -25,8 +26,10 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/slot.h"
+#include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -386,6 +389,15 @@ tell_error(Keeper *keeper, const ErrorData *error)
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
 
+/*
+ * What the keepers share: the last database that was seen to have no extension.  That a
+ * keeper has ended does not tell: it may have failed.
+ */
+typedef struct Shared
+{
+	Oid			without;
+} Shared;
+
 /* Returns when the extension is not in the database. */
 static void
 keep_database(Oid database)
@@ -432,6 +444,7 @@ typedef struct Database
 {
 	Oid			oid;
 	BackgroundWorkerHandle *handle;
+	bool		without;		/* the extension, as its keeper has said before it ended */
 } Database;
 
 /* Is the database's keeper there?  A moment after its start it is, if the extension is. */
@@ -444,8 +457,9 @@ is_kept(const Database *database)
 }
 
 static void
-start_keeper(Database *database)
+start_keeper(Database *database, dsm_segment *seg)
 {
+	dsm_handle	shared = dsm_segment_handle(seg);
 	BackgroundWorker worker = process_of("follow_primary_keeper_main");
 
 	strlcpy(worker.bgw_name, "follow_primary keeper of a database", BGW_MAXLEN);
@@ -453,11 +467,48 @@ start_keeper(Database *database)
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(database->oid);
+	memcpy(worker.bgw_extra, &shared, sizeof(shared));
 	worker.bgw_notify_pid = MyProcPid;
 	if (database->handle)
 		pfree(database->handle);
 	if (!RegisterDynamicBackgroundWorker(&worker, &database->handle))
 		database->handle = NULL;
+}
+
+/* Without a database there is no SQL. */
+static void
+drop_all_slots(void)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(outer, "follow_primary slots", ALLOCSET_SMALL_SIZES);
+
+	MemoryContextSwitchTo(context);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		const ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		char		name[NAMEDATALEN] = "";
+
+		LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+		if (slot->in_use)
+			strlcpy(name, NameStr(slot->data.name), sizeof(name));
+		LWLockRelease(ReplicationSlotControlLock);
+		if (name[0] == '\0' || slot_mark(name) == SLOT_OF_OTHERS)
+			continue;
+		PG_TRY();
+		{
+			ReplicationSlotDrop(name, true);
+			ereport(LOG,
+					(errmsg("replication slot \"%s\" has been dropped: no database has follow_primary any more", name)));
+		}
+		PG_CATCH();
+		{
+			/* Somebody uses it. */
+			(void) sql_recover_quietly(context);
+		}
+		PG_END_TRY();
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
 }
 
 /* Starts a keeper in each database, one after the other; those without the extension end at once. */
@@ -467,6 +518,8 @@ keep_all(void)
 	Database   *known = NULL;
 	int			nknown = 0;
 	bool		told = false;
+	dsm_segment *seg = dsm_create(sizeof(Shared), 0);
+	volatile Shared *shared = dsm_segment_address(seg);
 
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "follow_primary keepers", ALLOCSET_DEFAULT_SIZES));
@@ -475,6 +528,7 @@ keep_all(void)
 		int			n;
 		Oid		   *oids = process_databases(&n);
 		Database   *databases = palloc0(sizeof(Database) * Max(1, n));
+		bool		nowhere = true;
 
 		for (int i = 0; i < n; i++)
 		{
@@ -495,7 +549,8 @@ keep_all(void)
 
 			if (is_kept(&known[i]))
 				continue;
-			start_keeper(&known[i]);
+			shared->without = InvalidOid;
+			start_keeper(&known[i], seg);
 			if (known[i].handle == NULL && !told)
 				ereport(WARNING,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -505,7 +560,12 @@ keep_all(void)
 			told = known[i].handle == NULL;
 			while (is_kept(&known[i]) && GetCurrentTimestamp() < end)
 				net_pause(PROBE_MS / 10);
+			known[i].without = shared->without == known[i].oid;
 		}
+		for (int i = 0; i < n; i++)
+			nowhere &= known[i].without && !is_kept(&known[i]);
+		if (nowhere && RecoveryInProgress())
+			drop_all_slots();
 		reload_if_pending();
 		net_pause(LOOK_AGAIN_MS);
 	}
@@ -530,7 +590,19 @@ follow_primary_keeper_main(Datum main_arg)
 	pqsignal(SIGHUP, handle_reload);
 	BackgroundWorkerUnblockSignals();
 	if (OidIsValid(database))
+	{
+		dsm_handle	shared;
+		dsm_segment *seg;
+
+		memcpy(&shared, MyBgworkerEntry->bgw_extra, sizeof(shared));
+		/* NULL where the one that started this has ended. */
+		seg = dsm_attach(shared);
+		if (seg)
+			dsm_pin_mapping(seg);
 		keep_database(database);
+		if (seg)
+			((volatile Shared *) dsm_segment_address(seg))->without = database;
+	}
 	else
 		keep_all();
 }
