@@ -10,6 +10,8 @@
 	"Call follow_primary() again: it looks at the node afresh and goes on from there."
 #define THEN_CALL_AGAIN	"then call follow_primary() again."
 
+#define STARTED_WITH \
+	"the command that starts the node's server sets %s, which wins over the settings that a job writes"
 #define STARTED_WITH_HINT \
 	"Take them out of node_start_command, or what its service starts it with (postgresql.conf is a place for a restore_command), " \
 	"and restart the node's server where it runs. Then call follow_primary() again."

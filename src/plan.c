@@ -566,9 +566,7 @@ plan_choose(const PrimaryFacts *primary, const NodeFacts *node,
 				   "Set follow_primary.recovery_file, or recovery_file in the node's row of follow_primary_node, to a file for a standby's settings alone; or move what is none to postgresql.conf.");
 		if (node->started_with)
 			refuse(plan, ERRCODE_CONFIG_FILE_ERROR,
-				   psprintf("the command that starts the node's server sets %s, which wins over the settings that a job writes",
-							node->started_with),
-				   STARTED_WITH_HINT);
+				   psprintf(STARTED_WITH, node->started_with), STARTED_WITH_HINT);
 	}
 }
 

@@ -361,6 +361,8 @@ try_service_commands(Check *check)
 		appendStringInfo(&wrong, "%sfollow_primary.%s", wrong.len ? ", " : "", names[i]);
 		appendStringInfo(&objections, "%s%s could not be run: %s", objections.len ? "; " : "", names[i], objection);
 	}
+	if (check->job->node.started_with)
+		found(check, CHECK_ERROR, psprintf(STARTED_WITH, check->job->node.started_with), STARTED_WITH_HINT);
 	if (objections.len == 0)
 		return;
 	if (no_sudo && no_sudo[0])

@@ -39,6 +39,13 @@ sub start_command
         . ($options ? qq{ -o "$options"} : '') . ' start';
 }
 
+sub checked
+{
+    my ($node) = @_;
+    return $new->safe_psql("SELECT status, message, hint FROM follow_primary_check('@{[ $node->address ]}', @{[ $node->port ]})
+        WHERE item = 'service_commands'");
+}
+
 # 1. It runs with one.
 my $restore = "cp $theirs/%f %p";
 for my $case (
@@ -53,6 +60,8 @@ for my $case (
         message => qr/the command that starts the node's server sets \Q$names\E, which wins/,
         hint => qr/node_start_command.*restart the node's server.*call follow_primary\(\) again/s,
         arguments => { method => $_ }) for qw(auto rewind basebackup);
+    like(checked($running), qr/^error\|the command that starts the node's server sets \Q$names\E, which wins.*\|.*node_start_command/s,
+        "started with $options: the check tells before the failover");
 }
 
 # 2. The command that is known would set one.
@@ -60,6 +69,7 @@ $running->restart;
 $new->set_row($running, node_start_command => start_command($running, "-c restore_command='$restore'"));
 $new->refuses($running, 'a node_start_command', sqlstate => 'F0000', message => qr/sets restore_command/, hint => qr/node_start_command/);
 $new->set_row($running, node_start_command => undef);
+like(checked($running), qr/^ok\|/, 'without it: the check is content');
 makes_follow($new, $running, 'without it: it follows');
 has_rows_of($new, $running, 'without it');
 
