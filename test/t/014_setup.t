@@ -12,7 +12,7 @@ plan(skip_all => 'nss_wrapper is not installed (package libnss-wrapper)') if !$w
 
 # The README calls it with the hosts alone.
 my $top = $INC{'FollowPrimary/Test.pm'} =~ s{/?test/lib/.*}{}r || '.';
-like(slurp("$top/README.md"), qr{^/usr/lib/postgresql/15/bin/follow_primary_setup db1 db2 db3$}m, "the README's command is this one");
+like(slurp("$top/README.md"), qr{^/usr/lib/postgresql/15/bin/follow_primary_setup --unit postgresql\@15-main db1 db2 db3$}m, "the README's command is this one");
 
 my $os_user = getpwuid $<;
 my %secret  = (repl => q{it's: a \\ secret}, rewind => 'rewind:secret');
