@@ -5,7 +5,8 @@
 # arguments:
 #   passfile      password file; '' = libpq's default
 #   host  port    as in all three connection strings
-#   timeout       seconds for a connection whose string has no connect_timeout
+#   timeout       seconds for a connection, whatever its string says: a standby keeps the
+#                 connect_timeout that it has, and this script has its own limit
 #   password  ssl_password   those of CONNINFO; '' = none
 #   db_user  db_name   by which the node's own server is asked, if it runs, whether a
 #                 connection leads to it
@@ -128,7 +129,7 @@ connect() {
         [ -z "$several" ] || as="$as hostaddr=$3"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
         export CONNECT_ID CONNECT_FILE CONNECT_HOLD
-        PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-$timeout} "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
+        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as connect_timeout=$timeout application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
             </dev/null >/dev/null 2>"$dir/$1.error" || :
         echo "$1 end" >&6
     ) &
@@ -159,8 +160,8 @@ connect_alone() {
             hear_worker
             printf '%s\n' "$told" >&4
         } | {
-            PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-$timeout} "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 \
-                -d "$1 replication=true dbname=replication application_name=follow_primary_${token}_1.1" >&5 && exit
+            "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 \
+                -d "$1 replication=true dbname=replication connect_timeout=$timeout application_name=follow_primary_${token}_1.1" >&5 && exit
             code=$?
             emit ask yes >&5
             exit "$code"

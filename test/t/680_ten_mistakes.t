@@ -30,6 +30,15 @@ $old->safe_psql("SET password_encryption = 'scram-sha-256'; CREATE ROLE rewind L
 $new->set(listen_addresses => $new->address . ", $outside");
 $new->restart;
 
+# As a job leaves it, or an administrator: the trial of a connection has its own limit.
+if (reloads('primary_conninfo'))
+{
+    my $conninfo = $sibling->safe_psql('SHOW primary_conninfo');
+    $sibling->safe_psql('ALTER SYSTEM SET primary_conninfo = ' . FollowPrimary::Node::quote("$conninfo connect_timeout=30"));
+    $sibling->reload_for_all;
+    $sibling->wait_for_streaming($old);
+}
+
 my $pgpool = FollowPrimary::Pgpool->new(cluster => $cluster);
 $pgpool->start;
 $cluster->set('follow_primary.pcp_host' => $pgpool->address, 'follow_primary.pcp_port' => $pgpool->pcp_port,
