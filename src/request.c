@@ -385,7 +385,7 @@ complete(Request *request)
 				 errmsg("node %s:%d is this server itself",
 						request->node_host, request->node_port),
 				 errdetail("The node's host and port are those of the primary."),
-				 errhint("Call follow_primary() on the new primary, for every other node.")));
+				 errhint("Call follow_primary() on the new primary, for every other node. If that node is another server, this one has its name: correct primary_host, as an argument, as follow_primary.primary_host here, or in the node's row.")));
 }
 
 /* Takes the node's row and the settings into the request, where it leaves something open. */
