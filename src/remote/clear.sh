@@ -22,7 +22,7 @@
 #   swap_unfinished  an earlier swap has to be completed first
 #   mount_point  tablespace_in_use   as basebackup.sh; nothing was changed
 #   no_space  permission  clear_failed
-# shellcheck disable=SC2317 # functions that each_folder() calls
+# shellcheck disable=SC2317,SC2329 # functions that each_folder() calls
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"

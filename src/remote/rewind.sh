@@ -30,7 +30,7 @@
 #   needs_copy          only a new copy helps
 #   tablespace_in_use   something else is in a LOCATION
 #   source_unreachable  no_space  permission  running  rewind_failed
-# shellcheck disable=SC2317 # functions that each_own() calls
+# shellcheck disable=SC2317,SC2329 # functions that each_own() calls
 set -u
 # shellcheck source=src/remote/lib.sh
 . "${0%/*}/lib.sh"

@@ -171,7 +171,7 @@ emit_work() {
     esac
 }
 
-# shellcheck disable=SC2317 # each_swapped() calls it
+# shellcheck disable=SC2317,SC2329 # each_swapped() calls it
 # emit_swapped N LIVE NEW OLD, by each_swapped
 emit_swapped() {
     [ "$1" -eq 1 ] || emit tablespace.0 "$2"

@@ -20,14 +20,20 @@ sub shells { return keys %{ { our_commands(qr/ -s follow_primary $/) } } }
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 $old->wait_for_catchup($new);
 my $checkpointer = $new->safe_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
-kill 'STOP', $checkpointer;
+# From 19 on a promotion waits for the checkpointer.
+my $waits = pg_major() >= 19;
+kill 'STOP', $checkpointer if !$waits;
 $new->promote;
 $old->safe_psql('INSERT INTO t VALUES (1001)');
 my $id = start_job();
-ok($new->poll_query_until("SELECT count(*) FROM follow_primary_step WHERE job_id = $id AND step = 'checkpoint'
-    AND clock_timestamp() > started_at + interval '10 s'", 1), 'a job waits for a checkpoint, for 10 s');
-is($new->job('state'), 'running', 'and goes on waiting');
-kill 'CONT', $checkpointer;
+SKIP:
+{
+    skip 'a promotion waits for a checkpointer that is held', 2 if $waits;
+    ok($new->poll_query_until("SELECT count(*) FROM follow_primary_step WHERE job_id = $id AND step = 'checkpoint'
+        AND clock_timestamp() > started_at + interval '10 s'", 1), 'a job waits for a checkpoint, for 10 s');
+    is($new->job('state'), 'running', 'and goes on waiting');
+    kill 'CONT', $checkpointer;
+}
 ok($new->poll_query_until("SELECT state <> 'running' FROM follow_primary_job WHERE id = $id"), 'it ends');
 is($new->job('state, method, error'), 'succeeded|rewind|', 'its SSH session is still there');
 unlike(slurp($old->host->dir . '/sshd.log'), qr/Timeout, client not responding/, 'for sshd had its answers');

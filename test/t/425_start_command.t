@@ -26,8 +26,8 @@ for my $node ($new, @standbys)
 $_->stop for $hidden, $waiting;
 $new->promote;
 $new->safe_psql('INSERT INTO t SELECT 20; CHECKPOINT');
-$old->safe_psql('INSERT INTO t SELECT 1000000; SELECT pg_switch_wal()') for 1 .. 3;
-my $last = $old->safe_psql('SELECT pg_walfile_name(pg_switch_wal())');
+my $last;
+$last = $old->safe_psql('INSERT INTO t SELECT 1000000; SELECT pg_walfile_name(pg_switch_wal())') for 1 .. 3;
 wait_until("the former primary has archived $last", sub { -e "$theirs/$last" }, 30);
 $old->stop;
 $running->wait_for_log(qr/FATAL|could not connect|terminat/, 0);
