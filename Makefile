@@ -72,7 +72,7 @@ REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # The scripts that run on a node; embedded into the library.
 REMOTE_LIBRARIES = $(addprefix src/remote/, lib.sh mark.sh aside.sh control.sh copies.sh folders.sh gate.sh include.sh log.sh lost.sh messages.sh \
-	names.sh own.sh port.sh processes.sh recover.sh settings.sh staged.sh standby.sh wal.sh)
+	names.sh own.sh port.sh processes.sh recover.sh settings.sh staged.sh standby.sh startable.sh wal.sh)
 REMOTE_SCRIPTS = $(sort $(filter-out $(REMOTE_LIBRARIES),$(wildcard src/remote/*.sh)))
 
 PG_CONFIG ?= pg_config

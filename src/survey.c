@@ -328,24 +328,37 @@ major_of(const char *version)
  * it ends when it replays that; from 14 on it pauses for ever while its WAL
  * receiver streams (CheckRequiredParameterValues() in xlog.c).
  */
+static const char *const needed_settings[] = {
+	"max_connections", "max_worker_processes", "max_wal_senders",
+	"max_prepared_transactions", "max_locks_per_transaction"
+};
+
 char *
 survey_lower_setting(const RemoteReply *reply)
 {
-	static const char *const names[] = {
-		"max_connections", "max_worker_processes", "max_wal_senders",
-		"max_prepared_transactions", "max_locks_per_transaction"
-	};
-
-	for (int i = 0; i < lengthof(names); i++)
+	for (int i = 0; i < lengthof(needed_settings); i++)
 	{
-		const char *theirs = remote_get(reply, psprintf("set.%s", names[i]));
-		const char *ours = GetConfigOption(names[i], false, false);
+		const char *name = needed_settings[i];
+		const char *theirs = remote_get(reply, psprintf("set.%s", name));
+		const char *ours = GetConfigOption(name, false, false);
 
 		if (theirs && atoi(theirs) < atoi(ours))
 			return psprintf("%s is %s on the node, lower than this server's %s",
-							names[i], theirs, ours);
+							name, theirs, ours);
 	}
 	return NULL;
+}
+
+char *
+survey_needed_settings(void)
+{
+	StringInfoData pairs;
+
+	initStringInfo(&pairs);
+	for (int i = 0; i < lengthof(needed_settings); i++)
+		appendStringInfo(&pairs, "%s=%s ", needed_settings[i],
+						 GetConfigOption(needed_settings[i], false, false));
+	return pairs.data;
 }
 
 /*

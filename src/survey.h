@@ -44,6 +44,9 @@ extern bool survey_is_this_server(const RemoteReply *reply);
  */
 extern char *survey_lower_setting(const RemoteReply *reply);
 
+/* What such a standby needs, as try.sh takes it. */
+extern char *survey_needed_settings(void);
+
 /* Raises 42501 if the rewind role cannot read what proves that a node follows. */
 extern void survey_check_rewind_user(const Job *job);
 

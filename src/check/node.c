@@ -207,13 +207,19 @@ try_sql(Check *check)
 										node->state == NODE_PRIMARY ? "it runs as a primary" : "it is a standby"), NULL);
 }
 
+/* Of a primary as well, which is to be a standby then. */
+static char *
+lower_setting(const Check *check)
+{
+	return remote_says(&check->survey, "set.hot_standby", "on") ?
+		survey_lower_setting(&check->survey) : NULL;
+}
+
 static void
 try_settings(Check *check)
 {
-	char	   *lower = remote_says(&check->survey, "set.hot_standby", "on") ?
-		survey_lower_setting(&check->survey) : NULL;
+	char	   *lower = lower_setting(check);
 
-	/* Of a primary as well, which is to be a standby then. */
 	if (lower)
 		found(check, CHECK_ERROR, psprintf("%s: it would not replay this server's WAL", lower),
 			  "Raise it there and restart the node.");
@@ -266,14 +272,17 @@ try_rewind(Check *check)
 		found(check, CHECK_OK, "the node's data can be rewound", NULL);
 }
 
-/* Can the trial of files run? Its programs are there, and the node has been looked at. */
+/*
+ * Can the trial of files run?  Its programs are there, and the node has been looked
+ * at; a setting that is too low is told already.
+ */
 static bool
 can_try_files(const Check *check)
 {
 	const char *missing = remote_get(&check->tried, "missing_programs");
 
 	return (check->job->node.sql || check->job->node.state == NODE_DOWN) &&
-		missing && missing[0] == '\0' && ssh_is_alive(check->job->ssh);
+		lower_setting(check) == NULL && missing && missing[0] == '\0' && ssh_is_alive(check->job->ssh);
 }
 
 /* Of both sides, and the configuration that the node's server would have to start with. */

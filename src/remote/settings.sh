@@ -11,7 +11,8 @@ setting() {
 }
 
 # know_named PGDATA: sets named to the names of the settings in the files that the server reads,
-# in lower case, a line each; to ? where a file is included in a way that is not followed here.
+# in lower case, a line each; to ? where a file is included in a way that is not followed here. Sets
+# written to their values as the files have them, a line NAME=VALUE each.
 know_named() {
     # shellcheck disable=SC2016 # awk's dollars
     named=$(FP_FILE=${config:-$1/postgresql.conf} FP_AUTO=$1/postgresql.auto.conf awk "$awk_quotes"'
@@ -28,8 +29,10 @@ know_named() {
                 name = tolower(line)
                 sub(/[^a-z0-9_.].*$/, "", name)
                 if (name !~ /^include(_if_exists|_dir)?$/) {
-                    if (name != "")
+                    if (name != "") {
                         print name
+                        value[name] = unquoted(substr(line, length(name) + 1))
+                    }
                     continue
                 }
                 other = unquoted(substr(line, length(name) + 1))
@@ -50,7 +53,14 @@ know_named() {
         BEGIN {
             names_of(ENVIRON["FP_FILE"])
             names_of(ENVIRON["FP_AUTO"])
+            print "="
+            for (name in value)
+                print name "=" value[name]
         }')
+    named=$nl$named
+    written=${named##*"$nl=$nl"}
+    named=${named%"$nl="*}
+    named=${named#"$nl"}
 }
 
 # is_named NAME: may a file set it? After know_named.
@@ -65,4 +75,30 @@ is_named() {
 # know_named.
 value_of() {
     if is_named "$1"; then setting "$1" "${3:-$pgdata}" 2>/dev/null; else printf '%s' "$2"; fi
+}
+
+# written_value NAME DEFAULT: sets value to a number or text that needs no server to be understood,
+# which is DEFAULT if no file sets it. After know_named. As a rule it starts no process.
+written_value() {
+    case $nl$named$nl in
+        *"$nl?$nl"*) value=$(setting "$1" 2>/dev/null) && return ;;
+    esac
+    value=$nl$written
+    case $value in
+        *"$nl$1="*)
+            value=${value##*"$nl$1="}
+            value=${value%%"$nl"*}
+            ;;
+        *) value=$2 ;;
+    esac
+}
+
+# is_on NAME DEFAULT: the same of a setting that is on or off, or a third thing.
+is_on() {
+    written_value "$1" "$2"
+    case $value in
+        on | off | "$2") ;;
+        *) value=$(setting "$1" 2>/dev/null) ;;
+    esac
+    [ "$value" = on ]
 }

@@ -11,6 +11,9 @@
 #   expired   yes = the password of db_user has expired on the primary
 #   asked_db  the one in which it has asked the server before
 #   passfile  password file for that; '' = libpq's default
+#   port      the port that the server is to have
+#   needed    "NAME=VALUE ...": settings that a standby may not have lower than that
+#   start_command  of the DBA's, for the node; '' = pg_ctl
 #   OID LOCATION ...  (positional) with rewind: the primary's tablespaces
 #
 # What is in the way of a rewind or a copy is a folder that the SSH user may not empty, a file
@@ -38,8 +41,10 @@ set -u
 . "${0%/*}/lib.sh"
 # shellcheck source=src/remote/settings.sh
 . "${0%/*}/settings.sh"
+# shellcheck source=src/remote/startable.sh
+. "${0%/*}/startable.sh"
 
-: "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
+: "${port=}" "${needed=}" "${start_command=}" "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
 [ "$config" != "$pgdata/postgresql.conf" ] || config=
 
 # check_programs NAME...
@@ -154,109 +159,6 @@ check_tablespace() {
     [ -w "${above:-/}" ] || die permission "the primary's tablespace directory $1 is not on the node, and cannot be made"
 }
 
-# check_settings: a server that runs may have been started with other ones than these.
-check_settings() {
-    [ -f "${config:-$pgdata/postgresql.conf}" ] || return 0
-    said=$(setting data_directory 2>&1 >/dev/null) || die settings_broken "$said"
-}
-
-# absolute NAME: sets path to the file or folder that a setting names.
-absolute() {
-    case $1 in
-        /*) path=$1 ;;
-        *) path=$pgdata/$1 ;;
-    esac
-}
-
-# check_ssl: the server reads its certificate and key when it starts, as be-secure-openssl.c does.
-check_ssl() {
-    [ "$(value_of ssl off)" = on ] || return 0
-    for name in ssl_cert_file ssl_key_file ssl_ca_file; do
-        value=$(setting "$name" 2>/dev/null)
-        [ -n "$value" ] || continue
-        absolute "$value"
-        [ -r "$path" ] || die settings_broken "$name is \"$path\", which $account cannot read"
-        [ "$name" = ssl_key_file ] || continue
-        mode=$(stat -Lc '%u:%a' -- "$path")
-        case $mode in
-            0:?[04]0 | 0:[04]0 | *:?00 | *:00) ;;
-            *) die settings_broken "$name is \"$path\", whose mode is ${mode#*:}: a server takes no key that others may read" ;;
-        esac
-    done
-}
-
-# check_libraries: it loads these. Where its own library folder is not found, nothing is known.
-check_libraries() {
-    libraries=$(value_of shared_preload_libraries '')
-    [ -n "$libraries" ] || return 0
-    own=''
-    for folder in "$("$bin/pg_config" --pkglibdir 2>/dev/null)" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64/pgsql" "${bin%/*}/lib64"; do
-        [ -n "$own" ] || [ ! -e "$folder/plpgsql.so" ] || own=$folder
-    done
-    [ -n "$own" ] || return 0
-    search=$(value_of dynamic_library_path '')
-    IFS=,
-    set -f
-    # shellcheck disable=SC2086 # words
-    set -- $libraries
-    set +f
-    unset IFS
-    for library; do
-        library=$(printf '%s' "$library" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')
-        is_library "$library" || die settings_broken "shared_preload_libraries has \"$library\", which is not there"
-    done
-}
-
-# shellcheck disable=SC2016 # the server's name of that folder
-# is_library NAME: is there such a library, by dynamic_library_path if the name has no folder?
-is_library() {
-    case $1 in
-        */*) folders=${1%/*} ;;
-        *) folders=${search:-\$libdir} ;;
-    esac
-    while [ -n "$folders" ]; do
-        folder=${folders%%:*}
-        folders=${folders#"$folder"}
-        folders=${folders#:}
-        case $folder in '$libdir'*) folder=$own${folder#'$libdir'} ;; esac
-        [ ! -f "$folder/${1##*/}" ] && [ ! -f "$folder/${1##*/}.so" ] || return 0
-    done
-    return 1
-}
-
-# check_folders: where it makes its sockets and its log. One folder that is not there is enough.
-check_folders() {
-    sockets=$(setting unix_socket_directories 2>/dev/null)
-    while [ -n "$sockets" ]; do
-        folder=${sockets%%,*}
-        sockets=${sockets#"$folder"}
-        sockets=${sockets#,}
-        absolute "$(printf '%s' "$folder" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')"
-        case $path in "$pgdata/@"*) continue ;; esac
-        { [ -d "$path" ] && [ -w "$path" ]; } ||
-            die settings_broken "unix_socket_directories has \"$path\", which is not there or not writable for $account"
-    done
-    [ "$(value_of logging_collector off)" = on ] || return 0
-    absolute "$(setting log_directory 2>/dev/null)"
-    if [ -e "$path" ]; then
-        [ -w "$path" ] || die settings_broken "log_directory is \"$path\", which $account cannot write to"
-    else
-        # the server makes the last of its folders
-        [ -w "${path%/*}" ] || die settings_broken "log_directory is \"$path\", which cannot be made"
-    fi
-}
-
-# check_start: what a server has to find when it starts, and one that runs may have found then.
-check_start() {
-    [ -f "${config:-$pgdata/postgresql.conf}" ] || return 0
-    hba=$(value_of hba_file "$pgdata/pg_hba.conf")
-    [ -z "$hba" ] || [ -r "$hba" ] || die settings_broken "hba_file is \"$hba\", which $account cannot read"
-    check_ssl
-    check_libraries
-    # of one that is down, whatever starts it may make them
-    ! server_pid || check_folders
-}
-
 # check_login: does the running server let the role into the database where the proof is? One that
 # is not there yet comes with the primary's data. And would the server start again? Not with a
 # pg_hba.conf that it does not understand, which it tells those who may ask.
@@ -343,6 +245,9 @@ check_hba() {
     die login_refused "$hba: role \"$db_user\", database \"$db_name\", connections by the Unix socket: $refusal"
 }
 
+dir=
+trap '[ -z "$dir" ] || rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
 account=$(id -un)
 emit account "$account"
 connect_with "$passfile" "$db_name"
@@ -358,8 +263,6 @@ esac
 [ "$method" = restart ] || check_files
 [ "$method" != rewind ] || check_rewind "$@"
 [ "$untouched" = yes ] || exit 0
-check_settings
-know_named "$pgdata"
 check_start
 if server_pid && lock_file "$pgdata/postmaster.pid"; then
     case $lock_status in

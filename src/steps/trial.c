@@ -23,6 +23,7 @@
 #include "steps/primary.h"
 #include "steps/rewind.h"
 #include "steps/trial.h"
+#include "survey.h"
 
 #define NOTHING_CHANGED	"Nothing was changed."
 
@@ -123,7 +124,10 @@ look_at_node(Job *job, const char *method, const char *outcome, RemoteReply *rep
 						 {"db_name", sql_scalar("SELECT current_database()", 0, NULL)},
 						 {"asked_db", settings->rewind_database},
 						 {"expired", login_password_expired(settings->rewind_user) ? "yes" : "no"},
-						 {"passfile", settings->passfile}),
+						 {"passfile", settings->passfile},
+						 {"port", NUMBER(job->request->node_port)},
+						 {"needed", survey_needed_settings()},
+						 {"start_command", step_expand_command(job, settings->node_start_command)}),
 			   job->plan.method == METHOD_REWIND ? mapped_tablespaces(NULL, TABLESPACE_OID) : NULL,
 			   &limits, reply);
 	if (remote_failed_for(reply, "no_program"))

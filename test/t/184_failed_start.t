@@ -15,14 +15,15 @@ $new->promote;
 $old->start;
 $old->safe_psql('INSERT INTO t VALUES (7777)');
 
-# It is there, as the job sees before it stops the server; that it is none, only a start shows.
-my $library = scratch_dir('libraries') . '/no_library.so';
-spew($library, 'no library');
+# It is there, as the job sees before it stops the server; that it is too long for a socket's
+# name, only a start shows.
+my $long = scratch_dir('sockets') . '/' . 'x' x 110;
+mkdir $long or die;
 my $first;
 for my $method (qw(basebackup rewind))
 {
     # The setting takes effect at the next start, which the job makes.
-    $old->set(shared_preload_libraries => $library);
+    $old->set(unix_socket_directories => $long);
     $new->safe_psql('INSERT INTO t VALUES (0)');
     my $slots = $new->safe_psql('SELECT count(*) FROM pg_replication_slots');
     if ($method eq 'rewind')
@@ -33,10 +34,10 @@ for my $method (qw(basebackup rewind))
     my $r = $new->make_follow($old, method => $method, when_down => 'rejoin');
     is($r->{sqlstate}, '55000', "$method: a server that does not start is an error") or diag($r->{err});
     like($r->{message}, qr/at step start: PostgreSQL did not start on node \Q@{[ $old->address ]}\E/, "$method: it names step and node");
-    like($r->{detail}, qr/FATAL: .*could not load library "\Q$library\E"/, "$method: the server's own words are in the detail");
+    like($r->{detail}, qr/FATAL: .*could not create any Unix-domain sockets/, "$method: the server's own words are in the detail");
     like($r->{hint}, qr/follow_primary\(\) again/, "$method: the hint says what to do");
     is($new->job('state, step, error_code'), 'failed|start|55000', "$method: so says the job's row");
-    like($new->job('error'), qr/no_library/, "$method: with the server's words");
+    like($new->job('error'), qr/Unix-domain sockets/, "$method: with the server's words");
     ok(!$old->running, "$method: nothing runs there");
     is($new->safe_psql('SELECT count(*) FROM pg_replication_slots'), $slots, "$method: no slot is left that was not there");
 
@@ -56,11 +57,11 @@ for my $method (qw(basebackup rewind))
     # The same call again, while the cause is still there.
     $r = $new->make_follow($old, when_down => 'rejoin');
     is($r->{sqlstate}, '55000', "$method: the same error as long as the cause is there") or diag($r->{err});
-    like($r->{detail}, qr/no_library/, "$method: with the same words");
+    like($r->{detail}, qr/Unix-domain sockets/, "$method: with the same words");
     ok(-e $old->pgdata . '.follow_primary/job/old/PG_VERSION', 'the old data is still there') if $method eq 'basebackup';
 
     my $conf = slurp($old->pgdata . '/postgresql.conf');
-    $conf =~ s/^shared_preload_libraries = '\Q$library\E'\n//mg;
+    $conf =~ s/^unix_socket_directories = '\Q$long\E'\n//mg;
     spew($old->pgdata . '/postgresql.conf', $conf);
     makes_follow($new, $old, "$method: once the cause is gone the next call succeeds", when_down => 'rejoin');
     has_rows_of($new, $old, $method);

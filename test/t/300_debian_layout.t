@@ -106,14 +106,14 @@ for my $method ('basebackup', 'rewind')
 
 # 4. The node does not start. Then all data is gone, and only a setting in the
 # configuration still says which data directory it belongs to.
-my $library = scratch_dir('libraries') . '/no_library.so';
-spew($library, 'no library');
-append_text($old->config_dir . '/postgresql.conf', "shared_preload_libraries = '$library'\n");
+my $long = scratch_dir('sockets') . '/' . 'x' x 110;
+mkdir $long or die;
+append_text($old->config_dir . '/postgresql.conf', "unix_socket_directories = '$long'\n");
 $r = $new->make_follow($old, method => 'basebackup');
 is($r->{sqlstate}, '55000', 'a server that pg_ctlcluster cannot start is an error') or diag($r->{err});
-like($r->{detail}, qr/could not load library "\Q$library\E"/, "the server's own words are in the detail");
+like($r->{detail}, qr/could not create any Unix-domain sockets/, "the server's own words are in the detail");
 my $conf = slurp($old->config_dir . '/postgresql.conf');
-$conf =~ s/^shared_preload_libraries = '\Q$library\E'\n//m;
+$conf =~ s/^unix_socket_directories = '\Q$long\E'\n//m;
 spew($old->config_dir . '/postgresql.conf', $conf);
 remove_tree($old->pgdata, { keep_root => 1 });
 remove_tree($old->pgdata . '.follow_primary');

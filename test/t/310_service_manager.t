@@ -124,12 +124,11 @@ $new->set_row($sibling, node_bin_dir => undef);
 # 6. A crashed server, which the manager has seen fail. Its start fails, too: what the
 # server logged tells why, or else what the manager says.
 $new->safe_psql("UPDATE follow_primary_node SET node_start_command = replace(node_start_command, '--no-block', '') WHERE host = '@{[ $old->address ]}'");
-my $library = scratch_dir('libraries') . '/no_library.so';
-spew($library, 'no library');
+my $file = spew(scratch_dir('logs') . '/no folder', '');
 my $long = scratch_dir('sockets') . '/' . 'x' x 110;
 mkdir $long or die;
 for my $fault ([ unix_socket_directories => $long, qr/FATAL: .*could not create any Unix-domain sockets/ ],
-    [ shared_preload_libraries => $library, qr/failed with exit code 1/ ])
+    [ log_directory => $file, qr/failed with exit code 1/ ])
 {
     my ($name, $value, $words) = @$fault;
     if ($name eq 'unix_socket_directories')

@@ -195,7 +195,7 @@ broken('data directory not there', rows => { "$me data_directory" => [ 'error', 
     column(pgdata => '/nowhere/data'));
 broken('no SQL', rows => { "$me sql" => [ 'error', qr/^Add this line to pg_hba\.conf of the node .*: local / ] }, gone => qr/^node2 files, node2 preload, node2 recovery_target, node2 settings$/,
     hba($sibling, 'local all all reject'));
-broken('a lower setting', rows => { "$me settings" => [ 'error', qr/Raise it there/ ], 'node0 settings' => [ 'error', qr/Raise it there/ ] },
+broken('a lower setting', rows => { "$me settings" => [ 'error', qr/Raise it there/ ], 'node0 settings' => [ 'error', qr/Raise it there/ ] }, gone => qr/^node0 files, node2 files$/,
     setting($candidate, max_connections => 60, restart => 1));
 broken('a left-over recovery target', rows => { "$me recovery_target" => [ 'warning', qr/Remove it/, qr/recovery_target_name/ ] },
     setting($sibling, recovery_target_name => 'never', restart => 1)) if FollowPrimary::Node::pg_major() >= 12;

@@ -24,6 +24,15 @@ ok 'all that are set, wherever' is "$(named | sort | tr '\n' ' ')" 'cluster_name
 ok 'one that is set' may_be_set work_mem
 may_be_set ssl
 ok 'a comment and a value set none' is "$?" 1
+value_in_files() {
+    # shellcheck disable=SC1090,SC1091,SC2034,SC2154 # as the scripts read them
+    (. "$scripts/lib.sh" && . "$scripts/settings.sh" && config='' && know_named "$pgdata" && written_value "$@" && printf '%s' "$value")
+}
+echo "CLUSTER_NAME = 'it''s = last' # x" >>"$pgdata/postgresql.auto.conf"
+ok 'a number' is "$(value_in_files port 1)" 5432
+ok 'the last value counts, without quotes' is "$(value_in_files cluster_name '')" "it's = last"
+ok 'of an included file' is "$(value_in_files work_mem '')" 'ssl = on'
+ok 'no file sets it' is "$(value_in_files ssl off)" off
 echo 'ssl = on' >"$pgdata/none.d/x.conf"
 ok 'a folder with files: any may be set' may_be_set ssl
 rm "$pgdata/none.d/x.conf"
