@@ -39,6 +39,8 @@ wait_until('the backup has begun', sub { -e "$dir/begun" }, 60);
 $old->wait_for_catchup($new);
 $new->promote;
 $old->safe_psql('INSERT INTO t SELECT generate_series(2001, 3000)');
+# As a snapshot has it: its last checkpoint is older than the fork, its WAL goes on behind it.
+run_ok([ 'sh', '-c', 'cp -a "$1" "$2" && rm -f "$2/postmaster.pid" "$2/standby.signal"', 'sh', $old->pgdata, "$dir/snapshot" ]);
 spew("$dir/forked", '');
 is($across->wait(120), 0, 'a backup goes across the fork') or diag($across->err);
 my $passed = back_up($old, 'passed');
@@ -84,6 +86,8 @@ my @bad = (
     [ 'another cluster', "cp -a $dir/foreign/. %D", '55000', qr/belongs to another cluster.*system identifier is \d+, the primary's \d+/s ],
     [ 'another version', "cp -a $fresh/. %D; echo 9 >%D/PG_VERSION", '0A000', qr/is of another version.*PostgreSQL 9/s ],
     [ 'what passed the fork', "cp -a $passed/. %D", '55000', qr/is of another history.*on timeline 1, which this server left at/s ],
+    [ 'a snapshot that passed it, and has WAL files for later', "cp -a $dir/snapshot/. %D; for i in 0 1 2 3 4 5 6 7 8 9 A B; do truncate -s 16M %D/pg_wal/00000001000000A0000000\${i}0; done",
+        '55000', qr/is of another history.*on timeline 1, which this server left at/s ],
     [ 'what went across it', "cp -a $dir/across/. %D", '55000', qr/is of another history.*on timeline 1, which this server left at/s ],
     [ 'a time to come', "cp -a $fresh/. %D; sed -i 's,^START WAL LOCATION: [^ ]*,START WAL LOCATION: F/28,' %D/backup_label", '55000', qr/is of another history.*from F\/0*28|up to F\/0*28/s ],
     [ 'a timeline to come', "cp -a $fresh/. %D; sed -i 's,(file 00000002,(file 00000009,' %D/backup_label", '55000', qr/timeline 9, which is none of this server's/ ],
