@@ -84,7 +84,9 @@ is($new->job('method || state'), 'repointsucceeded', 'the job says so');
 is($new->steps, 'survey plan lock connect ' . ($reloads ? '' : 'try ') . "slot $how verify clean", 'its steps are the cheap ones');
 is($new->safe_psql('SELECT checkpoint_lsn FROM pg_control_checkpoint()'), $checkpoint, 'no checkpoint was made on the primary for it');
 unlike($new->log_content($log), qr/checkpoint starting/, 'nor begun');
-my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $new->pgdata . '/pg_wal', '-t', $new->timeline, '-s', $began, '-r', 'Transaction' ]);
+# The first segment is named: else pg_waldump looks for one, and may find one that is not written yet.
+my $segment = $new->safe_psql("SELECT pg_walfile_name('$began')");
+my (undef, $dump) = run_command([ $new->bin('pg_waldump'), '-p', $new->pgdata . '/pg_wal', '-s', $began, '-r', 'Transaction', $segment ]);
 like($dump, qr/COMMIT/, 'the job has committed');
 unlike($dump, qr/; sync/, 'nothing for which each standby would flush its control file, before it shows that');
 $new->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
