@@ -429,30 +429,40 @@ file_of(const char *number)
 }
 
 /*
- * The primary is down.  If an earlier switchover to this server has stopped it, and
- * came to the promotion, this one goes on from there: all WAL is here.  If it did not,
- * this one starts the primary again, as the watcher would, when its time is over.
- * Returns whether only the promotion is left.
+ * The primary is down, or has been started as a standby.  If an earlier switchover to this
+ * server has stopped it, and came to the promotion, this one goes on from there: all WAL
+ * is here.  If it did not, this one starts the primary again, as the watcher would, when
+ * its time is over.  Returns whether only the promotion is left.
  */
 static bool
 find_interrupted(Switchover *s)
 {
 	RemoteReply reply;
+	bool		is_down = s->primary->node.state == NODE_DOWN;
+	const char *unasked;
 	TimestampTz limit = s->deadline - (s->deadline - GetCurrentTimestamp()) / 3;
 
 	run_part(s, "look", LOOK_TIMEOUT_MS, &reply);
-	if (remote_says(&reply, "pending", own_name(s)) && remote_get(&reply, "pending_number"))
-	{
-		s->file = file_of(remote_get(&reply, "pending_number"));
-		if (s->file)
-			return true;
-	}
+	if (!remote_says(&reply, "pending", own_name(s)) && !is_down)
+		return false;
 	if (!remote_says(&reply, "pending", own_name(s)))
 		refuse(psprintf("the primary %s is down", former_name(s)), NULL,
 			   "Start it. If it is lost, this is a failover: promote this server, then call follow_primary_all().");
-	run_part(s, "back", s->primary->request->settings->start_timeout * 1000 + GRACE_MS, &reply);
+	if (remote_get(&reply, "pending_number"))
+		s->file = file_of(remote_get(&reply, "pending_number"));
+	if (s->file)
+		return true;
+
+	/* Its state may be of long ago: it is made the primary only if there surely is none. */
+	unasked = remote_get(&reply, "unasked");
+	if (!is_down && !remote_failed_for(&reply, "other_primary") && (!reply.ok || (unasked && unasked[0])))
+		refuse(psprintf("the server on %s runs as a standby since a switchover was cut short, and whether another node is the primary is not known", former_name(s)),
+			   reply.ok ? psprintf("Its host cannot ask: %s.", unasked) : reply.messages,
+			   "Start those nodes, and call it again. If they are lost: promote this server, then call follow_primary_all().");
+	if (is_down || reply.ok)
+		run_part(s, "back", s->primary->request->settings->start_timeout * 1000 + GRACE_MS, &reply);
 	if (remote_failed_for(&reply, "other_primary"))
-		refuse(psprintf("the primary %s is down, and another node has become one", former_name(s)), reply.messages,
+		refuse(psprintf("the primary %s %s, and another node has become one", former_name(s), is_down ? "is down" : "is a standby now"), reply.messages,
 			   "On that one: SELECT * FROM follow_primary_all(when_down => 'rejoin').");
 	if (!reply.ok)
 		ereport(ERROR,
@@ -725,6 +735,86 @@ refuse_for_check(const Switchover *s)
 	}
 }
 
+/* A new connection to the primary's host, and its lock; false if there is none by the deadline. */
+static bool
+connect_again(Switchover *s)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool connected = false;
+
+	ssh_disconnect(s->primary->ssh);
+	s->primary->ssh = NULL;
+	while (!connected && GetCurrentTimestamp() < s->deadline)
+	{
+		PG_TRY();
+		{
+			(void) survey_connect(s->primary);
+			(void) node_lock(s->primary);
+			connected = true;
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(context);
+			if (geterrcode() == ERRCODE_QUERY_CANCELED)
+				PG_RE_THROW();
+			FlushErrorState();
+			ssh_disconnect(s->primary->ssh);
+			s->primary->ssh = NULL;
+			net_pause(POLL_MS * 20);
+		}
+		PG_END_TRY();
+	}
+	return connected;
+}
+
+/*
+ * From now on the primary is a standby when it is started.  Where the connection breaks
+ * meanwhile, its host alone knows whether that is so: to promote this server, or to start
+ * the primary again, before the host has told may make two.
+ */
+static void
+commit(Switchover *s)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile broken = NULL;
+	RemoteReply reply;
+
+	PG_TRY();
+	{
+		run_part(s, "commit", LOOK_TIMEOUT_MS, &reply);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		if (geterrcode() == ERRCODE_QUERY_CANCELED || ssh_is_alive(s->primary->ssh))
+			PG_RE_THROW();
+		broken = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (broken)
+	{
+		ereport(WARNING,
+				(errmsg("the connection to the host of the primary %s broke, and is made again", former_name(s)),
+				 errdetail("%s", broken->message)));
+		if (!connect_again(s))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("the host of the primary %s cannot be asked whether it has become a standby", former_name(s)),
+					 errdetail("The connection broke while it was told so. The primary is stopped."),
+					 errhint("When the host is back, call it again. If the host is lost, this is a failover: promote this server, then SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').", s->schema)));
+		run_part(s, "ask", LOOK_TIMEOUT_MS, &reply);
+		if (remote_says(&reply, "committed", "yes"))
+			return;
+	}
+	if (!reply.ok || broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("the switchover came too late"),
+				 errdetail("%s", broken ? "The connection broke before the primary's host had been told that it is a standby." : reply.messages),
+				 errhint("Give a longer timeout.")));
+}
+
 static void
 run_promotion(Switchover *s)
 {
@@ -739,13 +829,12 @@ run_promotion(Switchover *s)
 static void
 change_primary(Switchover *s)
 {
-	RemoteReply reply;
 	XLogRecPtr	end;
 
 	begin_step(s);
 	refuse_for_pgpool(s);
 	connect_to_primary(s);
-	if (s->primary->node.state == NODE_DOWN && find_interrupted(s))
+	if (s->primary->node.state != NODE_PRIMARY && find_interrupted(s))
 	{
 		promoter_start(s->file, s->lock, s->deadline);
 		run_promotion(s);
@@ -765,13 +854,7 @@ change_primary(Switchover *s)
 	end_step(s, "stop", psprintf("all WAL up to %s is here", lsn_text(end)));
 
 	begin_step(s);
-	run_part(s, "commit", LOOK_TIMEOUT_MS, &reply);
-	if (!reply.ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("the switchover came too late"),
-				 errdetail("%s", reply.messages),
-				 errhint("Give a longer timeout.")));
+	commit(s);
 	run_promotion(s);
 }
 

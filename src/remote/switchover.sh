@@ -8,6 +8,7 @@
 #               prepare  makes a checkpoint, as far as the role may
 #               stop     stops the server fast and tells where its WAL ends; leaves the watcher
 #               commit   from now on a start here makes a standby: the other may be promoted
+#               ask      has a commit come so far, or is there none, and will there be none?
 #               done     the other has been promoted; a process that still waits for the
 #                        archiver is ended
 #               back     the other will not be promoted: this server is started as the primary
@@ -27,9 +28,9 @@
 #
 # The watcher is a process of its own that outlives the connection. After the time it starts
 # this server as the primary again, unless the standby may be promoted. One atomic step decides
-# that, the making of the directory job/switchover.decided: the action commit makes it first, or
-# the watcher does. After a commit the watcher asks the standby. The session there has an
-# advisory lock, and makes a file before it promotes, which counts as long as the postmaster
+# that, the making of the link job/switchover.decided: the action commit makes it first, or the
+# watcher does, or the action ask. After a commit the watcher asks the standby. The session there
+# has an advisory lock, and makes a file before it promotes, which counts as long as the postmaster
 # there runs. It answers, and so there are never two primaries:
 #   recovery lock file
 #   f                    it is the primary                          the watcher ends
@@ -51,11 +52,12 @@
 #                    switchover that has not ended, and pending_number, the number of that
 #   stop: end      the LSN of the shutdown checkpoint
 #         record   its first bytes
+#   ask: committed yes, no
 # fails:
 #   sql            the server did not answer
 #   candidate      the standby cannot be asked from here
 #   timeout        it has not shut down in time; it was started again, or goes on
-#   decided        the watcher was first: the standby must not be promoted
+#   decided        commit: the watcher was first: the standby must not be promoted
 #   other_primary  look, back: another node is a primary, as the message tells
 #   start_failed   the server did not start
 set -u
@@ -139,7 +141,8 @@ ANSWER
 
 # What the watcher and the action back have in common: start_primary starts the server as the
 # primary it was; returns 1 if it does not run in the end. A process that has shut down, and waits
-# for an archiver or for a standby that does not answer, is ended first. other_primary CONNINFO...
+# for an archiver or for a standby that does not answer, is ended first, and so is a standby: that
+# has no other WAL, for nobody has become the primary. other_primary CONNINFO...
 # sets primaries to those of these nodes that are primaries of this cluster, and unasked to those
 # that do not tell, host:port with spaces between; returns 1 if there is no primary. All are asked at
 # once, for a host that is gone takes its time not to answer.
@@ -177,6 +180,8 @@ start_primary() {
             case $(control_state) in
                 "in production") return 0 ;;
                 "shut down") kill -QUIT "$process" ;;
+                # somebody has started it after the commit
+                "in archive recovery") kill -INT "$process" ;;
             esac
         else
             rm -f "$pgdata/standby.signal"
@@ -218,7 +223,7 @@ while [ "$(date +%s)" -lt "$end" ]; do
     sleep 0.2
 done
 if is_over; then exit 0; fi
-if mkdir "$decided" 2>/dev/null; then go_back "$@"; fi
+if ln -s back "$decided" 2>/dev/null; then go_back "$@"; fi
 tries=0
 while [ "$tries" -lt 3600 ]; do
     if is_over; then exit 0; fi
@@ -242,7 +247,7 @@ set_question() {
 
 # start_watcher CONNINFO...: in a session of its own, so that it does not end with this connection.
 start_watcher() {
-    rmdir "$decided" 2>/dev/null
+    rm -rf "$decided"
     write_state armed
     use_passfile "$passfile"
     set_question
@@ -291,12 +296,27 @@ stop() {
     emit record "$bytes"
 }
 
-# commit: from now on a start here makes a standby.
+# commit: from now on a start here makes a standby. That file comes last: it is what counts.
 commit() {
-    mkdir "$decided" 2>/dev/null || die decided "the watcher is about to start this server again"
+    ln -s commit "$decided" 2>/dev/null || die decided "the watcher is about to start this server again"
+    write_state committed
     : >"$pgdata/standby.signal" && sync "$pgdata/standby.signal" "$pgdata" 2>/dev/null
     [ -e "$pgdata/standby.signal" ] || die permission "could not make $pgdata/standby.signal"
-    write_state committed
+}
+
+# ask: the connection broke while commit ran, or the host did. What is left of it here has ended, or
+# does soon, with the connection.
+ask_for_commit() {
+    committed=no tries=0
+    if ! ln -s back "$decided" 2>/dev/null && [ "$(readlink "$decided")" = commit ]; then
+        while [ "$committed" = no ] && [ "$tries" -lt 50 ]; do
+            read -r word number _ <"$state"
+            [ "$word $number" != "committed $lock" ] || [ ! -e "$pgdata/standby.signal" ] || committed=yes
+            [ "$committed" = yes ] || sleep 0.1
+            tries=$((tries + 1))
+        done
+    fi
+    emit committed "$committed"
 }
 
 # end_switchover: the other is the primary. Nothing but an archiver can hold up the process here.
@@ -323,7 +343,8 @@ back() {
     start_primary >&2 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- ||
         die start_failed "the server does not run: see $pgdata.follow_primary.log"
     rm -f "$state" "$state.log"
-    rmdir "$decided" "$work" "$kept" 2>/dev/null || :
+    rm -rf "$decided"
+    rmdir "$work" "$kept" 2>/dev/null || :
 }
 
 case $action in
@@ -331,6 +352,7 @@ case $action in
     prepare) prepare ;;
     stop) stop "$@" ;;
     commit) commit ;;
+    ask) ask_for_commit ;;
     done) end_switchover ;;
     back) back "$@" ;;
 esac
