@@ -20,16 +20,42 @@
 #include "steps/config.h"
 #include "steps/connect.h"
 
+/* How long a connection is waited for in silence. */
+#define TELL_MS		900
+
+typedef struct Connections
+{
+	Job		   *job;
+	TimestampTz tell;			/* when the caller is told that none is made */
+} Connections;
+
 /* Answers connect.sh: the IDs of those connections of the job that lead here. */
 static char *
 connections_seen(void *arg)
 {
-	const char *name[] = {psprintf("follow_primary_%s_", ((Job *) arg)->token)};
+	const char *name[] = {psprintf("follow_primary_%s_", ((Connections *) arg)->job->token)};
 	char	   *seen = sql_scalar("SELECT string_agg(substr(application_name, length($1) + 1), ' ') "
 								  "FROM pg_stat_get_activity(NULL) WHERE left(application_name, length($1)) = $1",
 								  lengthof(name), name);
 
 	return psprintf("%s\n", seen ? seen : "");
+}
+
+/* What is dropped on the way is known when the time for it is over; who waits hears of it before. */
+static bool
+tell_silence(void *arg)
+{
+	Connections *connections = (Connections *) arg;
+	const Request *request = connections->job->request;
+
+	if (GetCurrentTimestamp() >= connections->tell)
+	{
+		job_notice(connections->job, "host %s has no answer yet from \"%s\" port %d, and waits for %d s at most: if none comes, a firewall drops it",
+				   request->node_host, connections->job->primary_host, request->primary_port,
+				   Max(2, request->settings->connect_timeout));
+		connections->tell = DT_NOEND;
+	}
+	return false;
 }
 
 pg_noreturn static void
@@ -69,10 +95,12 @@ const char *
 connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms)
 {
 	const Settings *settings = job->request->settings;
+	Connections connections = {.job = job, .tell = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TELL_MS)};
 	RemoteLimits limits = {
 		.timeout_ms = timeout_ms,
 		.on_ask = connections_seen,
-		.arg = job
+		.on_tick = tell_silence,
+		.arg = &connections
 	};
 	RemoteReply reply;
 	char	   *password = "";

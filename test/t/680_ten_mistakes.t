@@ -114,6 +114,7 @@ my @mistakes = (
     { what => 'no library on a standby', item => 'library', hint => qr/Install follow_primary/,
         how => [ row($sibling, node_bin_dir => $no_library) ] });
 push @mistakes, { what => 'a port that a firewall drops', item => 'replication', hint => qr/firewall/, node => $sibling, within => 3 + 2,
+        said => qr/NOTICE: .*has no answer yet from "\Q$outside\E" port \d+, and waits for 3 s at most: if none comes, a firewall drops it/,
         how => [ row($sibling, primary_host => $outside, sub { $_[0] ? FollowPrimary::Network::lose_address($outside) : FollowPrimary::Network::pass_address($outside) }) ] }
     if $filter;
 
