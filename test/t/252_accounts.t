@@ -74,12 +74,14 @@ $node->promote;
 $node->safe_psql('INSERT INTO t SELECT generate_series(1, 100)');
 $node->kill9;
 my $conf = slurp($node->pgdata . '/postgresql.conf');
-$node->set(max_connections => 20);
+my $long = scratch_dir('sockets') . '/' . 'x' x 110;
+mkdir $long or die;
+$node->set(unix_socket_directories => $long);
 my $r = $primary->make_follow($node, method => 'rewind', when_down => 'rejoin');
 is($r->{sqlstate}, '55000', 'a start that fails after a rewind is told') or diag($r->{err});
 chomp(my $translations = run_ok([ $ENV{PG_CONFIG} // 'pg_config', '--localedir' ]));
 my $translated = $german && -e "$translations/de/LC_MESSAGES/postgres-" . pg_major() . '.mo';
-like($r->{detail}, $translated ? qr/max_connections = 20 (?:ist )?eine niedrigere Einstellung/ : qr/max_connections = 20 is a lower setting/,
+like($r->{detail}, $translated ? qr/konnte keine Unix-Domain-Sockets erzeugen/ : qr/could not create any Unix-domain sockets/,
     $translated ? 'with what the server said, in German' : 'with what the server said');
 spew($node->pgdata . '/postgresql.conf', $conf);
 follows('a second call goes on', when_down => 'rejoin');
