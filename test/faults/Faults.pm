@@ -676,8 +676,9 @@ sub _run
     $self->_check_data($node, $fault, $old_rows);
     $self->_check_slot($primary, $node, $job, $fault) if $method !~ /^(?:none|finish)$/;
     $node->host->ssh_start;
-    # A job that succeeded in spite of the fault has proven it.
-    if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/)
+    # A job that succeeded in spite of the fault has proven it. A server whose disk is full ends.
+    my $ended_itself = $fault eq 'full' && !$node->running && $node->log_tail(50) =~ /No space left on device/;
+    if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/ && !$ended_itself)
     {
         die "the job has succeeded, and the node is no standby\n" if !$node->running || !$node->in_recovery;
         $primary->wait_for_catchup($node, undef, 20);

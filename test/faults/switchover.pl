@@ -136,7 +136,8 @@ sub run_case
     wait_until('there is one primary', sub { @now = primaries(); @now == 1 }, LIMIT_S + START_S + 10) or die "there are " . @now . " primaries\n";
     for my $node ($from, $to, $sibling) { $node->start if !$node->running }
     my $sql = $now[0] == $from ? 'SELECT state FROM follow_primary_switchover()' : q{SELECT state FROM follow_primary_all(when_down => 'rejoin')};
-    $to->poll_query_until('SELECT count(*) FROM pg_stat_wal_receiver WHERE status = \'streaming\'', '1', 60) if $now[0] == $from;
+    # What its WAL receiver shows may be of a connection that is dead.
+    $from->wait_for_catchup($to) if $now[0] == $from;
     # Jobs of the first call may go on, and have their nodes so long.
     $now[0]->poll_query_until("SELECT count(*) FROM follow_primary_job WHERE state = 'running'", '0', 60);
     my $r = $to->try_sql($sql, timeout => 180);
