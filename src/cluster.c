@@ -89,7 +89,7 @@ cluster_jobs(FunctionCallInfo fcinfo, RequestedMethod method, bool rejoin_when_d
 	char	   *own;
 
 	act_as_owner(fcinfo, &caller);
-	rows = sql_run(psprintf("SELECT host, port FROM %s.follow_primary_node ORDER BY node_id, host, port", schema), 0, NULL);
+	rows = sql_read_nodes(schema, "host, port", "ORDER BY node_id, host, port", 0, NULL);
 	own = own_row_host(schema);
 	resume_caller(&caller);
 	if (own == NULL && rows->nrows > 0)

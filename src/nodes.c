@@ -34,7 +34,7 @@ Nodes *
 nodes_read(const char *schema)
 {
 	Nodes	   *nodes = palloc0(sizeof(Nodes));
-	SqlResult  *result = sql_run(psprintf("SELECT host, port, slot_name FROM %s.follow_primary_node ORDER BY host, port", schema), 0, NULL);
+	SqlResult  *result = sql_read_nodes(schema, "host, port, slot_name", "ORDER BY host, port", 0, NULL);
 	char	   *own = own_row_host(schema);
 
 	nodes->nrows = result->nrows;

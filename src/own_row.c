@@ -169,8 +169,7 @@ char *
 own_row_host(const char *schema)
 {
 	const char *port[] = {psprintf("%d", PostPortNumber)};
-	SqlResult  *rows = sql_run(psprintf("SELECT host, pgdata FROM %s.follow_primary_node WHERE port = $1::int", schema),
-							   lengthof(port), port);
+	SqlResult  *rows = sql_read_nodes(schema, "host, pgdata", "WHERE port = $1::int", lengthof(port), port);
 	List	   *listens = listen_hosts();
 	int			n;
 	char	   *host = find_row(rows, listens, is_own_name, &n);

@@ -322,9 +322,8 @@ static void
 apply_node_row(Request *request, bool trusted)
 {
 	const char *args[] = {request->node_host, psprintf("%d", request->node_port)};
-	SqlResult  *row = sql_run(psprintf("SELECT * FROM %s.follow_primary_node "
-									   "WHERE lower(host) = lower($1) AND port = $2::int",
-									   request->schema), lengthof(args), args);
+	SqlResult  *row = sql_read_nodes(request->schema, "*", "WHERE lower(host) = lower($1) AND port = $2::int",
+									 lengthof(args), args);
 
 	if (row->nrows == 0 && !trusted)
 		ereport(ERROR,

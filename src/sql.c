@@ -19,6 +19,9 @@
 #include "compat.h"
 #include "sql.h"
 
+/* How long follow_primary_node is waited for where somebody has locked it. */
+#define READ_LOCK_MS	5000
+
 #define SQL_MAX_ARGS 40
 
 /* A worker's: the server's code needs one between transactions. */
@@ -149,6 +152,39 @@ SqlResult *
 sql_write(const char *statement, int nargs, const char *const *args, bool durably)
 {
 	return run(statement, nargs, args, false, durably);
+}
+
+SqlResult *
+sql_read_nodes(const char *schema, const char *columns, const char *rest, int nargs, const char *const *args)
+{
+	char	   *table = psprintf("%s.follow_primary_node", schema);
+	MemoryContext context = CurrentMemoryContext;
+	SqlResult  *result;
+	int			nest_level = IsTransactionState() ? NewGUCNestLevel() : 0;
+
+	/* A worker has its own limit, and no transaction here. */
+	if (nest_level > 0 && (LockTimeout == 0 || LockTimeout > READ_LOCK_MS))
+		(void) set_config_option("lock_timeout", psprintf("%d", READ_LOCK_MS), PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	PG_TRY();
+	{
+		result = sql_run(psprintf("SELECT %s FROM %s %s", columns, table, rest), nargs, args);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("table %s cannot be read: somebody has a lock on it", table),
+				 errhint("On this server: SELECT pid, mode FROM pg_locks WHERE relation = '%s'::regclass shows who. End that session, then call it again.", table)));
+	}
+	PG_END_TRY();
+	if (nest_level > 0)
+		AtEOXact_GUC(false, nest_level);
+	return result;
 }
 
 char *

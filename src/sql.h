@@ -36,6 +36,14 @@ extern SqlResult *sql_run(const char *statement, int nargs,
 						  const char *const *args);
 
 /*
+ * Rows of follow_primary_node.  Raises 55P03 where somebody has a lock on the table for
+ * more than a few seconds: a caller may have no lock_timeout.
+ */
+extern SqlResult *sql_read_nodes(const char *schema, const char *columns,
+								 const char *rest, int nargs,
+								 const char *const *args);
+
+/*
  * In a worker: a statement that writes.  If durably, it is on disk on return, and
  * all that was written before; else it gets there a moment later
  * (synchronous_commit is off in a worker), for a flush wakes all standbys.

@@ -35,6 +35,19 @@ sub unlock_table
     return;
 }
 
+# A lock on the rows of nodes: no job has begun.
+{
+    my $lock = lock_table('follow_primary_node');
+    for my $sql ($new->follow_sql($locked), 'SELECT * FROM follow_primary_all()', 'SELECT * FROM follow_primary_check()')
+    {
+        my $r = $new->try_sql($sql, timeout => 30);
+        is($r->{sqlstate}, '55P03', "a lock on the nodes' rows ends a call: $sql") or diag($r->{err});
+        like($r->{hint}, qr/pg_locks WHERE relation = '\S*follow_primary_node'::regclass/, 'the hint finds who has it');
+    }
+    is($new->safe_psql('SHOW lock_timeout'), '0', 'the caller has no limit of his own');
+    unlock_table($lock);
+}
+
 # Locks on the record while a node is stopped.
 for my $table ('follow_primary_step', 'follow_primary_job')
 {
