@@ -352,13 +352,14 @@ survey_lower_setting(const RemoteReply *reply)
 char *
 survey_needed_settings(void)
 {
-	StringInfoData pairs;
+	StringInfoData names;
 
-	initStringInfo(&pairs);
+	initStringInfo(&names);
 	for (int i = 0; i < lengthof(needed_settings); i++)
-		appendStringInfo(&pairs, "%s=%s ", needed_settings[i],
-						 GetConfigOption(needed_settings[i], false, false));
-	return pairs.data;
+		appendStringInfo(&names, "%s ", needed_settings[i]);
+	return sql_scalar("SELECT string_agg(name || '=' || setting || '/' || boot_val, ' ') FROM pg_settings "
+					  "WHERE name = ANY (string_to_array($1, ' '))",
+					  1, (const char *[]) {names.data});
 }
 
 /*

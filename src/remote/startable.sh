@@ -34,26 +34,14 @@ check_place() {
         die settings_broken "port is $value: after a start it would not listen on port $port any more"
 }
 
-# default_of NAME: sets default, of a setting in needed.
-default_of() {
-    case $1 in
-        max_connections) default=100 ;;
-        max_worker_processes) default=8 ;;
-        max_wal_senders) default=10 ;;
-        max_locks_per_transaction) default=64 ;;
-        *) default=0 ;;
-    esac
-}
-
 # check_needed: a hot standby ends, or stops replaying, where it has less than the primary.
 check_needed() {
     is_on hot_standby on || return 0
     for pair in $needed; do
-        name=${pair%%=*}
-        default_of "$name"
-        written_value "$name" "$default"
-        [ "$value" -ge "${pair#*=}" ] 2>/dev/null || is_given "$name" ||
-            die settings_broken "$name is $value, lower than the primary's ${pair#*=}: a start would end, or not replay its WAL"
+        name=${pair%%=*} least=${pair#*=}
+        written_value "$name" "${pair##*/}"
+        [ "$value" -ge "${least%/*}" ] 2>/dev/null || is_given "$name" ||
+            die settings_broken "$name is $value, lower than the primary's ${least%/*}: a start would end, or not replay its WAL"
     done
 }
 

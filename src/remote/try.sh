@@ -12,7 +12,8 @@
 #   asked_db  the one in which it has asked the server before
 #   passfile  password file for that; '' = libpq's default
 #   port      the port that the server is to have
-#   needed    "NAME=VALUE ...": settings that a standby may not have lower than that
+#   needed    "NAME=VALUE/DEFAULT ...": settings that a standby may not have lower than that, and
+#             what they are where no file sets them
 #   start_command  of the DBA's, for the node; '' = pg_ctl
 #   OID LOCATION ...  (positional) with rewind: the primary's tablespaces
 #
