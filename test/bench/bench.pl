@@ -801,7 +801,7 @@ sub switchover_cases
                 my $call = Call->new(
                       $way eq 'hand'   ? sub { hand_switchover($cluster, $from, $to, $sibling) }
                     : $way eq 'repmgr' ? sub { command($repmgr, '-f', repmgr_conf($to), qw(standby switchover --siblings-follow)) }
-                    :                    sub { command(psql_command($to, 'SELECT state FROM follow_primary_switchover()')) =~ /^(?:succeeded\n){2}\z/ or die "not all succeeded\n" });
+                    :                    sub { command(psql_command($to, 'SELECT state FROM follow_primary_switchover()')) =~ /(?:^succeeded\n){2}/m or die "not all succeeded\n" });
                 push @{ $whole{$way} }, prove($call, \%session, $to, $from, $sibling) - $call->began;
                 $call->ended;
                 $writer->wait_for_rows(10);
