@@ -310,8 +310,8 @@ emit_begin_and_end() {
         start=$(control_value "Latest checkpoint's REDO location")
         # The first segment is named: else pg_waldump takes the size of segments from any that is
         # there, perhaps one that was never written to.
-        segment=$(printf '%08X%08X%08X' "$timeline" "$((0x${start%/*}))" "$((0x${start#*/} / segment_size))")
-        end=$("$bin/pg_waldump" -p "$new/pg_wal" -t "$timeline" -s "$start" "$segment" 2>/dev/null |
+        first=$(printf '%08X%08X%08X' "$timeline" "$((0x${start%/*}))" "$((0x${start#*/} / segment_size))")
+        end=$("$bin/pg_waldump" -p "$new/pg_wal" -t "$timeline" -s "$start" "$first" 2>/dev/null |
             sed -n 's/.*, lsn: \([0-9A-F/]*\), prev .*/\1/p' | tail -n 1)
         end=${end:-$(control_value "Latest checkpoint location")}
     fi

@@ -59,6 +59,8 @@ while IFS= read -r line; do
         token=*) saved_by=${line#*=} ;;
     esac
 done <"$wal/.uncounted/arguments"
+# shellcheck source=src/remote/control.sh
+. "${0%/*}/control.sh"
 # shellcheck source=src/remote/lost.sh
 . "${0%/*}/lost.sh"
 

@@ -65,16 +65,10 @@ save_all() {
     finish unknown
 }
 
-# field LABEL: sets value.
-field() {
-    value=$(printf '%s\n' "$control" | sed -n "s/^$1: *//p")
-}
-
 # know_timelines: sets checkpoint_tli, and node_tli to the timeline that the node was on last.
 know_timelines() {
-    field "Latest checkpoint's TimeLineID"
-    checkpoint_tli=$value
-    field "Min recovery ending loc's timeline"
+    checkpoint_tli=$(control_value "Latest checkpoint's TimeLineID")
+    value=$(control_value "Min recovery ending loc's timeline")
     if ! timeline "$checkpoint_tli" || ! timeline "$value"; then
         save_all "pg_controldata does not tell the timeline of $pgdata: $(printf '%s\n' "$control" | head -n 3)"
     fi
@@ -305,7 +299,7 @@ look_at() {
         to=$behind
     elif [ "$tli" = "$checkpoint_tli" ]; then
         # WAL behind the fork that the control file knows of must be there
-        field 'Latest checkpoint location'
+        value=$(control_value 'Latest checkpoint location')
         bytes "$value" || save_all "pg_controldata says that the latest checkpoint is at $value"
         if [ "$lsn" -ge "$from" ]; then
             complete=no
