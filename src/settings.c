@@ -531,3 +531,9 @@ settings_receive(StringInfo buf)
 	}
 	return copy;
 }
+
+int
+settings_connection_s(const Settings *settings)
+{
+	return Max(2, settings->connect_timeout);
+}

@@ -80,6 +80,9 @@ extern bool settings_override(Settings *settings, const char *name,
 extern void settings_send(StringInfo buf, const Settings *settings);
 extern Settings *settings_receive(StringInfo buf);
 
+/* How long libpq tries to make a connection, in seconds: it takes no less than two. */
+extern int	settings_connection_s(const Settings *settings);
+
 /* Does the text hold a control character? Nothing that we pass on may. */
 extern bool has_control_chars(const char *text);
 

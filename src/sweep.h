@@ -8,8 +8,8 @@
 /*
  * Rows that say "running" without a live worker become "interrupted", and the
  * slots that those jobs made go, unless their nodes may know them by now.  In a
- * job's worker.  The schema is the extension's, quoted.  What others have locked
- * for longer than a moment is left to the next.
+ * job's worker, whose own row is left as it is.  The schema is the extension's,
+ * quoted.  What others have locked for longer than a moment is left to the next.
  */
 extern void sweep(const char *schema, int64 own_job);
 

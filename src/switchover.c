@@ -443,11 +443,13 @@ find_interrupted(Switchover *s)
 	TimestampTz limit = s->deadline - (s->deadline - GetCurrentTimestamp()) / 3;
 
 	run_part(s, "look", LOOK_TIMEOUT_MS, &reply);
-	if (!remote_says(&reply, "pending", own_name(s)) && !is_down)
-		return false;
 	if (!remote_says(&reply, "pending", own_name(s)))
-		refuse(psprintf("the primary %s is down", former_name(s)), NULL,
-			   "Start it. If it is lost, this is a failover: promote this server, then call follow_primary_all().");
+	{
+		if (is_down)
+			refuse(psprintf("the primary %s is down", former_name(s)), NULL,
+				   "Start it. If it is lost, this is a failover: promote this server, then call follow_primary_all().");
+		return false;
+	}
 	if (remote_get(&reply, "pending_number"))
 		s->file = file_of(remote_get(&reply, "pending_number"));
 	if (s->file)
@@ -768,15 +770,35 @@ connect_again(Switchover *s)
 }
 
 /*
- * From now on the primary is a standby when it is started.  Where the connection breaks
- * meanwhile, its host alone knows whether that is so: to promote this server, or to start
- * the primary again, before the host has told may make two.
+ * The connection broke while the primary's host was told to commit: that alone knows
+ * whether it has.  To promote this server, or to start the primary again, before it has
+ * told may make two primaries.
  */
+static bool
+ask_for_commit(Switchover *s, const char *cause)
+{
+	RemoteReply reply;
+
+	ereport(WARNING,
+			(errmsg("the connection to the host of the primary %s broke, and is made again", former_name(s)),
+			 errdetail("%s", cause)));
+	if (!connect_again(s))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the host of the primary %s cannot be asked whether it has become a standby", former_name(s)),
+				 errdetail("The connection broke while it was told so. The primary is stopped."),
+				 errhint("When the host is back, call it again. If the host is lost, this is a failover: promote this server, then SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').", s->schema)));
+	run_part(s, "ask", LOOK_TIMEOUT_MS, &reply);
+	return remote_says(&reply, "committed", "yes");
+}
+
+/* From now on the primary is a standby when it is started. */
 static void
 commit(Switchover *s)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile broken = NULL;
+	const char *objection;
 	RemoteReply reply;
 
 	PG_TRY();
@@ -793,25 +815,15 @@ commit(Switchover *s)
 	}
 	PG_END_TRY();
 	if (broken)
-	{
-		ereport(WARNING,
-				(errmsg("the connection to the host of the primary %s broke, and is made again", former_name(s)),
-				 errdetail("%s", broken->message)));
-		if (!connect_again(s))
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("the host of the primary %s cannot be asked whether it has become a standby", former_name(s)),
-					 errdetail("The connection broke while it was told so. The primary is stopped."),
-					 errhint("When the host is back, call it again. If the host is lost, this is a failover: promote this server, then SELECT * FROM %s.follow_primary_all(when_down => 'rejoin').", s->schema)));
-		run_part(s, "ask", LOOK_TIMEOUT_MS, &reply);
-		if (remote_says(&reply, "committed", "yes"))
-			return;
-	}
-	if (!reply.ok || broken)
+		objection = ask_for_commit(s, broken->message) ? NULL :
+			"The connection broke before the primary's host had been told that it is a standby.";
+	else
+		objection = reply.ok ? NULL : reply.messages;
+	if (objection)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("the switchover came too late"),
-				 errdetail("%s", broken ? "The connection broke before the primary's host had been told that it is a standby." : reply.messages),
+				 errdetail("%s", objection),
 				 errhint("Give a longer timeout.")));
 }
 

@@ -470,13 +470,6 @@ leave_lane(int lane)
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
-/* How long libpq tries to make a connection. */
-static int
-connection_ms(const Settings *settings)
-{
-	return Max(2, settings->connect_timeout) * 1000;
-}
-
 /* By the very strings that a job gives to the node, and to pg_rewind. */
 static void
 connect_here(Check *check, bool replication, bool rewind)
@@ -485,7 +478,7 @@ connect_here(Check *check, bool replication, bool rewind)
 	const Settings *settings = job->request->settings;
 	MemoryContext context = CurrentMemoryContext;
 	volatile int lane = replication ? enter_lane(check) : -1;
-	int			least = connection_ms(settings) + MARGIN_MS;
+	int			least = 1000 * settings_connection_s(settings) + MARGIN_MS;
 
 	PG_TRY();
 	{
@@ -525,7 +518,7 @@ connects_by_all(Check *check)
 		ErrorData  *error = sql_recover_quietly(context);
 
 		check->unanswered = error->sqlerrcode == ERRCODE_CONNECTION_FAILURE &&
-			TimestampDifferenceExceeds(begin, GetCurrentTimestamp(), connection_ms(check->job->request->settings));
+			TimestampDifferenceExceeds(begin, GetCurrentTimestamp(), 1000 * settings_connection_s(check->job->request->settings));
 		if (check->unanswered || error->sqlerrcode != ERRCODE_CONNECTION_FAILURE)
 			ReThrowError(error);
 	}

@@ -52,7 +52,7 @@ tell_silence(void *arg)
 	{
 		job_notice(connections->job, "host %s has no answer yet from \"%s\" port %d, and waits for %d s at most: if none comes, a firewall drops it",
 				   request->node_host, connections->job->primary_host, request->primary_port,
-				   Max(2, request->settings->connect_timeout));
+				   settings_connection_s(request->settings));
 		connections->tell = DT_NOEND;
 	}
 	return false;
@@ -116,7 +116,7 @@ connect_try(Job *job, const char *copy, const char *rewind, bool follow, int tim
 							 {"passfile", settings->passfile},
 							 {"host", job->primary_host},
 							 {"port", NUMBER(job->request->primary_port)},
-							 {"timeout", NUMBER(Max(2, settings->connect_timeout))},
+							 {"timeout", NUMBER(settings_connection_s(settings))},
 							 {"password", password},
 							 {"ssl_password", ssl_password},
 							 {"db_user", settings->rewind_user},
