@@ -93,24 +93,60 @@ list_sockets() {
             }')
 }
 
-# list_servers: sets servers to a line "PID PORT PLACE ADDRESSES DIRECTORY" for each server here
-# that we may look into; ADDRESSES is a list with commas, or "-".
-list_servers() {
-    servers='' found='' paths='' descriptors=''
+# list_postmasters: sets postmasters to a line "PID PORT LISTEN DIRECTORY" for each server here
+# that we may look into; LISTEN is the first address that it listens on, as its lock file has it,
+# or "-". Starts no process.
+list_postmasters() {
+    postmasters=''
     # a postmaster's working directory is its data directory, as that of its children
     for lock in /proc/[0-9]*/cwd/postmaster.pid; do
         process=${lock#/proc/}
         process=${process%%/*}
+        owner_listen=''
         { read -r owner_pid && [ "$owner_pid" = "$process" ] && read -r owner_dir && read -r _ &&
-            read -r owner_port; } 2>/dev/null <"$lock" || continue
+            read -r owner_port && { ! read -r _ || read -r owner_listen || :; }; } 2>/dev/null <"$lock" || continue
         ! resolve "$owner_dir" || owner_dir=$resolved
-        found=$found$process\ $owner_port\ $owner_dir$nl
-        paths="$paths /proc/$process/fd"
+        postmasters="$postmasters$process $owner_port ${owner_listen:--} $owner_dir$nl"
     done
-    [ -n "$found" ] || return 0
+}
+
+# told_owner ADDRESS: sets port_owner, where the lock files tell which server has the port at this
+# address of the node: one says so, or one alone has the port, on all addresses. Else returns 1.
+# So it is on most nodes, and nobody's sockets need to be looked at.
+told_owner() {
+    port_owner='' alone=yes
+    while read -r process owner_port owner_listen owner_dir; do
+        [ "$owner_port" = "$port" ] || continue
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+        [ "/proc/$process/ns/net" -ef /proc/self/ns/net ] || return
+        case $owner_listen:$alone in
+            "$1":*)
+                port_owner=$owner_dir
+                return
+                ;;
+            '*:yes' | 0.0.0.0:yes | :::yes) port_owner=$owner_dir ;;
+            *) port_owner='' ;;
+        esac
+        alone=no
+    done <<POSTMASTERS
+$postmasters
+POSTMASTERS
+    [ -n "$port_owner" ]
+}
+
+# list_servers: sets servers to a line "PID PORT PLACE ADDRESSES DIRECTORY" for each of
+# $postmasters; ADDRESSES is a list with commas, or "-".
+list_servers() {
+    servers='' paths='' descriptors=''
+    [ -n "$postmasters" ] || return 0
+    while read -r process _; do
+        [ -z "$process" ] || paths="$paths /proc/$process/fd"
+    done <<POSTMASTERS
+$postmasters
+POSTMASTERS
     # shellcheck disable=SC2086 # words
     descriptors=$nl$(find $paths -lname 'socket:*' -printf '%h %l\n' 2>/dev/null)$nl
-    while read -r process owner_port owner_dir; do
+    while read -r process owner_port _ owner_dir; do
         [ -n "$process" ] || continue
         place='' owner_addresses='' fields=$IFS IFS=$nl
         set -f
@@ -130,9 +166,9 @@ list_servers() {
         set +f
         IFS=$fields
         servers="$servers$process $owner_port ${place:-near} ${owner_addresses:--} $owner_dir$nl"
-    done <<FOUND
-$found
-FOUND
+    done <<POSTMASTERS
+$postmasters
+POSTMASTERS
 }
 
 # servers_at PLACE: sets found to the lines of servers that have the port there, and count to
@@ -202,6 +238,12 @@ find_port_owner() {
     # which address it has come to, sshd knows
     # shellcheck disable=SC2086 # words
     set -- ${SSH_CONNECTION:-}
+    list_postmasters
+    if [ $# -eq 4 ] && told_owner "$3"; then
+        emit port_owner "$port_owner"
+        return
+    fi
+    port_owner=''
     look_for_servers "${3:-}" "$host"
     case $count:$host in
         0:*[!0-9.]*)
