@@ -74,14 +74,19 @@ still_there() {
     [ -n "$left" ]
 }
 
+# remove_stale FILE: FILE is a lock file, of a server of this directory, and there is none.
+remove_stale() {
+    if lock_file "$1" && kill -0 "${lock_pid#-}" 2>/dev/null &&
+        readlink "/proc/${lock_pid#-}/cwd" >/dev/null 2>&1 && ! still_there; then
+        say "$1 names process ${lock_pid#-}, which is no server of this directory: the file is removed"
+        rm -f "$1"
+    fi
+}
+
 # remove_stale_lock: after server_pid() has found no server. After a crash of the machine any
 # program may have the pid in postmaster.pid; a server that is started takes a process of its own
 # user for another server of this directory, and ends. What runs elsewhere we cannot see: then the
 # file stays, for the server has more to go by.
 remove_stale_lock() {
-    if lock_file "$pgdata/postmaster.pid" && kill -0 "${lock_pid#-}" 2>/dev/null &&
-        readlink "/proc/${lock_pid#-}/cwd" >/dev/null 2>&1 && ! still_there; then
-        say "$pgdata/postmaster.pid names process ${lock_pid#-}, which is no server of this directory: the file is removed"
-        rm -f "$pgdata/postmaster.pid"
-    fi
+    remove_stale "$pgdata/postmaster.pid"
 }

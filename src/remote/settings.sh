@@ -102,3 +102,23 @@ is_on() {
     esac
     [ "$value" = on ]
 }
+
+# socket_locks: prints the names that the lock files of the server's sockets have, a line each. After
+# know_named.
+socket_locks() {
+    written_value port 5432
+    lock_name=.s.PGSQL.$value.lock
+    written_value unix_socket_directories '/var/run/postgresql, /tmp'
+    fields=$IFS IFS=,
+    set -f
+    for folder in $value; do
+        folder=$(printf '%s' "$folder" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')
+        case $folder in
+            '' | @*) ;;
+            /*) printf '%s\n' "$folder/$lock_name" ;;
+            *) printf '%s\n' "$pgdata/$folder/$lock_name" ;;
+        esac
+    done
+    set +f
+    IFS=$fields
+}

@@ -224,6 +224,20 @@ run_command() {
     await_status "$appear_limit"
 }
 
+# remove_stale_sockets: the same for the lock files of the server's sockets.
+remove_stale_sockets() {
+    know_named "$pgdata"
+    list=$(socket_locks)
+    while IFS= read -r file; do
+        folder=
+        [ ! -r "$file" ] || { read -r _ && IFS= read -r folder; } 2>/dev/null <"$file"
+        # shellcheck disable=SC2039,SC3013 # -ef is in dash and in POSIX.1-2024
+        [ -z "$folder" ] || [ ! "$folder" -ef "$pgdata" ] || remove_stale "$file"
+    done <<LIST
+$list
+LIST
+}
+
 in_double_quotes() {
     printf '%s' "$1" | sed 's/["$`\\]/\\&/g'
 }
@@ -269,6 +283,7 @@ collected_size=0
 ! serving || await_running
 opts_before=$(opts_time)
 remove_stale_lock
+remove_stale_sockets
 if [ "$again" = yes ] && has_targets "$pgdata"; then
     empty_targets "$pgdata" || die start_failed "the recovery targets in the settings of $pgdata could not be emptied: with one the server could become a primary"
     emit emptied yes

@@ -17,6 +17,7 @@ is_given() {
         *[!A-Za-z0-9_/.]"$1"=* | *-c"$1"=* | *--"$(printf '%s' "$1" | tr _ -)"=*) return 0 ;;
     esac
     case $1:$text in
+        listen_addresses:*[\ \"\']-[hi]*) return 0 ;;
         port:*[\ \"\']-p[\ \"0-9]* | max_connections:*[\ \"\']-N[\ \"0-9]*) return 0 ;;
     esac
     # a service may have PGPORT
@@ -32,6 +33,41 @@ check_place() {
     written_value port 5432
     [ -z "$port" ] || [ "$value" = "$port" ] || is_given port ||
         die settings_broken "port is $value: after a start it would not listen on port $port any more"
+}
+
+# check_addresses: a server ends that can listen to none of its addresses. Names and IPv6 are not
+# judged, nor is a machine to which whole networks are local.
+check_addresses() {
+    written_value listen_addresses localhost
+    wanted=$(printf '%s' "$value" | tr ',' ' ')
+    case $wanted in
+        *[0-9].*) ;;
+        *) return 0 ;;
+    esac
+    case " $wanted " in *[!0-9.\ ]* | *' 127.'* | *' 0.0.0.0 '*) return 0 ;; esac
+    [ -r /proc/net/fib_trie ] && [ "$(cat /proc/sys/net/ipv4/ip_nonlocal_bind 2>/dev/null)" = 0 ] || return 0
+    awk -v wanted=" $wanted " '
+        $1 == "|--" { address = $2 }
+        / host LOCAL/ && (index(wanted, " " address " ") || ($1 != "/32" && address !~ /^127\./)) { found = 1 }
+        END { exit found }' /proc/net/fib_trie || return 0
+    is_given listen_addresses ||
+        die settings_broken "listen_addresses is \"$value\": the machine has no such address, and a server that can listen nowhere ends"
+}
+
+# check_lock_files: of a server that is down; another account may have left them.
+check_lock_files() {
+    [ ! -e "$pgdata/postmaster.pid" ] || [ -r "$pgdata/postmaster.pid" ] ||
+        die settings_broken "$pgdata/postmaster.pid is there, and $account cannot read it: remove it, if no server runs there"
+    ! is_given port && ! is_given unix_socket_directories || return 0
+    list=$(socket_locks)
+    while IFS= read -r path; do
+        [ -e "$path" ] || continue
+        # with the sticky bit, as of /tmp, only who owns the file removes it
+        if [ -r "$path" ] && { [ -O "$path" ] || { [ -w "${path%/*}" ] && [ ! -k "${path%/*}" ]; }; }; then continue; fi
+        die settings_broken "$path is there, and $account cannot read or remove it: remove it, if no server listens there"
+    done <<LIST
+$list
+LIST
 }
 
 # check_needed: a hot standby ends, or stops replaying, where it has less than the primary.
@@ -218,12 +254,12 @@ check_start() {
     said=$(setting data_directory 2>&1 >/dev/null) || die settings_broken "$said"
     know_named "$pgdata"
     check_place
+    check_addresses
     check_needed
     hba=$(value_of hba_file "$pgdata/pg_hba.conf")
     [ -z "$hba" ] || { [ -f "$hba" ] && [ -r "$hba" ]; } || die settings_broken "hba_file is \"$hba\", which $account cannot read"
     check_ssl
     check_libraries
-    # of one that is down, whatever starts it may make them
-    ! server_pid || check_folders
+    if server_pid; then check_folders; else check_lock_files; fi # what starts it may make its folders
     check_rehearsal
 }

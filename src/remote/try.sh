@@ -15,17 +15,19 @@
 #   needed    "NAME=VALUE/DEFAULT ...": settings that a standby may not have lower than that, and
 #             what they are where no file sets them
 #   start_command  of the DBA's, for the node; '' = pg_ctl
+#   own       what the job itself names of the node's files, a line each
 #   OID LOCATION ...  (positional) with rewind: the primary's tablespaces
 #
 # What is in the way of a rewind or a copy is a folder that the SSH user may not empty, a file
-# that cannot be removed, and a file mounted in the data directory. Files that pg_rewind may not
+# that cannot be removed, a file mounted in the data directory, and a file of the node's own that
+# cannot be read, as an editor of root's leaves one: no copy can be kept of it. Files that pg_rewind may not
 # write are none: rewind.sh moves them aside. What is in the folders of relations is the
 # server's own, and there may be a million files: it is not looked at.
 #
 # prints:
 #   account   whose rights we have here
 #   path      in_the_way: the first
-#   kind      in_the_way: folder | file | mount
+#   kind      in_the_way: folder | file | mount | unreadable
 #   owner     in_the_way: whose it is
 #   mounts    rewind: folders mounted in the data directory, relative to it, a line each
 #   database  login_refused: the one that was to be connected to
@@ -44,8 +46,10 @@ set -u
 . "${0%/*}/settings.sh"
 # shellcheck source=src/remote/startable.sh
 . "${0%/*}/startable.sh"
+# shellcheck source=src/remote/names.sh
+. "${0%/*}/names.sh"
 
-: "${port=}" "${needed=}" "${start_command=}" "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
+: "${port=}" "${needed=}" "${start_command=}" "${own=}" "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
 [ "$config" != "$pgdata/postgresql.conf" ] || config=
 
 # check_programs NAME...
@@ -121,6 +125,30 @@ OBSTACLES
     die in_the_way "$account can neither empty nor remove it"
 }
 
+# unreadable: prints the first of the node's own files that save_config.sh could not copy.
+unreadable() {
+    find_own "$config" "$own"
+    while IFS= read -r file; do
+        [ -h "$pgdata/$file" ] || [ ! -f "$pgdata/$file" ] || [ -r "$pgdata/$file" ] || {
+            printf '%s' "$pgdata/$file"
+            break
+        }
+    done <<FILES
+$files
+FILES
+}
+
+# check_own: the node's own files are copied when the server is down.
+check_own() {
+    found=$(unreadable)
+    [ -n "$found" ] || return 0
+    emit path "$found"
+    emit kind unreadable
+    emit owner "$(stat -c %U -- "$found")"
+    stat -c '%A %U:%G %n' -- "$found" >&2
+    die in_the_way "$account cannot read it, and it is the node's own"
+}
+
 # check_rewind OID LOCATION...: pg_rewind reads all that is in the data directory, and removes
 # what the primary does not have. It would write into the directory of a tablespace that the
 # node lacks, whosever it is: on one machine it may be the primary's own.
@@ -160,34 +188,10 @@ check_tablespace() {
     [ -w "${above:-/}" ] || die permission "the primary's tablespace directory $1 is not on the node, and cannot be made"
 }
 
-# check_login: does the running server let the role into the database where the proof is? One that
-# is not there yet comes with the primary's data. And would the server start again? Not with a
-# pg_hba.conf that it does not understand, which it tells those who may ask.
-check_login() {
-    if ask_server -U "$db_user" <<'SQL'; then
-SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may \gset
-\set ON_ERROR_STOP 0
-\if :may
-SELECT current_setting('hba_file') || ', line ' || line_number || ': ' || error FROM pg_hba_file_rules() WHERE error IS NOT NULL;
-\endif
-SQL
-        [ -z "$answer" ] || die settings_broken "$answer"
-        return 0
-    fi
-    accepts || return 0
-    refusal=$said
-    export PGDATABASE="$asked_db"
-    ask_server -U "$db_user" -v name="$db_name" <<'SQL'
-SELECT count(*) FROM pg_database WHERE datname = :'name'
-SQL
-    [ "$answer" != 0 ] || return 0
-    emit database "$db_name"
-    die login_refused "$refusal"
-}
-
-# hba_objection FILE: for a server that is down, why its pg_hba.conf will not let db_user in by
-# the Unix socket; nothing if it will, or if the file alone does not tell.
+# hba_objection FILE: why a server that starts with this pg_hba.conf will not let db_user in by the
+# Unix socket; nothing if it will, or if the file alone does not tell.
 hba_objection() {
+    case $db_user$db_name in *[[:space:],\"]*) return ;; esac
     LC_ALL=C awk -v role="$db_user" -v database="$db_name" -v account="$account" -v expired="$expired" '
         # Does the list of a field have the name? 1 yes, 0 no, -1 it does not tell.
         function has(list, name, other,    n, i, one, answer) {
@@ -246,6 +250,33 @@ check_hba() {
     die login_refused "$hba: role \"$db_user\", database \"$db_name\", connections by the Unix socket: $refusal"
 }
 
+# check_login: does the running server let the role into the database where the proof is? One that
+# is not there yet comes with the primary's data. And would the server start again? Not with a
+# pg_hba.conf that it does not understand, which it tells those who may ask.
+check_login() {
+    if ask_server -U "$db_user" <<'SQL'; then
+SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may \gset
+\set ON_ERROR_STOP 0
+\if :may
+SELECT current_setting('hba_file') || ', line ' || line_number || ': ' || error FROM pg_hba_file_rules() WHERE error IS NOT NULL;
+\endif
+SQL
+        [ -z "$answer" ] || die settings_broken "$answer"
+        # but the next start reads the file as it is by now
+        case $server_host in /* | @*) check_hba ;; esac
+        return 0
+    fi
+    accepts || return 0
+    refusal=$said
+    export PGDATABASE="$asked_db"
+    ask_server -U "$db_user" -v name="$db_name" <<'SQL'
+SELECT count(*) FROM pg_database WHERE datname = :'name'
+SQL
+    [ "$answer" != 0 ] || return 0
+    emit database "$db_name"
+    die login_refused "$refusal"
+}
+
 dir=
 trap '[ -z "$dir" ] || rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
@@ -264,6 +295,7 @@ esac
 [ "$method" = restart ] || check_files
 [ "$method" != rewind ] || check_rewind "$@"
 [ "$untouched" = yes ] || exit 0
+[ "$method" = restart ] || check_own
 check_start
 if server_pid && lock_file "$pgdata/postmaster.pid"; then
     case $lock_status in

@@ -114,12 +114,8 @@ config_check_rewind_functions(const Job *job)
 		config_fail_rewind_functions(job, missing);
 }
 
-/*
- * What a job names of the node's files by settings of its own, a line each; the
- * node's settings name the rest.
- */
-static char *
-named_by_job(const Job *job)
+char *
+config_named_by_job(const Job *job)
 {
 	const Settings *settings = job->request->settings;
 	const char *restore_command = job_restore_command(job);
@@ -156,7 +152,7 @@ config_save(Job *job)
 	}
 	remote_run(job->ssh, &remote_save_config,
 			   JOB_NAMED(job, {"config", job->config_file}, {"keep_slots", job->keep_slots},
-						 {"own", named_by_job(job)}),
+						 {"own", config_named_by_job(job)}),
 			   NULL, &limits, &reply);
 	if (!reply.ok)
 		step_fail_commonly(job, &reply, "the node's own files could not be saved");

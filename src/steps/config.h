@@ -17,6 +17,12 @@ extern void config_check_rewind_functions(const Job *job);
 /* The error for functions that the rewind role lacks. */
 pg_noreturn extern void config_fail_rewind_functions(const Job *job, const char *missing);
 
+/*
+ * What a job names of the node's files by settings of its own, a line each; the
+ * node's settings name the rest.
+ */
+extern char *config_named_by_job(const Job *job);
+
 /* Puts the node's own files aside, which a rewind or a copy would replace. */
 extern StepResult config_save(Job *job);
 

@@ -20,6 +20,7 @@
 #include "record.h"
 #include "recovery_conf.h"
 #include "sql.h"
+#include "steps/config.h"
 #include "steps/primary.h"
 #include "steps/rewind.h"
 #include "steps/trial.h"
@@ -94,6 +95,11 @@ fail_in_the_way(const Job *job, const RemoteReply *reply)
 
 	initStringInfo(&path);
 	remote_quote(&path, step_text(reply, "path"));
+	if (remote_says(reply, "kind", "unreadable"))
+		step_fail(job, reply, ERRCODE_INSUFFICIENT_PRIVILEGE,
+				  "one of its own files in the data directory cannot be read, so it could not be kept",
+				  psprintf("On the node %s, %s %s; or move it out of the data directory. Then call follow_primary() again. " NOTHING_CHANGED,
+						   node_name(job), ours ? "run: chmod u+r" : psprintf("run as root: chown %s %s && chmod u+r", account, path.data), path.data));
 	if (remote_says(reply, "kind", "folder"))
 		command = ours ? psprintf("run: chmod u+rwx %s", path.data) :
 			psprintf("run as root: chown -R %s %s && chmod -R u+rwX %s", account, path.data, path.data);
@@ -127,6 +133,7 @@ look_at_node(Job *job, const char *method, const char *outcome, RemoteReply *rep
 						 {"passfile", settings->passfile},
 						 {"port", NUMBER(job->request->node_port)},
 						 {"needed", survey_needed_settings()},
+						 {"own", config_named_by_job(job)},
 						 {"start_command", step_expand_command(job, settings->node_start_command)}),
 			   job->plan.method == METHOD_REWIND ? mapped_tablespaces(NULL, TABLESPACE_OID) : NULL,
 			   &limits, reply);
