@@ -230,6 +230,8 @@ fork_state(const NodeFacts *node, const JobPlan *plan)
 	return plan->diverged ? FORK_UNKNOWN : FORK_NONE;
 }
 
+#define NO_CONTROL_FILE "the node's control file cannot be read"
+
 /* Why pg_rewind cannot work, or NULL. */
 char *
 plan_rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const JobPlan *plan)
@@ -243,7 +245,7 @@ plan_rewind_objection(const PrimaryFacts *primary, const NodeFacts *node, const 
 	if (node->mark == MARK_HALF_SWAPPED)
 		return "an interrupted job left the data directory half replaced";
 	if (node->system_id == 0)
-		return "the node's control file cannot be read";
+		return NO_CONTROL_FILE;
 	if (!node->wal_log_hints && !node->checksums)
 		return "the node has neither data checksums nor wal_log_hints";
 	if (!primary->full_page_writes)
@@ -306,6 +308,8 @@ repoint_objection(const PrimaryFacts *primary, const NodeFacts *node,
 						node->sql_error ? node->sql_error : "no SQL connection");
 	if (node->mark != MARK_NONE && node->mark != MARK_BEFORE_CHANGE)
 		return "an interrupted job left its mark on the node";
+	if (node->system_id == 0)
+		return NO_CONTROL_FILE;
 	if (relation == REL_UNKNOWN)
 		return "it is not known how far the node's WAL reaches";
 	if (relation == REL_DIVERGED)

@@ -190,7 +190,7 @@ for my $n (0 .. 40 * $rounds - 1)
     for my $program (qw(pg_controldata psql postgres))
     {
         spew("$dir/bin.$n/$program.out", damaged($program eq 'pg_controldata' ? $real{$program} : join "\n", map { /^((?:sql|set|slot)\..*)/ } split /\n/, $answer));
-        spew("$dir/bin.$n/$program", "#!/bin/sh\ncase \$* in *-V*|*--version*) exec $bin_dir/$program \"\$@\" ;; esac\ncat \"\$0.out\"\n", 0755);
+        spew("$dir/bin.$n/$program", "#!/bin/sh\ncase \$1 in -V|--version) exec $bin_dir/$program \"\$@\" ;; esac\ncat \"\$0.out\"\n", 0755);
     }
 }
 my @plans = ((map { "ssh_known_hosts_file = '$dir/known.$_'" } 0 .. $#known), (map { "ssh_key_file = '$dir/key.$_'" } 0 .. $#keys),

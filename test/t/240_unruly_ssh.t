@@ -141,7 +141,7 @@ my $r = fails('a command fails after 6 MB on stderr', sqlstate => 'F0000', detai
     row => { node_reload_command => "if ! [ -e $dir/once ]; then touch $dir/once; yes this is no news | head -c 6000000 >&2; echo the last words >&2; exit 1; fi; $reload" });
 cmp_ok(length $r->{detail}, '<', 8192, 'and tells only the end of it');
 fails('18 MB on stdout', sqlstate => '08006', message => qr/outcome of the script "survey" is not known/, detail => qr/more than 16 MB/,
-    row => { node_bin_dir => stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nhead -c 18000000 /dev/zero | tr '\\0' x") });
+    row => { node_bin_dir => stand_in('pg_controldata', "case \$1 in -V) exec $bin/pg_controldata -V ;; esac\nhead -c 18000000 /dev/zero | tr '\\0' x") });
 
 #
 # Signals
@@ -170,7 +170,7 @@ fails('a script is killed', sqlstate => '08006', message => qr/outcome of the sc
         kill 'KILL', grep { grep { $_ == $sleep } process_tree($_) } keys %session;
     });
 works('the next call works', method => 'repoint');
-my $sleeping = stand_in('pg_controldata', "case \$* in *-V*) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654");
+my $sleeping = stand_in('pg_controldata', "case \$1 in -V) exec $bin/pg_controldata -V ;; esac\nexec sleep 987654");
 fails('the line is cut', sqlstate => '08006', message => qr/outcome of the script "survey" is not known/,
     detail => qr/The connection was lost: the SSH connection was closed or cut from outside/,
     row => { node_bin_dir => $sleeping },
@@ -179,6 +179,10 @@ fails('the line is cut', sqlstate => '08006', message => qr/outcome of the scrip
         $sshd->ssh_cut;
     });
 works('the next call works', method => 'repoint');
+
+# A control file that cannot be read may be of any cluster.
+fails('pg_controldata tells nothing', sqlstate => '55000', message => qr/a repoint is not possible: the node's control file cannot be read/,
+    row => { node_bin_dir => stand_in('pg_controldata', "case \$1 in -V) exec $bin/pg_controldata -V ;; esac\nexit 1") });
 
 # A plan holds no snapshot while it waits for the node.
 row(node_bin_dir => $sleeping);
