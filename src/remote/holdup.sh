@@ -39,18 +39,17 @@ hold() {
     [ -n "$remedy" ] || remedy=${2:-}
 }
 
-# find_startup: sets startup to the process that replays, startup_state and startup_title.
+# find_startup: sets startup to the process that replays, startup_state and startup_title; and
+# receiver and receiver_state.
 find_startup() {
-    startup='' startup_state='' startup_title=''
+    startup='' startup_state='' startup_title='' receiver='' receiver_state=''
     server_pid || return
     list_family "$pid"
     while read -r process _ state _; do
         title_of "$process"
         case $title in
-            *': startup'*)
-                startup=$process startup_state=$state startup_title=$title
-                return
-                ;;
+            *': startup'*) startup=$process startup_state=$state startup_title=$title ;;
+            *': walreceiver'*) receiver=$process receiver_state=$state ;;
         esac
     done <<CHILDREN
 $(children_of "$pid")
@@ -138,6 +137,9 @@ if [ -n "$startup" ]; then
     esac
     look_at_commands
 fi
+case $receiver_state in
+    T | t) hold "Its WAL receiver, $receiver, is stopped by a signal, and no other one is started." "kill -CONT $receiver" ;;
+esac
 if lock_file "$pgdata/postmaster.pid"; then
     [ -z "$startup" ] || look_at_waits
     find_log
