@@ -40,8 +40,10 @@ set -u
 : "${passfile=}" "${host?}" "${port=5432}" "${timeout=10}" "${password=}" "${ssl_password=}" \
     "${db_user=postgres}" "${db_name=postgres}" "${alone=no}"
 
-# as_the_server: what its environment tells libpq, its WAL receiver is told, too.
+# as_the_server: what its environment tells libpq, its WAL receiver is told, too; and a relative
+# name, of a password file or a key, starts from the data directory.
 as_the_server() {
+    cd "$pgdata" 2>/dev/null || :
     server_pid && [ -r "/proc/$pid/environ" ] || return 0
     fields=$IFS IFS=$nl
     set -f

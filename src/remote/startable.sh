@@ -257,7 +257,11 @@ check_start() {
     check_addresses
     check_needed
     hba=$(value_of hba_file "$pgdata/pg_hba.conf")
-    [ -z "$hba" ] || { [ -f "$hba" ] && [ -r "$hba" ]; } || die settings_broken "hba_file is \"$hba\", which $account cannot read"
+    written_value hba_file /
+    case ${start_command:+service}$value in
+        service[!/]*) ;; # relative to where that command starts the server
+        *) [ -z "$hba" ] || { [ -f "$hba" ] && [ -r "$hba" ]; } || die settings_broken "hba_file is \"$hba\", which $account cannot read" ;;
+    esac
     check_ssl
     check_libraries
     if server_pid; then check_folders; else check_lock_files; fi # what starts it may make its folders

@@ -292,7 +292,9 @@ case $method in
     copy) check_programs pg_basebackup ;;
 esac
 [ -e "$pgdata/PG_VERSION" ] || exit 0
-[ "$method" = restart ] || check_files
+# in a process of its own: a start does not come from the data directory, and where it comes from,
+# a relative hba_file does
+[ "$method" = restart ] || (check_files) || exit 1
 [ "$method" != rewind ] || check_rewind "$@"
 [ "$untouched" = yes ] || exit 0
 [ "$method" = restart ] || check_own
