@@ -51,6 +51,8 @@ typedef struct Job
 								 * streamed through, or NULL */
 
 	/* What the steps did. */
+	struct Connections *connecting; /* what connect_begin() has begun, or NULL */
+	int			looks;			/* at where the node's connections lead */
 	bool		restore_copied; /* the copy fetches WAL as the command has set that
 								 * made it; or that of an interrupted job does */
 	bool		wal_saved;		/* what the node has of WAL behind the fork */

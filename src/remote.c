@@ -318,39 +318,57 @@ parse_times(const char *out, int64 *sum)
 	return true;
 }
 
-/* Runs the text, which begins with the assignments of the named arguments. */
-static void
-run(SshSession *session, const char *name, const char *text,
-	const char *const *list, const RemoteLimits *limits, bool hold,
-	RemoteReply *reply)
+/* A script to run. */
+struct RemoteRun
 {
-	char	   *nonce = make_nonce();
+	const char *name;
+	char	   *nonce;
+	bool		hold;
+	SshCommand	command;
+};
+
+/* Prepares to run the text, which begins with the assignments of the named arguments. */
+static RemoteRun *
+prepare(const char *name, const char *text, const char *const *list, const RemoteLimits *limits, bool hold)
+{
+	RemoteRun  *run = palloc0(sizeof(RemoteRun));
+	SshCommand *command = &run->command;
 	StringInfoData input;
-	SshCommand	command = {0};
+
+	run->name = name;
+	run->nonce = make_nonce();
+	run->hold = hold;
+	initStringInfo(&input);
+	appendStringInfoString(&input, "{\nset --");
+	put_words(&input, LIST(run->nonce, hold ? "held" : limits->on_ask ? "script" : "watcher", text));
+	put_words(&input, list);
+	appendStringInfo(&input, "\n%s}\n", wrapper_sh);
+
+	command->shell = SHELL;
+	command->end_mark = psprintf("\n%s end ", run->nonce);
+	command->input = input.data;
+	command->input_len = input.len;
+	command->timeout_ms = limits->timeout_ms;
+	command->progress_timeout_ms = limits->progress_timeout_ms;
+	command->on_stderr_line = limits->on_stderr_line;
+	command->on_tick = limits->on_tick;
+	command->arg = limits->arg;
+	command->hold_at = hold ? HOLD_AT : NULL;
+	command->ask_at = limits->on_ask ? ASK_AT : NULL;
+	command->on_ask = limits->on_ask;
+	return run;
+}
+
+void
+remote_end(SshSession *session, RemoteRun *run, RemoteReply *reply)
+{
+	const char *name = run->name;
+	const char *nonce = run->nonce;
 	SshResult	result = {0};
 	bool		whole;
 	int64		cpu;
 
-	initStringInfo(&input);
-	appendStringInfoString(&input, "{\nset --");
-	put_words(&input, LIST(nonce, hold ? "held" : limits->on_ask ? "script" : "watcher", text));
-	put_words(&input, list);
-	appendStringInfo(&input, "\n%s}\n", wrapper_sh);
-
-	command.shell = SHELL;
-	command.end_mark = psprintf("\n%s end ", nonce);
-	command.input = input.data;
-	command.input_len = input.len;
-	command.timeout_ms = limits->timeout_ms;
-	command.progress_timeout_ms = limits->progress_timeout_ms;
-	command.on_stderr_line = limits->on_stderr_line;
-	command.on_tick = limits->on_tick;
-	command.arg = limits->arg;
-	command.hold_at = hold ? HOLD_AT : NULL;
-	command.ask_at = limits->on_ask ? ASK_AT : NULL;
-	command.on_ask = limits->on_ask;
-
-	ssh_run(session, &command, &result);
+	ssh_run(session, &run->command, &result);
 	if (result.end == SSH_END_HELD)
 	{
 		appendStringInfo(&result.out, "\n%s end 0\n", nonce);
@@ -358,7 +376,7 @@ run(SshSession *session, const char *name, const char *text,
 	}
 
 	if (parse_times(result.out.data, &cpu))
-		ssh_note_cpu(session, cpu, hold);
+		ssh_note_cpu(session, cpu, run->hold);
 
 	memset(reply, 0, sizeof(*reply));
 	while (result.err.len > 0 && result.err.data[result.err.len - 1] == '\n')
@@ -413,7 +431,18 @@ remote_run(SshSession *session, const RemoteScript *script,
 		   const RemoteArgument *named, const char *const *list,
 		   const RemoteLimits *limits, RemoteReply *reply)
 {
-	run(session, script->name, script_text(script, named), list, limits, false, reply);
+	remote_end(session, prepare(script->name, script_text(script, named), list, limits, false), reply);
+}
+
+RemoteRun *
+remote_begin(SshSession *session, const RemoteScript *script,
+			 const RemoteArgument *named, const char *const *list,
+			 const RemoteLimits *limits)
+{
+	RemoteRun  *run = prepare(script->name, script_text(script, named), list, limits, false);
+
+	ssh_begin(session, &run->command);
+	return run;
 }
 
 void
@@ -431,7 +460,7 @@ remote_run_in_turn(SshSession *session, const RemoteCall *calls, int ncalls,
 		appendStringInfo(&text, "\n%s\n) || exit\n",
 						 script_text(calls[i].script, calls[i].named));
 	}
-	run(session, calls[0].script->name, text.data, NULL, limits, false, reply);
+	remote_end(session, prepare(calls[0].script->name, text.data, NULL, limits, false), reply);
 }
 
 void
@@ -439,5 +468,5 @@ remote_hold(SshSession *session, const RemoteScript *script,
 			const RemoteArgument *named, const RemoteLimits *limits,
 			RemoteReply *reply)
 {
-	run(session, script->name, script_text(script, named), NULL, limits, true, reply);
+	remote_end(session, prepare(script->name, script_text(script, named), NULL, limits, true), reply);
 }

@@ -104,6 +104,17 @@ extern void remote_run(SshSession *session, const RemoteScript *script,
 					   const RemoteArgument *named, const char *const *list,
 					   const RemoteLimits *limits, RemoteReply *reply);
 
+/*
+ * The same in two parts.  The script begins to run while the caller goes on, by
+ * remote_hold() alone; remote_end() waits for it, as remote_run() does.  The limits
+ * count from there.  The result lives in the current memory context.
+ */
+typedef struct RemoteRun RemoteRun;
+extern RemoteRun *remote_begin(SshSession *session, const RemoteScript *script,
+							   const RemoteArgument *named, const char *const *list,
+							   const RemoteLimits *limits);
+extern void remote_end(SshSession *session, RemoteRun *run, RemoteReply *reply);
+
 /* As for remote_run(). */
 typedef struct RemoteCall
 {

@@ -10,6 +10,7 @@
 #   password  ssl_password   those of CONNINFO; '' = none
 #   db_user  db_name   by which the node's own server is asked, if it runs, whether a
 #                 connection leads to it
+#   look          the number of this look among the job's
 #   CONNINFO      (positional) what the node's server is to have, without passwords
 #   COPY_CONNINFO  REWIND_CONNINFO   (positional) pg_basebackup's and pg_rewind's; '' = not
 #                 needed
@@ -19,7 +20,7 @@
 # An answer proves nothing: a virtual address may still lead to the former
 # primary, a name to another cluster, or to the node itself. The primary alone
 # can tell, for it sees its own connections: each is made with an
-# application_name of its own, follow_primary_TOKEN_ID, and held, while this script
+# application_name of its own, follow_primary_TOKEN_LOOK.ID, and held, while this script
 # asks. If host has several addresses, one is made to each.
 #
 # prints:
@@ -38,7 +39,8 @@ set -u
 . "${0%/*}/lib.sh"
 
 : "${passfile=}" "${host?}" "${port=5432}" "${timeout=10}" "${password=}" "${ssl_password=}" \
-    "${db_user=postgres}" "${db_name=postgres}" "${alone=no}"
+    "${db_user=postgres}" "${db_name=postgres}" "${look=1}" "${alone=no}"
+connection=follow_primary_${token}_$look
 
 # as_the_server: what its environment tells libpq, its WAL receiver is told, too; and a relative
 # name, of a password file or a key, starts from the data directory.
@@ -131,7 +133,7 @@ connect() {
         [ -z "$several" ] || as="$as hostaddr=$3"
         CONNECT_ID=$1 CONNECT_FILE=$dir/$1 CONNECT_HOLD=$dir/hold
         export CONNECT_ID CONNECT_FILE CONNECT_HOLD
-        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as connect_timeout=$timeout application_name=follow_primary_${token}_$1" -f "$dir/$kind" \
+        "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -d "$as connect_timeout=$timeout application_name=$connection.$1" -f "$dir/$kind" \
             </dev/null >/dev/null 2>"$dir/$1.error" || :
         echo "$1 end" >&6
     ) &
@@ -163,7 +165,7 @@ connect_alone() {
             printf '%s\n' "$told" >&4
         } | {
             "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 \
-                -d "$1 replication=true dbname=replication connect_timeout=$timeout application_name=follow_primary_${token}_1.1" >&5 && exit
+                -d "$1 replication=true dbname=replication connect_timeout=$timeout application_name=$connection.1.1" >&5 && exit
             code=$?
             emit ask yes >&5
             exit "$code"
@@ -181,7 +183,7 @@ is_own_server() {
     (
         connect_with "$passfile" "$db_name"
         ask_server -U "$db_user" <<SQL && [ "$answer" = 1 ]
-SELECT count(*) FROM pg_stat_activity WHERE application_name = 'follow_primary_${token}_$1'
+SELECT count(*) FROM pg_stat_activity WHERE application_name = '$connection.$1'
 SQL
     )
 }

@@ -39,6 +39,7 @@
 #define SSH_CLOSE_MS			5000	/* after the remote end has closed */
 #define SSH_ABANDON_MS			2000
 #define SSH_RELEASE_MS			1000
+#define SSH_BEGIN_MS			2000
 #define SSH_OVER				"exit\n"	/* to the held script: no other runs; or
 										 * to its shell, if it has ended */
 #define SSH_TICK_MS				1000
@@ -188,6 +189,17 @@ run_take_shell(SshRun *run)
 		return false;
 	run->channel = session->shell;
 	session->shell = NULL;
+	if (session->begun)
+	{
+		bool		is_this_one = session->begun == run->command;
+
+		session->begun = NULL;
+		if (is_this_one)
+			run->input_sent = run->input_len;
+		else
+			run_abandon(run);
+		return is_this_one;
+	}
 	for (int stream = 0; stream <= SSH_EXTENDED_DATA_STDERR; stream++)
 	{
 		do
@@ -743,6 +755,29 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 }
 
 void
+ssh_begin(SshSession *session, const SshCommand *command)
+{
+	TimestampTz deadline = ssh_after(SSH_BEGIN_MS);
+	size_t		sent = 0;
+
+	if (!ssh_is_alive(session) || session->shell == NULL || session->begun)
+		return;
+	while (sent < command->input_len && !session->lost)
+	{
+		ssize_t		rc;
+
+		do
+			rc = libssh2_channel_write(session->shell, command->input + sent, command->input_len - sent);
+		while (ssh_wait_quietly(session, (int) rc, deadline));
+		if (rc > 0)
+			sent += rc;
+		else
+			session->lost = true;
+	}
+	session->begun = command;
+}
+
+void
 ssh_note_cpu(SshSession *session, int64 milliseconds, bool held)
 {
 	if (held)
@@ -788,6 +823,9 @@ ssh_release(SshSession *session)
 	TimestampTz deadline = ssh_after(SSH_RELEASE_MS);
 	int			rc = 0;
 
+	if (session->begun)
+		session->unfinished = true;
+	session->begun = NULL;
 	/* A shell without work ends at EOF; nobody need wait for that. */
 	if (session->shell != NULL && !session->lost)
 	{

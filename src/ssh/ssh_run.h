@@ -104,6 +104,14 @@ extern void ssh_run(SshSession *session, const SshCommand *command,
 					SshResult *result);
 
 /*
+ * Sends a script ahead to the shell that waits for work: it begins, and ssh_run()
+ * of the same command, which the caller keeps until then, goes on from there.  Only
+ * a script that is to be held may run in between; any other gives it up.  Does
+ * nothing where no shell waits.  Never raises.
+ */
+extern void ssh_begin(SshSession *session, const SshCommand *command);
+
+/*
  * Is there a held script?  As far as is known: it may have ended since the last
  * one ran.
  */

@@ -23,9 +23,14 @@
 /* How long a connection is waited for in silence. */
 #define TELL_MS		900
 
+/* One look at where connections of the node lead. */
 typedef struct Connections
 {
 	Job		   *job;
+	RemoteRun  *run;
+	char	   *conninfo;		/* what its server is to have, without passwords; "" =
+								 * not looked at */
+	char	   *prefix;			/* of all their names */
 	TimestampTz tell;			/* when the caller is told that none is made */
 } Connections;
 
@@ -33,10 +38,10 @@ typedef struct Connections
 static char *
 connections_seen(void *arg)
 {
-	const char *name[] = {psprintf("follow_primary_%s_", ((Connections *) arg)->job->token)};
+	const char *prefix[] = {((Connections *) arg)->prefix};
 	char	   *seen = sql_scalar("SELECT string_agg(substr(application_name, length($1) + 1), ' ') "
 								  "FROM pg_stat_get_activity(NULL) WHERE left(application_name, length($1)) = $1",
-								  lengthof(name), name);
+								  lengthof(prefix), prefix);
 
 	return psprintf("%s\n", seen ? seen : "");
 }
@@ -91,41 +96,74 @@ fail_refused(const Job *job, const RemoteReply *reply, const char *conninfo)
 			  hint);
 }
 
-const char *
-connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms)
+/*
+ * Begins a look.  The one connection that most plans need is looked at alone, unless
+ * that has told before that it leads elsewhere: then a longer look finds out where.
+ */
+static Connections *
+begin(Job *job, const char *copy, const char *rewind, bool follow, bool alone, int timeout_ms)
 {
 	const Settings *settings = job->request->settings;
-	Connections connections = {.job = job, .tell = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TELL_MS)};
+	MemoryContext caller = MemoryContextSwitchTo(job->context);
+	Connections *connections = palloc0(sizeof(Connections));
 	RemoteLimits limits = {
 		.timeout_ms = timeout_ms,
 		.on_ask = connections_seen,
 		.on_tick = tell_silence,
-		.arg = &connections
+		.arg = connections
 	};
-	RemoteReply reply;
 	char	   *password = "";
 	char	   *ssl_password = "";
-	char	   *conninfo = follow ?
-		conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password) : "";
-	bool		alone = follow && copy[0] == '\0' && rewind[0] == '\0';
 
-	do
+	job->looks++;
+	connections->job = job;
+	connections->tell = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TELL_MS);
+	connections->prefix = psprintf("follow_primary_%s_%d.", job->token, job->looks);
+	connections->conninfo = follow ?
+		conninfo_without_passwords(job_primary_conninfo(job), &password, &ssl_password) : "";
+	connections->run =
+		remote_begin(job->ssh, &remote_connect,
+					 JOB_NAMED(job,
+							   {"passfile", settings->passfile},
+							   {"host", job->primary_host},
+							   {"port", NUMBER(job->request->primary_port)},
+							   {"timeout", NUMBER(settings_connection_s(settings))},
+							   {"password", password},
+							   {"ssl_password", ssl_password},
+							   {"db_user", settings->rewind_user},
+							   {"db_name", settings->rewind_database},
+							   {"look", NUMBER(job->looks)},
+							   {"alone", alone && follow && copy[0] == '\0' && rewind[0] == '\0' ? "yes" : "no"}),
+					 LIST(connections->conninfo, copy, rewind),
+					 &limits);
+	MemoryContextSwitchTo(caller);
+	return connections;
+}
+
+void
+connect_begin(Job *job)
+{
+	if (job->plan.method == METHOD_REPOINT && !job->node.foreign_mark)
+		job->connecting = begin(job, "", "", true, true, FILES_TIMEOUT_MS);
+}
+
+const char *
+connect_try(Job *job, const char *copy, const char *rewind, bool follow, int timeout_ms)
+{
+	Connections *connections = job->connecting;
+	RemoteReply reply;
+	const char *conninfo;
+
+	job->connecting = NULL;
+	if (connections == NULL)
+		connections = begin(job, copy, rewind, follow, true, timeout_ms);
+	remote_end(job->ssh, connections->run, &reply);
+	if (remote_failed_for(&reply, "unseen"))
 	{
-		remote_run(job->ssh, &remote_connect,
-				   JOB_NAMED(job,
-							 {"passfile", settings->passfile},
-							 {"host", job->primary_host},
-							 {"port", NUMBER(job->request->primary_port)},
-							 {"timeout", NUMBER(settings_connection_s(settings))},
-							 {"password", password},
-							 {"ssl_password", ssl_password},
-							 {"db_user", settings->rewind_user},
-							 {"db_name", settings->rewind_database},
-							 {"alone", alone ? "yes" : "no"}),
-				   LIST(conninfo, copy, rewind),
-				   &limits, &reply);
-		alone = false;			/* where it leads to, if not here, is found by a second look */
-	} while (remote_failed_for(&reply, "unseen"));
+		connections = begin(job, copy, rewind, follow, false, timeout_ms);
+		remote_end(job->ssh, connections->run, &reply);
+	}
+	conninfo = connections->conninfo;
 	if (remote_failed_for(&reply, "other_server"))
 		fail_other_server(job, &reply);
 	if (remote_failed_for(&reply, "login_refused"))

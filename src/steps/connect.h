@@ -14,6 +14,12 @@
 extern StepResult connect_prove(Job *job);
 
 /*
+ * Begins that where one connection is all that the plan needs: the node makes it while
+ * it is locked.  A job that goes on otherwise gives it up.
+ */
+extern void connect_begin(Job *job);
+
+/*
  * The same for some of them: the one that its server follows by, and those of
  * pg_basebackup and pg_rewind ("" = not that one).  The job needs a token.  Returns
  * NULL, or the functions that pg_rewind's role may not run, which it needs.

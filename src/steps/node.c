@@ -11,6 +11,7 @@
 #include "compat.h"
 #include "folders.h"
 #include "record.h"
+#include "steps/connect.h"
 #include "steps/lost.h"
 #include "steps/node.h"
 #include "survey.h"
@@ -65,6 +66,7 @@ node_lock(Job *job)
 		job_detail(job, "held already");
 		return STEP_DONE;
 	}
+	connect_begin(job);
 	remote_hold(job->ssh, &remote_lock,
 				JOB_NAMED(job, {"who", lock_owner(job)}, {"beside", job->beside}),
 				&limits, &reply);
@@ -83,6 +85,7 @@ node_lock(Job *job)
 		const char *taken_from = remote_get(&reply, "taken_from");
 
 		/* Another job may have come and gone since the survey. */
+		job->connecting = NULL;
 		survey(job);
 		keep_foreign(job);
 		job_detail(job, "%s%s%s, and another look at the node", step_text(&reply, "file"),
