@@ -27,7 +27,7 @@
 # prints:
 #   account   whose rights we have here
 #   path      in_the_way: the first
-#   kind      in_the_way: folder | file | mount | unreadable
+#   kind      in_the_way: folder | file | mount | unreadable | name
 #   owner     in_the_way: whose it is
 #   mounts    rewind: folders mounted in the data directory, relative to it, a line each
 #   database  login_refused: the one that was to be connected to
@@ -138,14 +138,20 @@ $files
 FILES
 }
 
-# check_own: the node's own files are copied when the server is down.
+# check_own: the node's own files are copied when the server is down, by lists of their names.
 check_own() {
-    found=$(unreadable)
+    kind=name
+    found=$(find "$pgdata/" -mindepth 1 -maxdepth 1 -name "*$nl*" -print -quit)
+    if [ -z "$found" ]; then
+        kind=unreadable
+        found=$(unreadable)
+    fi
     [ -n "$found" ] || return 0
     emit path "$found"
-    emit kind unreadable
+    emit kind "$kind"
     emit owner "$(stat -c %U -- "$found")"
     stat -c '%A %U:%G %n' -- "$found" >&2
+    [ "$kind" != name ] || die in_the_way "there is a line break in its name, and it may be the node's own"
     die in_the_way "$account cannot read it, and it is the node's own"
 }
 

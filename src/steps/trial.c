@@ -95,6 +95,11 @@ fail_in_the_way(const Job *job, const RemoteReply *reply)
 
 	initStringInfo(&path);
 	remote_quote(&path, step_text(reply, "path"));
+	if (remote_says(reply, "kind", "name"))
+		step_fail(job, reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				  "the data directory has a file with a line break in its name, which could not be kept",
+				  psprintf("On the node %s, rename it, or move it out of the data directory. Then call follow_primary() again. " NOTHING_CHANGED,
+						   node_name(job)));
 	if (remote_says(reply, "kind", "unreadable"))
 		step_fail(job, reply, ERRCODE_INSUFFICIENT_PRIVILEGE,
 				  "one of its own files in the data directory cannot be read, so it could not be kept",

@@ -31,6 +31,12 @@ for my $name ('.postgresql.conf.swp', 'old server.key', 'of root.conf')
     unlink $file;
 }
 
+# Lists of names are by lines.
+symlink $data, "$data/of two\nlines" or die;
+$new->refuses($old, "$_: a line break in a name", sqlstate => '55000', message => qr/at step try.*line break/, detail => qr/of two/,
+    hint => qr/on the node \Q$node\E:\d+, rename it/i, arguments => { method => $_ }) for 'rewind', 'basebackup';
+unlink "$data/of two\nlines";
+
 # 2. A pg_hba.conf that the server has not read yet.
 for my $case ([ $old, 'rewind' ], [ $old, 'basebackup' ], [ $sibling, 'repoint' ])
 {
