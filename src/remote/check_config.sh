@@ -17,10 +17,20 @@ set -u
 : "${config=}" "${recovery_file?}" "${version?}"
 config=${config:-$pgdata/postgresql.conf}
 
+# can_write: in place, or by a rename to it. A file that is mounted cannot be replaced, nor one that
+# chattr(1) has made immutable.
+can_write() {
+    if lsattr -d -- "$config_target" 2>/dev/null | grep -q '^[^ ]*[ia]'; then
+        return 1
+    fi
+    [ ! -w "$config_target" ] || return 0
+    [ -w "${config_target%/*}/" ] && ! is_mounted "$(readlink -f -- "$config_target")"
+}
+
 [ "$version" -ge 120000 ] && [ -f "$config" ] || exit 0
 folder=${recovery_file%/*}
 [ ! -d "$folder" ] || [ -w "$folder/" ] || die config_not_writable "$folder is not the SSH user's to write"
 know_include
-! with_include /dev/null || [ -w "${config_target%/*}/" ] || [ -w "$config_target" ] ||
+! with_include /dev/null || can_write ||
     die config_not_writable "$config_target is not the SSH user's to write"
 exit 0

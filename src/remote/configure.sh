@@ -54,6 +54,30 @@ put_reason=config_not_writable
 changed=no
 pending= # files whose new text is in FILE.fp_tmp, a line each
 
+# replace_in_place FILE TEXT_FILE: FILE gets its text, and loses nothing if the disk is full. As a
+# rule it only gets longer.
+replace_in_place() {
+    size=$(wc -c <"$1")
+    cp "$1" "$work/edit.old" || die config_not_writable "could not save $1"
+    if cmp -s -n "$size" "$1" "$2"; then
+        tail -c +"$((size + 1))" "$2" >>"$1"
+    else
+        overwrite "$1" "$2"
+    fi || {
+        overwrite "$1" "$work/edit.old"
+        die config_not_writable "could not write $1, which is what it was"
+    }
+    sync "$1" 2>/dev/null
+    rm -f "$work/edit.old"
+}
+
+# replace_mounted FILE: no name can be given to a file that is mounted, as into a container.
+replace_mounted() {
+    [ -w "$1" ] || die config_not_writable "could not replace $1"
+    replace_in_place "$1" "$1.fp_tmp"
+    rm -f "$1.fp_tmp"
+}
+
 # install_pending: makes these files what they are to be, in order, durably. Before that, it
 # flushes what a repoint keeps for its undo.
 install_pending() {
@@ -67,7 +91,7 @@ ${pending%"$nl"}
 PENDING
     sync "$@" 2>/dev/null
     while IFS= read -r file; do
-        mv -f "$file.fp_tmp" "$file" || die config_not_writable "could not replace $file"
+        mv -f "$file.fp_tmp" "$file" 2>/dev/null || replace_mounted "$file"
     done <<PENDING
 ${pending%"$nl"}
 PENDING
@@ -87,23 +111,6 @@ put_text() {
     pending=$pending$1$nl
 }
 
-# replace_in_place FILE: FILE becomes $edit, and loses nothing if the disk is full. As a rule it
-# only gets longer.
-replace_in_place() {
-    size=$(wc -c <"$1")
-    cp "$1" "$work/edit.old" || die config_not_writable "could not save $1"
-    if cmp -s -n "$size" "$1" "$edit"; then
-        tail -c +"$((size + 1))" "$edit" >>"$1"
-    else
-        overwrite "$1" "$edit"
-    fi || {
-        overwrite "$1" "$work/edit.old"
-        die config_not_writable "could not write $1, which is what it was"
-    }
-    sync "$1" 2>/dev/null
-    rm -f "$work/edit.old"
-}
-
 # replace FILE: FILE is to become $edit, and keeps its mode and owner. In place only where there
 # is no other way.
 replace() {
@@ -118,7 +125,7 @@ replace() {
         # the folder belongs to somebody else, the file to us
         [ -w "$1" ] || die config_not_writable "could not write $1"
         install_pending
-        replace_in_place "$1"
+        replace_in_place "$1" "$edit"
     fi
 }
 

@@ -103,7 +103,7 @@ take_back() {
         sync "$1.fp_tmp" && mv -f -- "$1.fp_tmp" "$1"
 }
 
-# put_back N: into the file's own inode, where its folder is not ours to write. postgresql.conf has
+# put_back N: into the file's own inode, where its folder is not ours to write, or it is mounted. postgresql.conf has
 # got no more than a line that names the settings file.
 put_back() {
     file=$(cat "$saved/$1.path") || return 1
@@ -113,7 +113,7 @@ put_back() {
         [ "$1" -eq 1 ] || take_back "$file" "$copy"
     elif [ ! -e "$copy" ]; then
         rm -f "$file"
-    elif [ -w "${file%/*}/" ]; then
+    elif [ -w "${file%/*}/" ] && ! is_mounted "$(readlink -f -- "$file")"; then
         if ! { cp -p "$copy" "$file.fp_tmp" && sync "$file.fp_tmp" && mv -f "$file.fp_tmp" "$file"; }; then
             rm -f "$file.fp_tmp"
             return 1

@@ -186,7 +186,8 @@ connect_prove(Job *job)
 	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
 	const char *lacks;
 
-	if (job->plan.method == METHOD_REWIND || job->plan.in_place)
+	/* The others put back at once what they cannot write. */
+	if (job->plan.method != METHOD_REPOINT || job->plan.restart || job->plan.rejoin)
 		config_try_write(job, &tries);
 	if (job->plan.method == METHOD_REWIND)
 		config_check_rewind_functions(job);
