@@ -93,6 +93,15 @@ written_value() {
     esac
 }
 
+# file_of NAME DEFAULT: the same of the name of a file; the server knows where a relative one leads.
+file_of() {
+    written_value "$1" "$2"
+    case $value in
+        '' | /*) ;;
+        *) value=$(setting "$1" 2>/dev/null) ;;
+    esac
+}
+
 # is_on NAME DEFAULT: the same of a setting that is on or off, or a third thing.
 is_on() {
     written_value "$1" "$2"

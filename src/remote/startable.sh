@@ -92,8 +92,9 @@ absolute() {
 # check_ssl: the server reads its certificate and key when it starts, as be-secure-openssl.c does.
 check_ssl() {
     is_on ssl off || return 0
-    for name in ssl_cert_file ssl_key_file ssl_ca_file; do
-        value=$(setting "$name" 2>/dev/null)
+    for pair in ssl_cert_file=server.crt ssl_key_file=server.key ssl_ca_file=; do
+        name=${pair%%=*}
+        written_value "$name" "${pair#*=}"
         [ -n "$value" ] || continue
         absolute "$value"
         [ -r "$path" ] || die settings_broken "$name is \"$path\", which $account cannot read"
@@ -108,14 +109,16 @@ check_ssl() {
 
 # check_libraries: it loads these. Where its own library folder is not found, nothing is known.
 check_libraries() {
-    libraries=$(value_of shared_preload_libraries '')
+    written_value shared_preload_libraries ''
+    libraries=$value
     [ -n "$libraries" ] || return 0
     own=''
     for folder in "$("$bin/pg_config" --pkglibdir 2>/dev/null)" "${bin%/*}/lib" "${bin%/*}/lib/postgresql" "${bin%/*}/lib64/pgsql" "${bin%/*}/lib64"; do
         [ -n "$own" ] || [ ! -e "$folder/plpgsql.so" ] || own=$folder
     done
     [ -n "$own" ] || return 0
-    search=$(value_of dynamic_library_path '')
+    written_value dynamic_library_path ''
+    search=$value
     IFS=,
     set -f
     # shellcheck disable=SC2086 # words
@@ -159,7 +162,9 @@ check_log_file() {
 
 # check_folders: where it makes its sockets and its log. One folder that is not there is enough.
 check_folders() {
-    sockets=$(setting unix_socket_directories 2>/dev/null)
+    written_value unix_socket_directories "$nl"
+    [ "$value" != "$nl" ] || value=$(setting unix_socket_directories 2>/dev/null) # builds differ
+    sockets=$value
     while [ -n "$sockets" ]; do
         folder=${sockets%%,*}
         sockets=${sockets#"$folder"}
@@ -225,7 +230,8 @@ check_rehearsal() {
     read_file "$pgdata/PG_VERSION"
     [ "$text" -ge 15 ] 2>/dev/null || return 0
     # a service may be given what such a command needs
-    [ -z "$start_command" ] || [ -z "$(value_of ssl_passphrase_command '')" ] || return 0
+    written_value ssl_passphrase_command ''
+    [ -z "$start_command" ] || [ -z "$value" ] || return 0
     dir=$(mktemp -d) && fill_folder || return 0
     echo >&2 # a sign of life
     read_memory
@@ -256,7 +262,8 @@ check_start() {
     check_place
     check_addresses
     check_needed
-    hba=$(value_of hba_file "$pgdata/pg_hba.conf")
+    file_of hba_file "$pgdata/pg_hba.conf"
+    hba=$value
     written_value hba_file /
     case ${start_command:+service}$value in
         service[!/]*) ;; # relative to where that command starts the server

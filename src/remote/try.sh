@@ -247,9 +247,11 @@ hba_objection() {
 # check_hba: see hba_objection().
 check_hba() {
     [ -f "${config:-$pgdata/postgresql.conf}" ] || return 0
-    sockets=$(value_of unix_socket_directories default)
-    hba=$(value_of hba_file "$pgdata/pg_hba.conf")
-    [ -n "$sockets" ] && [ -r "$hba" ] || return 0
+    written_value unix_socket_directories default
+    [ -n "$value" ] || return 0
+    file_of hba_file "$pgdata/pg_hba.conf"
+    hba=$value
+    [ -r "$hba" ] || return 0
     refusal=$(hba_objection "$hba")
     [ -n "$refusal" ] || return 0
     emit database "$db_name"
