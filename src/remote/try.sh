@@ -27,7 +27,8 @@
 # prints:
 #   account   whose rights we have here
 #   path      in_the_way: the first
-#   kind      in_the_way: folder | file | mount | unreadable | name
+#   kind      in_the_way: folder | file | mount | readonly | unreadable | name
+#   mount     readonly: where the file system is mounted
 #   owner     in_the_way: whose it is
 #   mounts    rewind: folders mounted in the data directory, relative to it, a line each
 #   database  login_refused: the one that was to be connected to
@@ -115,7 +116,18 @@ $obstacles
 OBSTACLES
     emit path "$first"
     if [ -d "$first" ]; then
-        emit kind folder
+        case $(stat -c %U:%A -- "$first") in
+            "$account":drwx*)
+                # not by its mode
+                if lsattr -d -- "$first" 2>/dev/null | grep -q '^[^ ]*i'; then
+                    emit kind file
+                else
+                    emit kind readonly
+                    emit mount "$(stat -c %m -- "$first")"
+                fi
+                ;;
+            *) emit kind folder ;;
+        esac
     elif is_mounted "$first"; then
         emit kind mount
     else

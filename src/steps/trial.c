@@ -108,6 +108,14 @@ fail_in_the_way(const Job *job, const RemoteReply *reply)
 	if (remote_says(reply, "kind", "folder"))
 		command = ours ? psprintf("run: chmod u+rwx %s", path.data) :
 			psprintf("run as root: chown -R %s %s && chmod -R u+rwX %s", account, path.data, path.data);
+	else if (remote_says(reply, "kind", "readonly"))
+	{
+		StringInfoData mount;
+
+		initStringInfo(&mount);
+		remote_quote(&mount, step_text(reply, "mount"));
+		command = psprintf("where the file system is mounted for reading only, run as root: mount -o remount,rw %s; or unmount it", mount.data);
+	}
 	else if (remote_says(reply, "kind", "mount"))
 		command = psprintf("run as root: umount %s", path.data);
 	else

@@ -13,18 +13,27 @@ mkdir disk/data
 mount -t tmpfs -o mode=0700,size=300m tmpfs disk/data
 mkdir disk/data/log
 mount -t tmpfs -o mode=0700,size=150m tmpfs disk/data/log
+mkdir other
+mount -t tmpfs -o mode=0700,size=300m tmpfs other
+mkdir other/data other/data/static
+mount -t tmpfs -o ro,mode=0700 tmpfs other/data/static
 END
 plan(skip_all => FollowPrimary::Mounts::NONE) if !$disk;
+my $other = "$disk/other/data";
 $disk .= '/disk';
 
-my $cluster = FollowPrimary::Cluster->new(nodes => 2, extension => 1, same_port => 0, conf => { 'follow_primary.verify_timeout' => '20s' });
-my ($old, $new) = $cluster->nodes;
+my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1, same_port => 0, conf => { 'follow_primary.verify_timeout' => '20s' });
+my ($old, $new, $third) = $cluster->nodes;
 $old->safe_psql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
-$old->wait_for_catchup($new);
-$old->stop;
-run_ok([ 'cp', '-a', $old->pgdata . '/.', "$disk/data/" ]);
-run_ok([ 'rm', '-r', $old->pgdata ]);
-$old->{pgdata} = "$disk/data";
+$old->wait_for_catchup($_) for $new, $third;
+for my $moved ([ $old, "$disk/data" ], [ $third, $other ])
+{
+    my ($node, $to) = @$moved;
+    $node->stop;
+    run_ok([ 'cp', '-a', $node->pgdata . '/.', "$to/" ]);
+    run_ok([ 'rm', '-r', $node->pgdata ]);
+    $node->{pgdata} = $to;
+}
 for my $node ($old, $new)
 {
     my $data = $node->pgdata;
@@ -74,5 +83,12 @@ follows('rewind', 'rewind');
 $r = $new->make_follow($old, method => 'basebackup');
 ok($r->{ok}, 'the node gets a copy') or diag($r->{err});
 follows('basebackup', 'copy');
+
+# 4. What is mounted for reading only cannot be emptied, and no mode cures that.
+chmod 0700, $other;
+$third->start;
+$new->safe_psql("UPDATE follow_primary_node SET pgdata = '$other' WHERE port = " . $third->port);
+$new->refuses($third, "$_: a folder mounted for reading only", sqlstate => '42501', message => qr/at step try/, detail => qr{/static},
+    hint => qr{On the node .*run as root: mount -o remount,rw '\Q$other\E/static'}, arguments => { method => $_ }) for 'rewind', 'basebackup';
 
 done_testing();
