@@ -272,13 +272,19 @@ check_hba() {
 
 # check_login: does the running server let the role into the database where the proof is? One that
 # is not there yet comes with the primary's data. And would the server start again? Not with a
-# pg_hba.conf that it does not understand, which it tells those who may ask.
+# pg_hba.conf that it does not understand, which it tells those who may ask; and with such a
+# pg_ident.conf it would know no map, of which our login may need one.
 check_login() {
     if ask_server -U "$db_user" <<'SQL'; then
-SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may \gset
+SELECT has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS may,
+    coalesce(has_function_privilege(to_regprocedure('pg_ident_file_mappings()'), 'EXECUTE'), false) AS may_map \gset
 \set ON_ERROR_STOP 0
 \if :may
 SELECT current_setting('hba_file') || ', line ' || line_number || ': ' || error FROM pg_hba_file_rules() WHERE error IS NOT NULL;
+\if :may_map
+SELECT current_setting('ident_file') || ', line ' || line_number || ': ' || error FROM pg_ident_file_mappings() WHERE error IS NOT NULL
+    AND EXISTS (SELECT FROM pg_hba_file_rules(), unnest(options) o WHERE type = 'local' AND o LIKE 'map=%');
+\endif
 \endif
 SQL
         [ -z "$answer" ] || die settings_broken "$answer"

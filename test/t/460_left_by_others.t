@@ -49,6 +49,22 @@ for my $case ([ $old, 'rewind' ], [ $old, 'basebackup' ], [ $sibling, 'repoint' 
     spew($file, $before);
 }
 
+if (pg_major() >= 15)
+{
+    my $ident = "$data/pg_ident.conf";
+    my ($rules, $map) = map { slurp($_) } "$data/pg_hba.conf", $ident;
+    my $account = getpwuid $<;
+    spew("$data/pg_hba.conf", "local all all peer map=m\n$rules");
+    spew($ident, "m $account postgres\n");
+    $old->reload;
+    spew($ident, "m $account postgres\nm $account\n");
+    $new->refuses($old, 'a map of users that a start would not understand', sqlstate => 'F0000', message => qr/at step try/,
+        detail => qr/\Q$ident\E, line 2:/, hint => qr/correct it on the node \Q$node\E/i, arguments => { method => 'rewind' });
+    spew("$data/pg_hba.conf", $rules);
+    spew($ident, $map);
+    $old->reload;
+}
+
 # 3. Addresses that the machine does not have, all of them; one of several is enough.
 my $conf = slurp("$data/postgresql.conf");
 append_text("$data/postgresql.conf", "listen_addresses = '192.0.2.7, 198.51.100.9'\n");
