@@ -81,6 +81,15 @@ fetches_as_copied(const Job *job)
 	return job->restore_copied;
 }
 
+/* The node connects for the next step's proof while it is locked. */
+static StepResult
+lock(Job *job)
+{
+	if (!ssh_is_holding(job->ssh))
+		connect_begin(job);
+	return node_lock(job);
+}
+
 /*
  * The slot comes before the checkpoint, which would remove the WAL that a rewound
  * node starts from.  The checkpoint comes before the rewind: until the promotion's
@@ -88,7 +97,7 @@ fetches_as_copied(const Job *job)
  * would see nothing to do.
  */
 static const Step steps[] = {
-	{"lock", node_lock, ALL, has_work, .leaves_nothing = true},
+	{"lock", lock, ALL, has_work, .leaves_nothing = true},
 	{"connect", connect_prove, CHANGES, .leaves_nothing = true},
 	{"try", trial_run, RESTART | REJOIN | NEW_DATA},
 	{"slot", primary_ensure_slot, CHANGES},

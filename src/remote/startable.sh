@@ -63,6 +63,7 @@ check_lock_files() {
     while IFS= read -r path; do
         [ -e "$path" ] || continue
         # with the sticky bit, as of /tmp, only who owns the file removes it
+        # shellcheck disable=SC2039,SC3065,SC3067 # -O and -k are in dash
         if [ -r "$path" ] && { [ -O "$path" ] || { [ -w "${path%/*}" ] && [ ! -k "${path%/*}" ]; }; }; then continue; fi
         die settings_broken "$path is there, and $account cannot read or remove it: remove it, if no server listens there"
     done <<LIST

@@ -25,7 +25,6 @@
 #include "utils/palloc.h"
 #include "utils/timestamp.h"
 
-#include "ssh/ssh_run.h"
 #include "ssh/ssh_types.h"
 
 #define SSH_DEFAULT_PORT		22
@@ -50,7 +49,7 @@ struct SshSession
 	bool		may_hurry;		/* see ssh_hurry_when_cancelled() */
 	TimestampTz hurry_deadline; /* 0 = no hurry yet */
 	LIBSSH2_CHANNEL *shell;		/* of a shell that waits for work, or NULL */
-	const SshCommand *begun;	/* what that shell has been sent ahead, or NULL */
+	const struct SshCommand *begun; /* what that shell has been sent ahead, or NULL */
 	LIBSSH2_CHANNEL *held;		/* the held script's, or NULL */
 	int64		cpu_of_shell;	/* what the one has used of processors, in ms */
 	int64		cpu_of_others;	/* what former ones and the held one have */

@@ -11,7 +11,6 @@
 #include "compat.h"
 #include "folders.h"
 #include "record.h"
-#include "steps/connect.h"
 #include "steps/lost.h"
 #include "steps/node.h"
 #include "survey.h"
@@ -66,7 +65,6 @@ node_lock(Job *job)
 		job_detail(job, "held already");
 		return STEP_DONE;
 	}
-	connect_begin(job);
 	remote_hold(job->ssh, &remote_lock,
 				JOB_NAMED(job, {"who", lock_owner(job)}, {"beside", job->beside}),
 				&limits, &reply);
