@@ -140,10 +140,17 @@ begin(Job *job, const char *copy, const char *rewind, bool follow, bool alone, i
 	return connections;
 }
 
+/* Is the node's server to take new settings without a restart? */
+static bool
+is_reload(const Job *job)
+{
+	return job->plan.method == METHOD_REPOINT && !job->plan.restart && !job->plan.rejoin;
+}
+
 void
 connect_begin(Job *job)
 {
-	if (job->plan.method == METHOD_REPOINT && !job->node.foreign_mark)
+	if (is_reload(job) && !job->node.foreign_mark)
 		job->connecting = begin(job, "", "", true, true, FILES_TIMEOUT_MS);
 }
 
@@ -186,8 +193,8 @@ connect_prove(Job *job)
 	RemoteLimits tries = {.timeout_ms = FILES_TIMEOUT_MS};
 	const char *lacks;
 
-	/* The others put back at once what they cannot write. */
-	if (job->plan.method != METHOD_REPOINT || job->plan.restart || job->plan.rejoin)
+	/* A reload puts back at once what it cannot write. */
+	if (!is_reload(job))
 		config_try_write(job, &tries);
 	if (job->plan.method == METHOD_REWIND)
 		config_check_rewind_functions(job);
