@@ -32,8 +32,10 @@
 #   owner     in_the_way: whose it is
 #   mounts    rewind: folders mounted in the data directory, relative to it, a line each
 #   database  login_refused: the one that was to be connected to
+#   process   frozen: the server's
 # fails:
 #   no_program         a program is missing
+#   frozen             the server is stopped by a signal
 #   in_the_way         see above
 #   settings_broken    the server could not be started with its configuration
 #   login_refused      the server refuses db_user, or its pg_hba.conf says that it will
@@ -52,6 +54,18 @@ set -u
 
 : "${port=}" "${needed=}" "${start_command=}" "${own=}" "${method?}" "${untouched=yes}" "${config=}" "${db_user=postgres}" "${db_name=postgres}" "${asked_db=postgres}" "${passfile=}" "${expired=no}"
 [ "$config" != "$pgdata/postgresql.conf" ] || config=
+
+# check_awake: a server that is stopped by a signal answers nobody, and obeys when it is awake again,
+# whenever that is.
+check_awake() {
+    server_pid && { read -r text <"/proc/$pid/stat"; } 2>/dev/null || return 0
+    case ${text##*) } in
+        [Tt]\ *)
+            emit process "$pid"
+            die frozen "the server, process $pid, is stopped by a signal"
+            ;;
+    esac
+}
 
 # check_programs NAME...
 check_programs() {
@@ -312,6 +326,7 @@ connect_with "$passfile" "$db_name"
 LC_ALL=C
 export LC_ALL
 
+check_awake
 check_programs psql pg_isready pg_ctl
 case $method in
     rewind) check_programs pg_rewind ;;

@@ -150,6 +150,10 @@ look_at_node(Job *job, const char *method, const char *outcome, RemoteReply *rep
 						 {"start_command", step_expand_command(job, settings->node_start_command)}),
 			   job->plan.method == METHOD_REWIND ? mapped_tablespaces(NULL, TABLESPACE_OID) : NULL,
 			   &limits, reply);
+	if (remote_failed_for(reply, "frozen"))
+		step_fail(job, reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "PostgreSQL does nothing that it is told",
+				  psprintf("On the node %s, run: kill -CONT %s. Then call follow_primary() again. %s",
+						   node_name(job), step_text(reply, "process"), outcome));
 	if (remote_failed_for(reply, "no_program"))
 		step_fail(job, reply, ERRCODE_UNDEFINED_FILE, "a program of PostgreSQL is missing",
 				  psprintf("Install PostgreSQL's server and client programs there; or set follow_primary.node_bin_dir, or node_bin_dir in the node's row. %s", outcome));

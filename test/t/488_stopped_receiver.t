@@ -1,7 +1,8 @@
 # A WAL receiver that is stopped by a signal, as a debugger or a hand that slipped
 # leaves it: no reload ends it, and no other one is started meanwhile. Whoever waits
-# is told, and the error says which process to wake. Only a server's own process
-# that hangs shows what it keeps from going on.
+# is told, and the error says which process to wake. A server that is stopped so
+# cannot be asked, and is not told to end, for it would whenever it is awake. Only a
+# server's own process that hangs shows what it keeps from going on.
 
 use FollowPrimary::Test;
 
@@ -29,5 +30,13 @@ for my $case ([ 'a repoint', slot_name => 'another' ], [ 'a call that has nothin
 }
 makes_follow($new, $node, 'when it is awake the standby follows');
 has_rows_of($new, $node, 'then');
+
+my $pid = $node->pid;
+kill 'STOP', $pid;
+$new->refuses($node, 'a server that is stopped', sqlstate => '55000', message => qr/at step try/, detail => qr/process $pid, is stopped by a signal/,
+    hint => qr/On the node \Q@{[ $node->address ]}\E:\d+, run: kill -CONT $pid\b/, within => 60, arguments => { slot_name => 'another' });
+kill 'CONT', $pid;
+makes_follow($new, $node, 'when it is awake it follows');
+is($node->pid, $pid, 'it is the same server');
 
 done_testing();
