@@ -29,6 +29,7 @@
 #include "ssh/net.h"
 #include "standby_name.h"
 #include "steps/config.h"
+#include "steps/connect.h"
 #include "steps/node.h"
 #include "steps/trial.h"
 #include "steps/verify.h"
@@ -296,6 +297,7 @@ typedef struct Proof
 	TimestampTz deadline;		/* of this look */
 	char	   *written;		/* the end of the WAL of the row that must arrive;
 								 * NULL while it is not written */
+	bool		connected;		/* connect_again() has let it connect */
 } Proof;
 
 /* Writes the row that must arrive: not before the node streams. */
@@ -306,21 +308,38 @@ write_row(Proof *proof)
 	proof->written = sql_scalar("SELECT pg_current_wal_flush_lsn()", 0, NULL);
 }
 
+/* Has the node said that it has flushed the row? */
+static bool
+has_arrived(const Proof *proof)
+{
+	const char *args[] = {proof->job->request->slot_name, proof->written};
+
+	return proof->written &&
+		sql_is_true("SELECT r.flush_lsn >= $2::pg_lsn " SENDER_OF_SLOT, lengthof(args), args);
+}
+
 /*
- * Waits for the node to say that it has flushed the row, if it does so soon: to look
- * for it before costs the node two processes, and each further look as many.
+ * Waits for the node to say so, if it does soon: to look for the row before costs
+ * the node two processes, and each further look as many.
  */
 static void
 wait_for_arrival(const Proof *proof)
 {
-	const char *args[] = {proof->job->request->slot_name, proof->written};
-
-	for (int waited = 0; waited < ARRIVE_MS; waited += POLL_MS)
-	{
-		if (sql_is_true("SELECT r.flush_lsn >= $2::pg_lsn " SENDER_OF_SLOT, lengthof(args), args))
-			break;
+	for (int waited = 0; waited < ARRIVE_MS && !has_arrived(proof); waited += POLL_MS)
 		net_pause(POLL_MS);
-	}
+}
+
+/*
+ * A node that seemed to follow already has not shown that it can connect.  Its WAL
+ * sender still seems to stream after the network has begun to lose what it sends.
+ */
+static void
+connect_again(Proof *proof)
+{
+	if (proof->job->plan.method != METHOD_NONE || proof->connected || has_arrived(proof))
+		return;
+	(void) connect_try(proof->job, "", "", true, FILES_TIMEOUT_MS);
+	proof->connected = true;
 }
 
 /* Answers verify.sh, which is about to look for the row: writes it when the node streams. */
@@ -472,6 +491,7 @@ verify_follows(Job *job)
 			return STEP_NEEDS_PLAN;
 		if (repointed && seconds == LOOK_AGAIN_S)
 			trial_after_repoint(job);
+		connect_again(&proof);
 		seconds = Max(1, Min(Min(2 * seconds, LOOK_S), (deadline - GetCurrentTimestamp()) / USECS_PER_SEC + 1));
 	}
 
