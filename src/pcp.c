@@ -217,8 +217,8 @@ pcp_raise_error(const PcpTarget *target, const PcpMessage *message)
 				 errmsg("pgpool at \"%s\" port %d does not accept the password of PCP user \"%s\"",
 						target->host, target->port, target->user),
 				 errdetail("pgpool reports: %s", sql_text(text)),
-				 errhint("Compare the password in \"%s\" with the MD5 hash of it in pgpool's pcp.conf.",
-						 target->pass_file)));
+				 errhint("Compare the password in %s of this server with the MD5 hash of it in pcp.conf on pgpool's machine.",
+						 own_home_path(target->pass_file))));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_SYSTEM_ERROR),

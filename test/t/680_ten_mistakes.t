@@ -106,7 +106,7 @@ my @mistakes = (
         how => [ hba_without($sibling, 'local +all +rewind') ] },
     { what => "another server's name", item => 'replication', hint => qr/leads? to this server alone.*primary_host/, node => $sibling,
         how => [ row($sibling, primary_host => $stranger->address) ] },
-    { what => 'wrong PCP password', item => 'pgpool', hint => qr/pcp_pass_file|\.pcppass|password/, node => $sibling,
+    { what => 'wrong PCP password', item => 'pgpool', hint => qr/Compare the password in \Q$wrong_pcp\E of this server .* on pgpool.s machine/, node => $sibling,
         # which leaves no node without a primary: it is said at once, and is the end of the job
         said => qr/NOTICE: .*node \d+ cannot be looked up in pgpool: .*/,
         how => [ sub { $new->set('follow_primary.pcp_pass_file' => $wrong_pcp); $new->reload_for_all },
