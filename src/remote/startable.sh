@@ -128,7 +128,7 @@ check_libraries() {
     unset IFS
     for library; do
         library=$(printf '%s' "$library" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')
-        is_library "$library" || die settings_broken "shared_preload_libraries has \"$library\", which is not there"
+        is_library "$library" || die settings_broken "shared_preload_libraries has \"$library\", which is not there: install it, or take it out of that setting"
     done
 }
 

@@ -47,7 +47,7 @@ spew($key, '', 0644);
 chmod 0644, $key;
 spew("$elsewhere/server.crt", '');
 my @missing = (
-    [ 'a library that is gone', "shared_preload_libraries = 'follow_primary, gone_library'\n", qr/shared_preload_libraries has "gone_library"/ ],
+    [ 'a library that is gone', "shared_preload_libraries = 'follow_primary, gone_library'\n", qr/shared_preload_libraries has "gone_library", which is not there: install it, or take it out/ ],
     [ 'a library of a folder that is gone', "shared_preload_libraries = '$elsewhere/gone'\n", qr/shared_preload_libraries has "\Q$elsewhere\E\/gone"/ ],
     [ 'a key that others may read', "ssl = on\nssl_cert_file = '$elsewhere/server.crt'\nssl_key_file = '$key'\n", qr/ssl_key_file is "\Q$key\E", whose mode is 644/ ],
     [ 'a certificate that is gone', "ssl = on\nssl_cert_file = 'gone.crt'\n", qr{ssl_cert_file is "/\S+/gone\.crt"} ],
