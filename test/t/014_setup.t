@@ -136,6 +136,7 @@ is($code, 1, 'a dry run says that something is missing');
 like($out, qr/$_/, "it shows $_") for 'ssh-keygen -q -t', 'SHA256:', 'pgpass: the password of role repl', 'local +"postgres" +"rewind"',
     'host +replication +"repl" +' . quotemeta($addresses[1]) . '/32', qr/shared_preload_libraries = 'libpqwalreceiver,follow_primary'/, 'wal_log_hints = \'on\'',
     'node_stop_command = \'sudo systemctl stop postgresql@15-main\'', 'pcp_host = \'pool\'', 'include_if_exists', 'CREATE ROLE "repl" LOGIN REPLICATION';
+like($out, qr/^- restart this server, .*: as root, systemctl restart postgresql\@15-main$/m, 'and the command that restarts the unit');
 is(state_of($primary), $before, 'a dry run changes nothing');
 
 # Where an older version is, which has no such function yet.
@@ -203,7 +204,9 @@ for my $node (@nodes)
 }
 ($code, $out) = setup($primary, '--dry-run', '--pcp-host', 'pool', names($primary));
 is($code, 1, 'a pgpool that comes later is something to do');
-like($out, qr/^- on the primary: UPDATE public\.follow_primary_node SET node_id = .* for \Q$addresses[0], $addresses[1], $addresses[2]\E$/m, 'the rows need its numbers');
+my ($numbering) = $out =~ /^- on the primary, if pgpool\.conf has these numbers, else with those that it has: (UPDATE .*)$/m;
+is($primary->safe_psql("BEGIN; $numbering SELECT string_agg(host || ' ' || node_id, ', ' ORDER BY node_id) FROM follow_primary_node; ROLLBACK"),
+    "$addresses[0] 0, $addresses[1] 1, $addresses[2] 2", 'the rows need its numbers, by the statements that it has');
 is($primary->safe_psql('SELECT count(*) FROM follow_primary_check(everywhere => true) WHERE status = \'error\''), 0, 'the check finds no error anywhere');
 is($primary->safe_psql(q{SELECT string_agg(r.rolname, ' ' ORDER BY r.rolname) FROM pg_roles r WHERE r.rolname IN ('pg_monitor', 'pg_checkpoint') AND pg_has_role('rewind', r.oid, 'MEMBER')}),
     pg_major() < 15 ? 'pg_monitor' : 'pg_checkpoint pg_monitor', 'the rewind role may make the checkpoint of a switchover, where there is such a right');
