@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
+
 #include "libpq/hba.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -64,7 +66,34 @@ login_password_expired(const char *role)
 	return sql_is_true("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolvaliduntil < now())", 1, &role);
 }
 
-/* The node's host as pg_hba.conf knows it. */
+/*
+ * The address that a refused connection came from, which the server tells behind the
+ * name of the file, in any language; or NULL.
+ */
+static char *
+refused_address(const char *said)
+{
+	const char *digits = "0123456789abcdefABCDEF.:";
+	const char *at = said ? strstr(said, "pg_hba.conf") : NULL;
+
+	for (at = at ? at + strcspn(at, digits) : ""; *at; at += strcspn(at, digits))
+	{
+		size_t		len = strspn(at, digits);
+		char	   *address = pnstrdup(at, len);
+		struct in6_addr binary;
+
+		if (inet_pton(strchr(address, ':') ? AF_INET6 : AF_INET, address, &binary) == 1)
+			return address;
+		at += len;
+	}
+	return NULL;
+}
+
+/*
+ * A host as pg_hba.conf knows it.  A name is the last resort: the node may connect from
+ * another address than the one that its name has here, and a name in pg_hba.conf needs
+ * the way back from the address to it.
+ */
 static char *
 hba_address(const char *host)
 {
@@ -81,8 +110,9 @@ hba_name(const char *name)
 }
 
 static char *
-hba_hint(const Job *job, LoginTo to, const char *role, const char *database)
+hba_hint(const Job *job, LoginTo to, const char *role, const char *database, const char *said)
 {
+	const char *address = refused_address(said);
 	const char *encryption = GetConfigOption("password_encryption", false, false);
 	const char *method = strcmp(encryption, "md5") == 0 || strcmp(encryption, "on") == 0 ? "md5" : "scram-sha-256";
 
@@ -91,7 +121,7 @@ hba_hint(const Job *job, LoginTo to, const char *role, const char *database)
 						node_name(job), hba_name(database), hba_name(role), method);
 	return psprintf("Add this line to pg_hba.conf of this server (%s), above all that match it, and run SELECT pg_reload_conf(): host %s %s %s %s",
 					HbaFileName, database ? hba_name(database) : "replication", hba_name(role),
-					hba_address(job->request->node_host), method);
+					hba_address(address ? address : job->request->node_host), method);
 }
 
 static char *
@@ -133,7 +163,7 @@ login_hint(const Job *job, LoginTo to, const char *role, const char *database,
 	else if (command == NULL && !says(said, "pg_hba.conf") && !says(said, "Peer authentication") && !says(said, "Ident authentication"))
 		command = limit_command(role);
 	else if (command == NULL)
-		return psprintf("%s. " CALL_AGAIN, hba_hint(job, to, role, database));
+		return psprintf("%s. " CALL_AGAIN, hba_hint(job, to, role, database, said));
 	if (command)
 		return psprintf("Run on this server: %s. " CALL_AGAIN, command);
 	if (login_sqlstate(said) == ERRCODE_TOO_MANY_CONNECTIONS)
@@ -141,6 +171,6 @@ login_hint(const Job *job, LoginTo to, const char *role, const char *database,
 						to == LOGIN_TO_NODE ? psprintf("the node %s", node_name(job)) : "this server");
 	if (says(said, "password"))
 		return psprintf("%s. " CALL_AGAIN, password_hint(job, to, role, database, passfile));
-	return psprintf("%s. %s. " CALL_AGAIN, hba_hint(job, to, role, database),
+	return psprintf("%s. %s. " CALL_AGAIN, hba_hint(job, to, role, database, said),
 					password_hint(job, to, role, database, passfile));
 }
