@@ -676,12 +676,18 @@ sub _run
     $self->_check_data($node, $fault, $old_rows);
     $self->_check_slot($primary, $node, $job, $fault) if $method !~ /^(?:none|finish)$/;
     $node->host->ssh_start;
-    # A job that succeeded in spite of the fault has proven it. A server whose disk is full ends.
-    my $ended_itself = $fault eq 'full' && !$node->running && $node->log_tail(50) =~ /No space left on device/;
-    if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/ && !$ended_itself)
+    # A job that succeeded in spite of the fault has proven it. A server whose disk is full ends,
+    # sooner or later.
+    if ($state eq 'succeeded' && $fault !~ /^(?:power|demote)$/)
     {
-        die "the job has succeeded, and the node is no standby\n" if !$node->running || !$node->in_recovery;
-        $primary->wait_for_catchup($node, undef, 20);
+        my $follows = eval {
+            die "the job has succeeded, and the node is no standby; its log ends in\n" . $node->log_tail(8)
+                if !$node->running || !$node->in_recovery;
+            $primary->wait_for_catchup($node, undef, 20);
+            1;
+        };
+        my $error = $@;
+        die $error if !$follows && !($fault eq 'full' && !$node->running && $node->log_tail(50) =~ /No space left on device/);
     }
 
     # A machine that comes back starts its servers. The next call starts the server
