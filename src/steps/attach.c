@@ -28,6 +28,9 @@
  */
 #define REFUSED_MS	5000
 
+/* Who only looks does not wait for a pgpool that is stopped, but for such a restart. */
+#define LOOK_REFUSED_MS 1500
+
 static void
 set_target(const Job *job, PcpTarget *target)
 {
@@ -95,6 +98,7 @@ attach_try(const Job *job)
 	TimestampTz deadline;
 
 	set_target(job, &target);
+	target.refused_timeout_ms = LOOK_REFUSED_MS;
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), target.connect_timeout_ms);
 	check_node(job, &target, pcp_node_count(&target, deadline), deadline, &info);
 	return pcp_setting(&target, psprintf("backend_application_name%d", job->request->node_id), deadline);
