@@ -30,6 +30,8 @@ like($r->{hint}, qr/"\Q$outside\E" port \d+ has to be reached: see that no firew
 cmp_ok($primary->job('extract(epoch FROM finished_at - started_at)'), '<', 30, 'long before verify_timeout is over');
 
 FollowPrimary::Network::pass_address($outside);
+# The dead WAL sender may have the slot for as long as wal_sender_timeout; its address is not the node's here.
+$primary->safe_psql('SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active');
 makes_follow($primary, $node, 'the node follows when its packets pass again');
 
 done_testing();
