@@ -56,7 +56,7 @@ if (pg_major() >= 15)
     my $account = getpwuid $<;
     spew("$data/pg_hba.conf", "local all all peer map=m\n$rules");
     spew($ident, "m $account postgres\n");
-    $old->reload;
+    $old->reload_for_all;
     spew($ident, "m $account postgres\nm $account\n");
     $new->refuses($old, 'a map of users that a start would not understand', sqlstate => 'F0000', message => qr/at step try/,
         detail => qr/\Q$ident\E, line 2:/, hint => qr/correct it on the node \Q$node\E/i, arguments => { method => 'rewind' });
