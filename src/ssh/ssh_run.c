@@ -175,8 +175,8 @@ run_hurry(SshRun *run)
 }
 
 /*
- * Is there a shell that waits for work, and lives?  What processes that a script
- * left behind may have said since is nobody's.
+ * Is there a shell that waits for work, and lives, or has begun this very work?  What
+ * processes that a script left behind may have said since is nobody's.
  */
 static bool
 run_take_shell(SshRun *run)
@@ -757,18 +757,31 @@ ssh_run(SshSession *session, const SshCommand *command, SshResult *result)
 void
 ssh_begin(SshSession *session, const SshCommand *command)
 {
-	TimestampTz deadline = ssh_after(SSH_BEGIN_MS);
+	SshResult	result = {.end = SSH_END_LOST};
+	SshRun		run = {
+		.session = session,
+		.command = command,
+		.result = &result,
+		.deadline = ssh_after(SSH_BEGIN_MS)
+	};
+	bool		waits;
 	size_t		sent = 0;
 
-	if (!ssh_is_alive(session) || session->shell == NULL || session->begun)
+	if (!ssh_is_alive(session) || session->begun)
 		return;
+	HOLD_INTERRUPTS();
+	waits = run_take_shell(&run);
+	RESUME_INTERRUPTS();
+	if (!waits)
+		return;
+	session->shell = run.channel;
 	while (sent < command->input_len && !session->lost)
 	{
 		ssize_t		rc;
 
 		do
 			rc = libssh2_channel_write(session->shell, command->input + sent, command->input_len - sent);
-		while (ssh_wait_quietly(session, (int) rc, deadline));
+		while (ssh_wait_quietly(session, (int) rc, run.deadline));
 		if (rc > 0)
 			sent += rc;
 		else
@@ -826,6 +839,7 @@ ssh_release(SshSession *session)
 	if (session->begun)
 		session->unfinished = true;
 	session->begun = NULL;
+
 	/* A shell without work ends at EOF; nobody need wait for that. */
 	if (session->shell != NULL && !session->lost)
 	{
