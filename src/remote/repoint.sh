@@ -103,8 +103,8 @@ take_back() {
         sync "$1.fp_tmp" && mv -f -- "$1.fp_tmp" "$1"
 }
 
-# put_back N: into the file's own inode, where its folder is not ours to write, or it is mounted. postgresql.conf has
-# got no more than a line that names the settings file.
+# put_back N: into the file's own inode, where its folder is not ours to write, or it is mounted.
+# postgresql.conf has got no more than a line that names the settings file.
 put_back() {
     file=$(cat "$saved/$1.path") || return 1
     copy=$saved/$1

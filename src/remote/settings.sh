@@ -112,22 +112,30 @@ is_on() {
     [ "$value" = on ]
 }
 
+# socket_folders LIST: prints the folders that unix_socket_directories lists, a line each. A socket
+# in the abstract namespace has none.
+socket_folders() {
+    fields=$IFS IFS=,
+    set -f
+    for folder in $1; do
+        folder=$(printf '%s' "$folder" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')
+        case $folder in
+            '' | @*) ;;
+            /*) printf '%s\n' "$folder" ;;
+            *) printf '%s\n' "$pgdata/$folder" ;;
+        esac
+    done
+    set +f
+    IFS=$fields
+}
+
 # socket_locks: prints the names that the lock files of the server's sockets have, a line each. After
 # know_named.
 socket_locks() {
     written_value port 5432
     lock_name=.s.PGSQL.$value.lock
     written_value unix_socket_directories '/var/run/postgresql, /tmp'
-    fields=$IFS IFS=,
-    set -f
-    for folder in $value; do
-        folder=$(printf '%s' "$folder" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')
-        case $folder in
-            '' | @*) ;;
-            /*) printf '%s\n' "$folder/$lock_name" ;;
-            *) printf '%s\n' "$pgdata/$folder/$lock_name" ;;
-        esac
+    socket_folders "$value" | while IFS= read -r folder; do
+        printf '%s\n' "$folder/$lock_name"
     done
-    set +f
-    IFS=$fields
 }

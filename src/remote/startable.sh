@@ -165,16 +165,13 @@ check_log_file() {
 check_folders() {
     written_value unix_socket_directories "$nl"
     [ "$value" != "$nl" ] || value=$(setting unix_socket_directories 2>/dev/null) # builds differ
-    sockets=$value
-    while [ -n "$sockets" ]; do
-        folder=${sockets%%,*}
-        sockets=${sockets#"$folder"}
-        sockets=${sockets#,}
-        absolute "$(printf '%s' "$folder" | sed 's/^[[:space:]"]*//; s/[[:space:]"]*$//')"
-        case $path in "$pgdata/@"*) continue ;; esac
-        { [ -d "$path" ] && [ -w "$path" ]; } ||
+    folders=$(socket_folders "$value")
+    while IFS= read -r path; do
+        [ -z "$path" ] || { [ -d "$path" ] && [ -w "$path" ]; } ||
             die settings_broken "unix_socket_directories has \"$path\", which is not there or not writable for $account"
-    done
+    done <<FOLDERS
+$folders
+FOLDERS
     is_on logging_collector off || return 0
     written_value log_directory log
     absolute "$value"

@@ -20,8 +20,8 @@
 #
 # What is in the way of a rewind or a copy is a folder that the SSH user may not empty, a file
 # that cannot be removed, a file mounted in the data directory, and a file of the node's own that
-# cannot be read, as an editor of root's leaves one: no copy can be kept of it. Files that pg_rewind may not
-# write are none: rewind.sh moves them aside. What is in the folders of relations is the
+# cannot be read, as an editor of root's leaves one: no copy can be kept of it. Files that pg_rewind
+# may not write are none: rewind.sh moves them aside. What is in the folders of relations is the
 # server's own, and there may be a million files: it is not looked at.
 #
 # prints:

@@ -34,12 +34,11 @@ check_own_files(const Job *job)
 {
 	bool		for_rewind = job->plan.method == METHOD_REWIND;
 	Obstacle   *found = readable_obstacle(for_rewind);
-	StringInfoData path;
+	char	   *path;
 
 	if (found == NULL)
 		return;
-	initStringInfo(&path);
-	remote_quote(&path, found->path);
+	path = step_quoted(found->path);
 	if (found->kind == OBSTACLE_UNREADABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -47,13 +46,13 @@ check_own_files(const Job *job)
 						for_rewind ? "rewind" : "copy", node_name(job)),
 				 errdetail("%s: %s. " NOTHING_CHANGED, found->path, found->cause),
 				 errhint("Run on this server, as root: chown -R --reference=%s %s && chmod -R u+rwX %s; or move it out of the data directory. Then call follow_primary() again.",
-						 DataDir, path.data, path.data)));
+						 DataDir, path, path)));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("pg_rewind cannot rewind node %s: it would fail at what is no file in the data directory of this server", node_name(job)),
 			 errdetail("%s: %s. " NOTHING_CHANGED, found->path, found->cause),
 			 errhint("On this server, remove or move it: rm %s. If it is the server's own socket, change unix_socket_directories. Then call follow_primary() again; or with method => 'basebackup', which leaves it out.",
-					 path.data)));
+					 path)));
 }
 
 /* pg_rewind removes the folders that this server lacks, and cannot remove a mount point. */
@@ -69,18 +68,12 @@ check_mounts(const Job *job, const RemoteReply *reply)
 		char	   *folder = psprintf("%s/%s", DataDir, pnstrdup(mounts, len));
 
 		if (stat(folder, &st) != 0 && errno == ENOENT)
-		{
-			StringInfoData path;
-
-			initStringInfo(&path);
-			remote_quote(&path, folder);
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pg_rewind cannot rewind node %s: it would have to remove a mount point", node_name(job)),
 					 errdetail("%s/%s is mounted there, and this server has no such folder. " NOTHING_CHANGED,
 							   job->node.pgdata, pnstrdup(mounts, len)),
-					 errhint("Unmount it on the node, or run on this server: mkdir -m 0700 %s. Then call follow_primary() again.", path.data)));
-		}
+					 errhint("Unmount it on the node, or run on this server: mkdir -m 0700 %s. Then call follow_primary() again.", step_quoted(folder))));
 		mounts += len + strspn(mounts + len, "\n");
 	}
 }
@@ -90,11 +83,9 @@ fail_in_the_way(const Job *job, const RemoteReply *reply)
 {
 	const char *account = step_text(reply, "account");
 	bool		ours = strcmp(account, step_text(reply, "owner")) == 0;
-	StringInfoData path;
+	char	   *path = step_quoted(step_text(reply, "path"));
 	char	   *command;
 
-	initStringInfo(&path);
-	remote_quote(&path, step_text(reply, "path"));
 	if (remote_says(reply, "kind", "name"))
 		step_fail(job, reply, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 				  "the data directory has a file with a line break in its name, which could not be kept",
@@ -104,22 +95,17 @@ fail_in_the_way(const Job *job, const RemoteReply *reply)
 		step_fail(job, reply, ERRCODE_INSUFFICIENT_PRIVILEGE,
 				  "one of its own files in the data directory cannot be read, so it could not be kept",
 				  psprintf("On the node %s, %s %s; or move it out of the data directory. Then call follow_primary() again. " NOTHING_CHANGED,
-						   node_name(job), ours ? "run: chmod u+r" : psprintf("run as root: chown %s %s && chmod u+r", account, path.data), path.data));
+						   node_name(job), ours ? "run: chmod u+r" : psprintf("run as root: chown %s %s && chmod u+r", account, path), path));
 	if (remote_says(reply, "kind", "folder"))
-		command = ours ? psprintf("run: chmod u+rwx %s", path.data) :
-			psprintf("run as root: chown -R %s %s && chmod -R u+rwX %s", account, path.data, path.data);
+		command = ours ? psprintf("run: chmod u+rwx %s", path) :
+			psprintf("run as root: chown -R %s %s && chmod -R u+rwX %s", account, path, path);
 	else if (remote_says(reply, "kind", "readonly"))
-	{
-		StringInfoData mount;
-
-		initStringInfo(&mount);
-		remote_quote(&mount, step_text(reply, "mount"));
-		command = psprintf("where the file system is mounted for reading only, run as root: mount -o remount,rw %s; or unmount it", mount.data);
-	}
+		command = psprintf("where the file system is mounted for reading only, run as root: mount -o remount,rw %s; or unmount it",
+						   step_quoted(step_text(reply, "mount")));
 	else if (remote_says(reply, "kind", "mount"))
-		command = psprintf("run as root: umount %s", path.data);
+		command = psprintf("run as root: umount %s", path);
 	else
-		command = psprintf("run as root: chattr -i -a %s", path.data);
+		command = psprintf("run as root: chattr -i -a %s", path);
 	step_fail(job, reply, ERRCODE_INSUFFICIENT_PRIVILEGE,
 			  "the data directory has what can be neither replaced nor removed",
 			  psprintf("On the node %s, %s; or move it out of the data directory. Then call follow_primary() again. " NOTHING_CHANGED,
