@@ -22,12 +22,7 @@ my $cluster = FollowPrimary::Cluster->new(nodes => 4, extension => 1,
 my ($old, $new, $standby, $last) = $cluster->nodes;
 my $line = qr/^include_if_exists = '.*myrecovery\.conf'$/m;
 
-$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-$old->wait_for_catchup($_) for $new, $standby, $last;
-$old->refuse_standbys;
-$new->promote;
-$old->safe_psql('INSERT INTO t SELECT 1000');
-$new->safe_psql('INSERT INTO t SELECT 2');
+$cluster->part;
 $new->set_row($_, config_file => $_->config_dir . '/postgresql.conf') for $cluster->nodes;
 
 sub conf { my ($node) = @_; return slurp($node->config_dir . '/postgresql.conf') }

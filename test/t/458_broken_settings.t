@@ -8,12 +8,7 @@ use FollowPrimary::Test;
 my $cluster = FollowPrimary::Cluster->new(nodes => 3, extension => 1);
 my ($old, $new, $sibling) = $cluster->nodes;
 
-$old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
-$old->wait_for_catchup($_) for $new, $sibling;
-$old->refuse_standbys;
-$new->promote;
-$old->safe_psql('INSERT INTO t SELECT 1000');
-$new->safe_psql('INSERT INTO t SELECT 2');
+$cluster->part;
 
 my %nodes = (repoint => $sibling, rewind => $old, basebackup => $old);
 my $all = 'repoint rewind basebackup';

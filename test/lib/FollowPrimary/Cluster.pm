@@ -226,6 +226,22 @@ sub set
     return;
 }
 
+# The second node becomes a primary beside the first: table t has a row that all nodes have, and on
+# each of the two one more of its own. Option: stop, a list of nodes that are stopped before.
+sub part
+{
+    my ($self, %opt) = @_;
+    my ($old, $new, @others) = $self->nodes;
+    $old->safe_psql('CREATE TABLE t AS SELECT 1 AS i');
+    $old->wait_for_catchup($_) for $new, @others;
+    $_->stop for @{ $opt{stop} // [] };
+    $old->refuse_standbys;
+    $new->promote;
+    $old->safe_psql('INSERT INTO t SELECT 1000');
+    $new->safe_psql('INSERT INTO t SELECT 2');
+    return;
+}
+
 # Makes a trigger by which a step does not begin while somebody has its lock.
 sub make_steps_holdable
 {
